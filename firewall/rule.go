@@ -1,32 +1,24 @@
 package firewall
 
-import "net/netip"
-
-// Action is what a rule says about the packets that it matches.
-type Action uint8
-
-// The actions. Reject is Deny with an answer: ICMP administratively
-// prohibited, or a TCP reset.
-const (
-	Allow Action = iota
-	Deny
-	Reject
-)
-
-// Direction is seen from the vassal: Out is from it towards the router, In is
-// from the router towards it.
-type Direction uint8
-
-// The directions.
-const (
-	Out Direction = iota
-	In
+import (
+	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // PortRange is a range of ports, both ends included.
 type PortRange struct {
 	First uint16 `json:"first"`
 	Last  uint16 `json:"last"`
+}
+
+// String returns one port, or first-last.
+func (p PortRange) String() string {
+	s := strconv.Itoa(int(p.First))
+	if p.First == p.Last {
+		return s
+	}
+	return s + "-" + strconv.Itoa(int(p.Last))
 }
 
 // Rule is one line of a chain: plain data, so that it can be sent to the
@@ -42,6 +34,38 @@ type Rule struct {
 	Ports  []PortRange  `json:"ports,omitempty"` // of the destination; nil is any
 	File   string       `json:"file,omitempty"`  // where the rule was written
 	Line   int          `json:"line,omitempty"`
+}
+
+// String returns the rule's text, without its file and line. ParseRule reads
+// it back as an equal rule, if the rule came from there.
+func (r Rule) String() string {
+	if !r.Src.IsValid() && !r.Dst.IsValid() && r.Proto == 0 {
+		return r.Action.String()
+	}
+	words := []string{r.Action.String(), prefixText(r.Src), prefixText(r.Dst)}
+	if r.Proto != 0 {
+		words = append(words, protoText(r.Proto))
+	}
+	if len(r.Ports) > 0 {
+		ports := make([]string, len(r.Ports))
+		for i, p := range r.Ports {
+			ports[i] = p.String()
+		}
+		words = append(words, strings.Join(ports, ","))
+	}
+	return strings.Join(words, " ")
+}
+
+// prefixText leaves out the mask of a host; of the unspecified address it
+// must not, since that alone means any.
+func prefixText(p netip.Prefix) string {
+	switch {
+	case !p.IsValid():
+		return "any"
+	case p.IsSingleIP() && !p.Addr().IsUnspecified():
+		return p.Addr().String()
+	}
+	return p.String()
 }
 
 // Flow is what of a packet the rules look at.
