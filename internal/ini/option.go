@@ -33,6 +33,7 @@ type Error struct {
 	Warning bool   `json:"warning,omitempty"`
 }
 
+// Error is "file:line: message".
 func (e Error) Error() string {
 	if e.Pos.File == "" {
 		return e.Message
@@ -40,7 +41,8 @@ func (e Error) Error() string {
 	return e.Pos.String() + ": " + e.Message
 }
 
-// Errors are all the things wrong with a file, in its order.
+// Errors are all the things wrong with a file, in its order; those that do no
+// harm are warnings. Test it with Failed, not with nil.
 type Errors []Error
 
 // Kind says what a value means. It is printed by "fiefdom options" and used by
@@ -63,7 +65,8 @@ const (
 
 // Option declares one option of a package beside the struct T that holds it.
 // Set stores the value and returns an error that says what is wrong with it,
-// without the place, which Decode adds.
+// without the place, which Decode adds. It is called for every occurrence, in
+// order. An option without Set is only documented.
 type Option[T any] struct {
 	Name    string
 	Aliases []string

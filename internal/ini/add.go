@@ -1,0 +1,131 @@
+package ini
+
+import "strings"
+
+// add takes one option in the order of the file: into the block that is open,
+// or into the list; immediate options act here. placeholder is for set-ph.
+func (l *loader) add(p Pair, placeholder bool) {
+	if l.stopped {
+		return
+	}
+	l.at = p.Pos
+	act := actionOf(p.Key)
+	if !l.running {
+		if p.Key == "else" {
+			l.warn(p.Pos, "else does nothing in uWSGI 2.0: what follows still belongs to the first branch; use endif and if-not-…")
+		}
+		if act == actEnd {
+			l.block = nil
+		}
+		if l.block != nil && opens(act) {
+			// uWSGI notices only if the outer condition holds.
+			l.failNested(p)
+			return
+		}
+		if l.block != nil {
+			l.running = true
+			l.block.body(l, p)
+			l.running = false
+			return
+		}
+	}
+	if !l.accept(p) {
+		return
+	}
+	index := len(l.entries)
+	l.entries = append(l.entries, entry{Pair: p, done: l.late})
+	if _, ok := l.first[p.Key]; !ok {
+		l.first[p.Key] = index
+	}
+	if placeholder {
+		l.entries[index].done = true
+		l.placeholders[p.Key] = true
+		if isWord(p.Key) || l.IsOption(p.Key) {
+			l.fail(p.Pos, "%q cannot be a placeholder: it is an option", p.Key)
+		}
+		return
+	}
+	l.act(act, p)
+	if act != actNone {
+		l.entries[index].done = true
+		l.warnLiteral(p)
+	}
+}
+
+func opens(act action) bool { return act == actFor || act == actIf || act == actIfNot }
+
+func (l *loader) failNested(p Pair) {
+	l.fail(p.Pos, "%s inside %s of %s: if and for cannot be nested", p.Key, l.block.Key, l.block.Pos)
+}
+
+// accept checks the limits for one more option.
+func (l *loader) accept(p Pair) bool {
+	const overhead = 64 // so that many small options cost, too
+	switch {
+	case len(l.entries) >= l.Limits.Pairs:
+		l.stop(p.Pos, "there are more than %d options", l.Limits.Pairs)
+	case len(p.Key) > l.Limits.Value || len(p.Value) > l.Limits.Value:
+		l.stop(p.Pos, "an option of more than %d bytes", l.Limits.Value)
+	default:
+		return l.spend(p.Pos, len(p.Key)+len(p.Value)+overhead)
+	}
+	return false
+}
+
+// act does what an immediate option does.
+func (l *loader) act(act action, p Pair) {
+	switch act {
+	case actFor, actIf, actIfNot:
+		if l.block != nil {
+			l.failNested(p)
+			return
+		}
+		l.block = newBlock(p, words[p.Key])
+	case actSet, actPlaceholder:
+		key, value, ok := strings.Cut(p.Value, "=")
+		if !ok {
+			l.fail(p.Pos, "%s: want name=value, not %q", p.Key, p.Value)
+			return
+		}
+		l.add(Pair{key, value, p.Pos}, act == actPlaceholder)
+	case actStrict:
+		l.strict = ParseBool(p.Value)
+	case actInclude:
+		l.include(p)
+	case actIni:
+		l.load(source{name: p.Value, pos: p.Pos})
+	case actPlugin:
+		for name := range strings.SplitSeq(p.Value, ",") {
+			l.plugins[name] = true
+		}
+	case actRefuse:
+		l.fail(p.Pos, "uWSGI's option %q is not supported here; write what it does into the file, or remove it", p.Key)
+	}
+}
+
+// include loads a file that include or inherit names. uWSGI takes the format
+// from the end of the name; ini is the one that we have.
+func (l *loader) include(p Pair) {
+	name, _ := splitSection(p.Value)
+	if !strings.HasSuffix(name, ".ini") {
+		l.fail(p.Pos, "%s: %q is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)", p.Key, p.Value)
+		return
+	}
+	l.load(source{name: p.Value, pos: p.Pos})
+}
+
+// warnLiteral tells that a reference in an immediate option is not one.
+func (l *loader) warnLiteral(p Pair) {
+	switch act := actionOf(p.Key); {
+	case act == actSet, act == actPlaceholder, act == actEnd: // the text goes elsewhere, or nowhere
+		return
+	case scheme(p.Value) == "exec": // it is the shell's
+		return
+	}
+	for _, start := range []string{"$(", "@(", "%("} {
+		if strings.Contains(p.Value, start) {
+			l.warn(p.Pos, "%s…) is not expanded in %s, which is done while the file is read; only magic variables (%%n, %%d, …) are", start, p.Key)
+			return
+		}
+	}
+}

@@ -1,0 +1,270 @@
+package ini
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Options say how to load a file. The zero value reads the real machine; tests
+// and fuzzing replace what touches it.
+type Options struct {
+	Dir       string                      // where relative names start, and %v; "" is the working directory
+	LookupEnv func(string) (string, bool) // nil: os.LookupEnv
+	IsOption  func(name string) bool      // known options, which set-ph must not name; nil: none
+	Sections  []string                    // which sections count when the name asks for none; nil: uwsgi, fiefdom
+	Stdin     io.Reader                   // what "-" reads; nil: "-" is refused
+	Reload    bool                        // what if-reload says
+	Vars      map[byte]string             // magic variables that do not depend on the file, instead of the machine's
+	ReadFile  func(name string) ([]byte, error)
+	Exec      func(cmd string) ([]byte, error) // exec://; its output counts even if there is an error
+	Stat      func(name string) (fs.FileInfo, error)
+	Readable  func(name string) bool            // if-exists
+	Glob      func(pattern string) []string     // for-glob: sorted, directories with a slash at the end
+	Abs       func(name string) (string, error) // %p
+	Limits    Limits
+}
+
+// Limits bound what a file can cost. A zero field is its default.
+type Limits struct {
+	Pairs   int // options after expansion; 100,000
+	Value   int // bytes of one value; 256 KiB
+	Total   int // bytes read and made by expansion, all together; 16 MiB
+	Depth   int // files that include each other; 16
+	Sources int // files and commands read; 1,000
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(field *int, value int) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	set(&l.Pairs, 100_000)
+	set(&l.Value, 256<<10)
+	set(&l.Total, 16<<20)
+	set(&l.Depth, 16)
+	set(&l.Sources, 1000)
+	return l
+}
+
+// File is an ini after expansion.
+type File struct {
+	Name         string // as given, without the section
+	Pairs        []Pair // in order, logic and includes among them, as uwsgi --show-config lists them
+	Warnings     Errors
+	Strict       bool            // strict = true: unknown options are errors
+	Placeholders map[string]bool // keys that set-ph defines, or that a %(key) or if-opt uses
+}
+
+// Load reads and expands a file. The name may ask for a section, as in
+// "file.ini:section", and may be "-" or "exec://COMMAND". All that is wrong is
+// reported at once: the error is of type Errors, with the warnings among it.
+func Load(name string, o Options) (*File, error) {
+	l := newLoader(o)
+	l.load(source{name: name, pos: Pos{File: name}, first: true})
+	l.expand()
+	l.inherit()
+	l.finish()
+	if l.problems.Failed() {
+		return nil, l.problems
+	}
+	f := &File{
+		Name:         l.firstFile,
+		Pairs:        make([]Pair, len(l.entries)),
+		Warnings:     l.problems,
+		Strict:       l.strict,
+		Placeholders: l.placeholders,
+	}
+	for i, e := range l.entries {
+		f.Pairs[i] = e.Pair
+	}
+	return f, nil
+}
+
+// entry is an option on its way: done means that the passes leave its value as
+// it is, since it has acted already, or came too late.
+type entry struct {
+	Pair
+	done bool
+}
+
+// loader is the state of one Load. uWSGI keeps this in global variables; it
+// outlives the single file, so that a block may begin in one and end in the
+// file that includes it.
+type loader struct {
+	Options
+	entries      []entry
+	first        map[string]int // key -> its first entry: %(key), if-opt
+	placeholders map[string]bool
+	plugins      map[string]bool
+	magic        magic
+	firstFile    string // as given, without the section
+	lastFile     string // what ":section" is a section of
+	block        *block // the if or for that is open
+	running      bool   // options are added as a block's body
+	late         bool   // the passes are over
+	strict       bool
+	depth        int
+	sources      int
+	spent        int // of Limits.Total
+	stopped      bool
+	at           Pos // the option that is being worked on
+	problems     Errors
+}
+
+func newLoader(o Options) *loader {
+	if o.LookupEnv == nil {
+		o.LookupEnv = os.LookupEnv
+	}
+	if o.IsOption == nil {
+		o.IsOption = func(string) bool { return false }
+	}
+	if o.Sections == nil {
+		o.Sections = []string{"uwsgi", "fiefdom"}
+	}
+	o.Limits = o.Limits.withDefaults()
+	o.useMachine()
+	return &loader{
+		Options:      o,
+		first:        map[string]int{},
+		placeholders: map[string]bool{},
+		plugins:      map[string]bool{},
+		magic:        newMagic(o),
+	}
+}
+
+// source is a name to load and who asked for it.
+type source struct {
+	name  string
+	pos   Pos
+	first bool // the file that was asked for; its magic variables are the capitals, too
+}
+
+// load reads one file and adds the options of the section that it asks for.
+func (l *loader) load(s source) {
+	if l.depth++; l.depth > l.Limits.Depth {
+		l.stop(s.pos, "%s: more than %d files include each other", s.name, l.Limits.Depth)
+		return
+	}
+	defer func() { l.depth-- }()
+
+	name, section := splitSection(s.name)
+	if s.first {
+		l.firstFile, s.pos = name, Pos{File: name}
+	}
+	if name == "" {
+		if name = l.lastFile; name == "" {
+			l.fail(s.pos, "%q: there is no file to take the section from", s.name)
+			return
+		}
+	}
+	l.lastFile, l.at = name, s.pos
+	text, err := l.read(name)
+	if l.stopped {
+		return
+	}
+	if err != nil {
+		l.fail(s.pos, "cannot read %s: %s", name, reason(err))
+		return
+	}
+	if err := l.fillMagic(s, section); err != nil {
+		l.fail(s.pos, "%v", err)
+		return
+	}
+	for _, p := range l.pairs(name, section, l.scan(name, text)) {
+		if l.stopped {
+			return
+		}
+		l.add(p, false)
+	}
+}
+
+// splitSection cuts "file:section" at its last colon; that of a scheme, and
+// whatever comes before the last slash of a URL, is part of the name.
+func splitSection(name string) (file, section string) {
+	start := 0
+	if scheme(name) != "" {
+		start = strings.LastIndexByte(name, '/')
+	}
+	colon := strings.LastIndexByte(name[start:], ':')
+	if colon < 0 {
+		return name, ""
+	}
+	return name[:start+colon], name[start+colon+1:]
+}
+
+// inherit loads the files that inherit names. They come after the passes, so
+// only magic variables work in them. An inherited file may inherit, too.
+func (l *loader) inherit() {
+	l.late = true
+	for i := 0; i < len(l.entries) && !l.stopped; i++ {
+		if e := l.entries[i]; e.Key == inheritKey {
+			l.include(e.Pair)
+		}
+	}
+}
+
+// finish looks at the result as a whole.
+func (l *loader) finish() {
+	if l.block != nil {
+		l.warn(l.block.Pos, "%s = %s is never closed; end it with %q", l.block.Key, l.block.Value, l.block.end)
+	}
+	// They were found stage by stage; people read files from top to bottom.
+	files := map[string]int{}
+	for _, p := range l.problems {
+		if _, seen := files[p.Pos.File]; !seen {
+			files[p.Pos.File] = len(files)
+		}
+	}
+	slices.SortStableFunc(l.problems, func(a, b Error) int {
+		return cmp.Or(files[a.Pos.File]-files[b.Pos.File], a.Pos.Line-b.Pos.Line)
+	})
+}
+
+func (l *loader) fail(at Pos, format string, args ...any) {
+	l.report(Error{Pos: at, Message: fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) warn(at Pos, format string, args ...any) {
+	l.report(Error{Pos: at, Message: fmt.Sprintf(format, args...), Warning: true})
+}
+
+// maxProblems is more than anybody reads.
+const maxProblems = 1000
+
+func (l *loader) report(e Error) {
+	const long = 1024 // a value in a message, not a flood
+	if len(e.Message) > long {
+		e.Message = e.Message[:long] + "…"
+	}
+	switch n := len(l.problems); {
+	case n > 0 && l.problems[n-1] == e: // a condition is asked for each line of its body
+	case n < maxProblems:
+		l.problems = append(l.problems, e)
+	case !e.Warning && !l.stopped:
+		l.problems = append(l.problems, e)
+		l.stopped = true
+	}
+}
+
+// stop ends the load: a limit is reached, and going on would only cost more.
+func (l *loader) stop(at Pos, format string, args ...any) {
+	if !l.stopped {
+		l.fail(at, format, args...)
+		l.stopped = true
+	}
+}
+
+// spend takes n bytes from the total; false means that the load has ended.
+func (l *loader) spend(at Pos, n int) bool {
+	l.spent += n
+	if l.spent > l.Limits.Total {
+		l.stop(at, "the configuration grows beyond %d bytes; does an option refer to itself?", l.Limits.Total)
+	}
+	return !l.stopped
+}
