@@ -6,12 +6,17 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
 
 	"fiefdom/internal/netns"
 )
+
+// waitDelay is how long a command's output is waited for after its end: a child
+// in the background may hold it open for ever.
+const waitDelay = 5 * time.Second
 
 // NS is a network namespace that lives as long as its test.
 type NS struct {
@@ -66,6 +71,7 @@ func (ns *NS) Run(t testing.TB, name string, args ...string) string {
 	var out []byte
 	var err error
 	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.WaitDelay = waitDelay
 	ns.Do(t, func() { out, err = cmd.CombinedOutput() })
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)

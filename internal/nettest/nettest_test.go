@@ -1,0 +1,106 @@
+package nettest_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fiefdom/internal/nettest"
+)
+
+func TestNSIsAlone(t *testing.T) {
+	nettest.NoLeaks(t)
+	ns := nettest.NewNS(t)
+	if got := ns.Run(t, "ip", "-o", "link"); strings.Count(got, "\n") != 1 || !strings.Contains(got, "LOOPBACK,UP") {
+		t.Errorf("devices are not lo alone, up:\n%s", got)
+	}
+	ns.Run(t, "ping", "-c1", "-W1", "127.0.0.1")
+}
+
+func TestWorldReachesItsInternet(t *testing.T) {
+	nettest.NoLeaks(t)
+	w := nettest.NewWorld(t)
+	w.Run(t, "ping", "-c1", "-W2", nettest.InetAddr4.String())
+	w.Run(t, "ping", "-c1", "-W2", nettest.InetAddr6.String())
+	if out, err := w.Try(t, "ping", "-c1", "-W1", "-I", "127.0.0.1", nettest.InetAddr4.String()); err == nil {
+		t.Errorf("a ping that cannot work worked:\n%s", out)
+	}
+}
+
+func TestWorldIsPrivate(t *testing.T) {
+	w := nettest.NewWorld(t)
+	w.Run(t, "sh", "-c", "echo here >/run/marker && echo x >/etc/marker")
+	if _, err := os.Stat("/run/marker"); err == nil {
+		t.Error("/run of the machine has the world's file")
+	}
+	if got, err := os.ReadFile(w.Path("/run/marker")); string(got) != "here\n" {
+		t.Errorf("the world's file from outside: %q, %v", got, err)
+	}
+	if got := w.Run(t, "sh", "-c", "cat /proc/self/cgroup"); !strings.Contains(got, "0::/\n") {
+		t.Errorf("not at the root of its cgroup tree:\n%s", got)
+	}
+	if got := w.Run(t, "ps", "-e"); strings.Contains(got, "nettest.test") {
+		t.Errorf("sees processes of the machine:\n%s", got)
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	w := nettest.NewWorld(t)
+	before := w.Snapshot(t)
+	if diff := nettest.Diff(before, w.Snapshot(t)); diff != "" {
+		t.Fatalf("two snapshots of a quiet world differ:\n%s", diff)
+	}
+	tests := []struct{ name, do, undo, want string }{
+		{"process", "setsid sleep 1000 >/dev/null 2>&1 </dev/null &", "pkill sleep", "+ process "},
+		{"link", "ip tuntap add dev left0 mode tun", "ip tuntap del dev left0 mode tun", "+ link left0:"},
+		{"address", "ip addr add 10.9.0.1/16 dev lo", "ip addr del 10.9.0.1/16 dev lo", "+ address lo 10.9.0.1/16"},
+		{"route", "ip route add 192.0.2.0/24 dev lo", "ip route del 192.0.2.0/24", "+ route4 192.0.2.0/24"},
+		{"rule", "iptables -A FORWARD -j DROP", "iptables -D FORWARD -j DROP", "+ iptables filter   1 -A FORWARD -j DROP"},
+		{"chain", "ip6tables -t nat -N left", "ip6tables -t nat -X left", "+ ip6tables nat :left -"},
+		{"policy", "iptables -P FORWARD DROP", "iptables -P FORWARD ACCEPT", "+ iptables filter :FORWARD DROP"},
+		{"mount", "mount -t tmpfs left /mnt", "umount /mnt", "+ mount /mnt tmpfs"},
+		{"file", "echo x >/run/left", "rm /run/left", "+ file /run/left"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w.Run(t, "sh", "-c", tt.do)
+			if diff := nettest.Diff(before, w.Snapshot(t)); !strings.HasPrefix(diff, tt.want) {
+				t.Errorf("got %q, want %q…", diff, tt.want)
+			}
+			w.Run(t, "sh", "-c", tt.undo)
+			nettest.Eventually(t, 5e9, "the world is as before", func() bool {
+				return nettest.Diff(before, w.Snapshot(t)) == ""
+			})
+		})
+	}
+}
+
+// Whatever a test leaves running must be gone with its world: the processes, the
+// cgroups that they made, the namespaces that only they held.
+func TestWorldEndsWhatRunsInIt(t *testing.T) {
+	nettest.Root(t)
+	marker := fmt.Sprintf("%d", 100000+os.Getpid())
+	running := func() bool {
+		out, err := exec.Command("pgrep", "-f", "sleep "+marker).CombinedOutput()
+		return err == nil && len(out) > 0
+	}
+	var cgroups []string
+	t.Run("world", func(t *testing.T) {
+		w := nettest.NewWorld(t)
+		w.Start(t, exec.Command("sleep", marker))
+		w.Run(t, "sh", "-c", "setsid sh -c 'sleep "+marker+"; :' >/dev/null 2>&1 </dev/null &")
+		nettest.Eventually(t, 5e9, "the processes run", running)
+		cgroups, _ = filepath.Glob("/sys/fs/cgroup/fiefdom-test-*")
+	})
+	if running() {
+		t.Errorf("sleep %s still runs", marker)
+	}
+	for _, dir := range cgroups {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is still there", dir)
+		}
+	}
+}
