@@ -20,10 +20,8 @@ func render(pairs []Pair) string {
 
 // caseEnv is the environment of testdata/cases.
 func caseEnv(name string) (string, bool) {
-	if name == "CASE_HOME" {
-		return "/home/case", true
-	}
-	return "", false
+	value, ok := map[string]string{"CASE_HOME": "/home/case", "HOME": "/root", "PATH": "/bin"}[name]
+	return value, ok
 }
 
 // realOption stands for uWSGI's table of options.
