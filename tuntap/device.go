@@ -104,21 +104,30 @@ func checkTun(fd int) error {
 // takeFile returns a non-blocking, close-on-exec duplicate of f's descriptor
 // and closes f. The open file, and with it the non-blocking flag, is shared
 // with whoever else has it.
-func takeFile(f *os.File) (fd int, err error) {
+func takeFile(f *os.File) (int, error) {
 	defer f.Close()
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return -1, err
 	}
+	fd := -1
 	var dupErr error
 	err = raw.Control(func(old uintptr) {
 		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3)
-		if dupErr == nil {
-			dupErr = unix.SetNonblock(fd, true)
-		}
 	})
 	if err := errors.Join(err, dupErr); err != nil {
 		return -1, err
 	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
 	return fd, nil
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
 }

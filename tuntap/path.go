@@ -1,0 +1,125 @@
+package tuntap
+
+import "fiefdom/firewall"
+
+// verdict is what was decided about a packet.
+type verdict struct {
+	why    Reason         // pass, or why it is dropped
+	rule   *firewall.Rule // that decided, if one did
+	reject bool           // answer it
+	quiet  bool           // no log line: everybody's kernel sends such packets
+}
+
+func drop(why Reason) verdict { return verdict{why: why} }
+
+// fromPeer decides about a packet that p sent: the first half of a packet's
+// way (see the package's picture). It registers p's address where due.
+func (n *network) fromPeer(p *peer, pk *packet) verdict {
+	pol, now := n.policy.Load(), n.r.now
+	if chatter(pk) || pk.v6 && !pol.own[1].IsValid() {
+		return verdict{why: DropForbidden, quiet: true}
+	}
+	var wish claim
+	owned := n.table.owner(pk.flow.Src).peer == p
+	if !owned {
+		var why Reason
+		if wish, why = n.claim(p, pk.flow.Src); why != pass {
+			n.refuse(p, pk.flow.Src, why, wish.holder)
+			return drop(why)
+		}
+		if wish.declared {
+			n.register(p, wish.prefix, pk.flow.Src)
+			owned = true
+		}
+	}
+	if pk.part == laterPart {
+		if !owned {
+			return drop(DropUnregistered)
+		}
+		return p.follow(firewall.Out, pk, now)
+	}
+
+	act, i := pol.chain[firewall.Out].Verdict(&pk.flow)
+	if act != firewall.Allow {
+		return byRule(pol.chain[firewall.Out], act, i)
+	}
+	if !owned {
+		n.register(p, wish.prefix, pk.flow.Src)
+	}
+	if v := p.ownRules(firewall.Out, pk); v.why != pass {
+		return v
+	}
+	// Isolate is the end of the out chain: a rule that allows was before it.
+	if i < 0 && pol.walls != nil && pol.walls.denies(p, pk, now) {
+		return drop(DropIsolate)
+	}
+	if pk.part == firstPart {
+		p.fragmentsOf(firewall.Out).passed(pk, now)
+	}
+	return verdict{}
+}
+
+// towards decides about a packet that is to reach p: the second half.
+func (n *network) towards(p *peer, pk *packet) verdict {
+	pol, now := n.policy.Load(), n.r.now
+	if pk.part == laterPart {
+		return p.follow(firewall.In, pk, now)
+	}
+	if act, i := pol.chain[firewall.In].Verdict(&pk.flow); act != firewall.Allow {
+		return byRule(pol.chain[firewall.In], act, i)
+	}
+	if v := p.ownRules(firewall.In, pk); v.why != pass {
+		return v
+	}
+	if pk.part == firstPart {
+		p.fragmentsOf(firewall.In).passed(pk, now)
+	}
+	if pol.walls != nil {
+		pol.walls.note(p, pk, now)
+	}
+	return verdict{}
+}
+
+// follow lets a later part follow its first one.
+func (p *peer) follow(dir firewall.Direction, pk *packet, now int64) verdict {
+	if p.parts[dir] == nil || !p.parts[dir].follows(pk, now) {
+		return drop(DropFragment)
+	}
+	return verdict{}
+}
+
+// ownRules asks the peer's own rules: those of its ini and those that its
+// device sent.
+func (p *peer) ownRules(dir firewall.Direction, pk *packet) verdict {
+	if act, i := p.chain[dir].Verdict(&pk.flow); act != firewall.Allow {
+		return byRule(p.chain[dir], act, i)
+	}
+	if p.block.denies(dir, &pk.flow) {
+		return drop(DropRule)
+	}
+	return verdict{}
+}
+
+func byRule(c *firewall.Chain, act firewall.Action, i int) verdict {
+	v := verdict{why: DropRule, reject: act == firewall.Reject}
+	if i >= 0 {
+		v.rule = &c.Rules()[i]
+	}
+	return v
+}
+
+// chatter reports whether a packet from a vassal is of those that never pass a
+// router: link-local and multicast IPv6, neighbour and router discovery,
+// multicast listener reports, and redirects of both families.
+func chatter(pk *packet) bool {
+	typ, icmp := pk.icmpType()
+	if !pk.v6 {
+		return icmp && typ == icmpRedirect && pk.part != laterPart
+	}
+	src, dst := pk.flow.Src, pk.flow.Dst
+	if src.IsUnspecified() || src.IsLinkLocalUnicast() || dst.IsMulticast() || dst.IsLinkLocalUnicast() {
+		return true
+	}
+	// RFC 2710, 4861, 3122, 3810, 3971, 4286: 130 to 137, 141 to 143, 148 to 153.
+	return icmp && (typ >= 130 && typ <= 137 || typ >= 141 && typ <= 143 || typ >= 148 && typ <= 153)
+}

@@ -1,0 +1,101 @@
+package tuntap
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller is the loop's epoll set (epoll(7)), level-triggered. The loop owns it.
+type poller struct {
+	ep      int
+	sources []*source // by slot
+	free    []int
+	freed   []int // in this turn: events of the same batch may still name them
+	batch   [128]unix.EpollEvent
+}
+
+// source is a descriptor in the set. ready is called on the loop.
+type source struct {
+	fd    int
+	slot  int
+	mask  uint32
+	ready func(events uint32)
+}
+
+func newPoller() (*poller, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make the loop's epoll set: %w", err)
+	}
+	return &poller{ep: ep}, nil
+}
+
+// add watches fd. EPOLLERR and EPOLLHUP are always told, whatever the mask.
+func (p *poller) add(fd int, mask uint32, ready func(events uint32)) (*source, error) {
+	s := &source{fd: fd, mask: mask, ready: ready}
+	if n := len(p.free); n > 0 {
+		s.slot, p.free = p.free[n-1], p.free[:n-1]
+		p.sources[s.slot] = s
+	} else {
+		s.slot = len(p.sources)
+		p.sources = append(p.sources, s)
+	}
+	ev := unix.EpollEvent{Events: mask, Fd: int32(s.slot)}
+	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		p.sources[s.slot] = nil
+		p.free = append(p.free, s.slot)
+		return nil, fmt.Errorf("watch descriptor: %w", err)
+	}
+	return s, nil
+}
+
+// want changes what a source is watched for. A nil source is none.
+func (p *poller) want(s *source, mask uint32) {
+	if s == nil || s.mask == mask {
+		return
+	}
+	s.mask = mask
+	ev := unix.EpollEvent{Events: mask, Fd: int32(s.slot)}
+	// It can not fail: the descriptor is in the set, and no memory is needed.
+	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_MOD, s.fd, &ev)
+}
+
+// remove forgets a source; closing it is the caller's. It must come first: the
+// set watches open files, and others may share this one.
+func (p *poller) remove(s *source) {
+	if p.sources[s.slot] != s {
+		return
+	}
+	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, s.fd, nil)
+	p.sources[s.slot] = nil
+	p.freed = append(p.freed, s.slot)
+}
+
+// wait waits for events, timeout milliseconds at most (-1: for ever), and
+// returns how many there are.
+func (p *poller) wait(timeout int) (int, error) {
+	n, err := unix.EpollWait(p.ep, p.batch[:], timeout)
+	if errors.Is(err, unix.EINTR) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// dispatch calls the sources of the first n events.
+func (p *poller) dispatch(n int) {
+	for i := range n {
+		if s := p.sources[p.batch[i].Fd]; s != nil {
+			s.ready(p.batch[i].Events)
+		}
+	}
+	p.free = append(p.free, p.freed...)
+	p.freed = p.freed[:0]
+}
+
+func (p *poller) close() error {
+	p.sources = slices.Delete(p.sources, 0, len(p.sources))
+	return unix.Close(p.ep)
+}

@@ -1,0 +1,68 @@
+package tuntap
+
+import (
+	"net/netip"
+
+	"github.com/gaissmai/bart"
+)
+
+// ownerKind says whose a destination is.
+type ownerKind uint8
+
+const (
+	ownerHost ownerKind = iota // the zero value: what is nobody's is the host's
+	ownerPool                  // of the pool, and nobody's: never sent to the host, which would send it back
+	ownerPeer
+)
+
+// owner is what the table knows of a prefix.
+type owner struct {
+	kind ownerKind
+	peer *peer // of ownerPeer
+}
+
+// table is the one table of a network, longest prefix first. It is used
+// twice: to route by destination, and to check that a source is the sender's.
+type table struct{ bart.Table[owner] }
+
+func (t *table) owner(a netip.Addr) owner {
+	o, _ := t.Lookup(a)
+	return o
+}
+
+// holder returns the peer other than p that has pfx, a part of it, or a
+// prefix around it.
+func (t *table) holder(pfx netip.Prefix, p *peer) *peer {
+	if o, ok := t.LookupPrefix(pfx); ok && o.kind == ownerPeer && o.peer != p {
+		return o.peer
+	}
+	if pfx.IsSingleIP() {
+		return nil
+	}
+	for _, o := range t.Subnets(pfx) {
+		if o.kind == ownerPeer && o.peer != p {
+			return o.peer
+		}
+	}
+	return nil
+}
+
+// newTable builds the table of a network: its pool, its own addresses, its
+// peers. A peer's prefix that is the router's own now is taken from it.
+func newTable(cfg *NetworkConfig, peers []*peer) *table {
+	t := new(table)
+	for _, pfx := range cfg.Pool {
+		t.Insert(pfx.Masked(), owner{kind: ownerPool})
+	}
+	for _, p := range peers {
+		for _, pfx := range p.prefixes {
+			t.Insert(pfx, owner{kind: ownerPeer, peer: p})
+		}
+	}
+	for _, a := range cfg.Own {
+		t.Insert(single(a), owner{kind: ownerHost})
+	}
+	return t
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

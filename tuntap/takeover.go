@@ -1,0 +1,131 @@
+package tuntap
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/firewall"
+)
+
+// handing is a hand-over on its way: what came of it so far.
+type handing struct {
+	doc  []byte
+	fd   int
+	have bool
+	more bool // than one descriptor came
+}
+
+// take keeps a descriptor that came.
+func (h *handing) take(fd int) {
+	if h.have {
+		unix.Close(fd)
+		h.more = true
+		return
+	}
+	h.fd, h.have = fd, true
+}
+
+// drop closes what was not used.
+func (h *handing) drop() {
+	if h.have {
+		unix.Close(h.fd)
+	}
+	*h = handing{}
+}
+
+// takeHandover takes a frame of a hand-over and, after the last one, the
+// device. Only the emperor's connections come here.
+func (r *Router) takeHandover(p *peer, kind byte, payload []byte) {
+	if len(p.hand.doc)+len(payload) > handoverLimit {
+		r.refuseHandover(p, fmt.Errorf("hand-over is longer than %d bytes", handoverLimit))
+		return
+	}
+	p.hand.doc = append(p.hand.doc, payload...)
+	if kind != kindHand {
+		return
+	}
+	if err := r.acceptHandover(p); err != nil {
+		r.refuseHandover(p, err)
+		return
+	}
+	r.show(p)
+	r.attend(p)
+	r.answer(p, "")
+}
+
+// acceptHandover makes the connection a handed-over peer.
+func (r *Router) acceptHandover(p *peer) error {
+	hand := p.hand
+	p.hand.doc = nil
+	if !hand.have || hand.more {
+		return errors.New("a hand-over carries exactly one descriptor")
+	}
+	if len(p.prefixes) > 0 {
+		return errors.New("the connection has sent packets already")
+	}
+	var h Handover
+	if err := json.Unmarshal(hand.doc, &h); err != nil {
+		return fmt.Errorf("read the hand-over: %w", err)
+	}
+	if h.Vassal == "" {
+		return errors.New("a hand-over names its vassal")
+	}
+	if err := r.check(hand.fd); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(hand.fd, true); err != nil {
+		return fmt.Errorf("make the device non-blocking: %w", err)
+	}
+	dev, err := r.poll.add(hand.fd, 0, p.deviceReady)
+	if err != nil {
+		return err
+	}
+	p.hand.have = false // the descriptor is the source's now
+	p.dev = dev
+	p.handed = true
+	p.uid, p.gid, p.pid = 0, 0, 0
+	p.vassal, p.may, p.granted = h.Vassal, h.May, len(h.May) > 0
+	if !p.granted {
+		p.may = p.net.policy.Load().reservations(p.vassal)
+	}
+	if p.chain, err = deviceChains(h.Rules); err != nil {
+		return err
+	}
+	p.publish()
+	return p.net.giveBack(p, h.Registered)
+}
+
+// deviceChains compiles a vassal's own rules; nil chains where it has none.
+func deviceChains(rules []DeviceRule) (chain [2]*firewall.Chain, err error) {
+	var list [2][]firewall.Rule
+	for _, rule := range rules {
+		if int(rule.Direction) >= len(list) {
+			return chain, fmt.Errorf("rule %s:%d: unknown direction %d", rule.Rule.File, rule.Rule.Line, rule.Direction)
+		}
+		list[rule.Direction] = append(list[rule.Direction], rule.Rule)
+	}
+	for dir := range list {
+		if len(list[dir]) > 0 {
+			chain[dir] = firewall.NewChain(list[dir])
+		}
+	}
+	return chain, nil
+}
+
+func (r *Router) refuseHandover(p *peer, err error) {
+	r.answer(p, err.Error())
+	r.closePeer(p, err)
+}
+
+// answer tells the emperor what became of its hand-over. It is the first thing
+// on the connection, so it fits into the socket's buffer.
+func (r *Router) answer(p *peer, text string) {
+	text = text[:min(len(text), framePayload)]
+	frame := make([]byte, frameHeader+len(text))
+	putHeader(frame, kindAnswer, len(text))
+	copy(frame[frameHeader:], text)
+	_, _ = unix.Write(p.conn.fd, frame) // an emperor that is gone already is seen at the next read
+}
