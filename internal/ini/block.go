@@ -159,6 +159,9 @@ func compare(arg string, lookup func(string) (string, bool)) (bool, *string) {
 
 // lookup is the first value of a key. Who asks uses it as a placeholder.
 func (l *loader) lookup(key string) (string, bool) {
+	if key == "ini" {
+		return l.given, true // uwsgi --ini NAME: options of the command line come first
+	}
 	i, ok := l.first[key]
 	if !ok {
 		return "", false

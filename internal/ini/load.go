@@ -66,6 +66,7 @@ type File struct {
 // reported at once: the error is of type Errors, with the warnings among it.
 func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
+	l.given = name
 	l.load(source{name: name, pos: Pos{File: name}, first: true})
 	l.expand()
 	l.inherit()
@@ -103,7 +104,8 @@ type loader struct {
 	placeholders map[string]bool
 	plugins      map[string]bool
 	magic        magic
-	firstFile    string // as given, without the section
+	given        string // the name that Load was called with
+	firstFile    string // the same without the section
 	lastFile     string // what ":section" is a section of
 	block        *block // the if or for that is open
 	running      bool   // options are added as a block's body
