@@ -1,0 +1,101 @@
+package nat
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+)
+
+// switched is what this instance switched on, kept over its restarts: sysctl
+// and value. The settings are those of one network namespace and end with it,
+// at the latest at the next boot, and so does what the file says.
+type switched struct {
+	path  string
+	scope string
+	set   map[knob]string
+}
+
+// stateFile is the file's content.
+type stateFile struct {
+	Scope    string            `json:"scope"` // the boot's id and the namespace
+	Switched map[string]string `json:"switched"`
+}
+
+func loadSwitched(dir string) (*switched, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read the boot's id: %w", err)
+	}
+	ns, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("read the network namespace's number: %w", err)
+	}
+	s := &switched{
+		path:  filepath.Join(dir, "forwarding.json"),
+		scope: strings.TrimSpace(string(boot)) + " " + ns,
+		set:   map[knob]string{},
+	}
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what was switched on: %w", err)
+	}
+	var file stateFile
+	if err := json.Unmarshal(b, &file); err != nil {
+		return nil, fmt.Errorf("read what was switched on: %s: %w; remove the file if it is damaged", s.path, err)
+	}
+	if file.Scope != s.scope {
+		return s, nil
+	}
+	for name, value := range file.Switched {
+		if k := knobOf(name); k.wellFormed() {
+			s.set[k] = value
+		}
+	}
+	return s, nil
+}
+
+// note records, before it happens, that a knob is set: should we die in
+// between, there is a guard too many rather than one too few.
+func (s *switched) note(k knob, value string) error {
+	if s.set[k] == value {
+		return nil
+	}
+	set := maps.Clone(s.set)
+	set[k] = value
+	file := stateFile{Scope: s.scope, Switched: map[string]string{}}
+	for k, v := range set {
+		file.Switched[k.String()] = v
+	}
+	b, err := json.MarshalIndent(file, "", "\t")
+	if err != nil {
+		return fmt.Errorf("note that %s is set: %w", k, err)
+	}
+	if err := renameio.WriteFile(s.path, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("note that %s is set: %w", k, err)
+	}
+	s.set = set
+	return nil
+}
+
+// devices lists those that forward packets of the family because of us.
+func (s *switched) devices(v6 bool) []string {
+	var list []string
+	for k := range s.set {
+		if k.isOf(v6) && k.isForwarding() && k != allForwarding(v6) {
+			list = append(list, k.device())
+		}
+	}
+	slices.Sort(list)
+	return list
+}
