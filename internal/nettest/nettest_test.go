@@ -98,7 +98,6 @@ func TestWorldEndsWhatRunsInIt(t *testing.T) {
 		w.Start(t, exec.Command("sleep", marker))
 		w.Run(t, "sh", "-c", "setsid sh -c 'sleep "+marker+"; :' >/dev/null 2>&1 </dev/null &")
 		nettest.Eventually(t, 5*time.Second, "the processes run", running)
-	
 	})
 	if running() {
 		t.Errorf("sleep %s still runs", marker)

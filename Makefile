@@ -1,0 +1,90 @@
+# fiefdom: "make help" lists the targets. On a Debian machine with Go, as root,
+# everything that is missing is installed by the target that needs it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+ROOT    := $(shell [ "$$(id -u)" = 0 ] && echo 1)
+
+# The race detector wants a C compiler; the tests want the tools that the
+# documents' hooks call, a real uwsgi to talk to, and something to talk with.
+PACKAGES := gcc libc6-dev git iproute2 iptables iputils-ping nftables net-tools \
+	procps util-linux curl netcat-openbsd python3 uwsgi-core uwsgi-plugin-psgi
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)
+GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
+
+FUZZTIME ?= 10s
+GOTEST    = $(GO) test -race -shuffle=on -timeout 10m
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## Build the one static binary, bin/fiefdom
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/fiefdom ./cmd/fiefdom
+
+.PHONY: demo
+demo: deps build ## Tell and check the whole story in namespaces of its own (root)
+	bin/fiefdom demo
+
+.PHONY: test
+test: deps build lint ## Everything that CI runs: lint, all tests, 10 s of each fuzz target
+	@$(MAKE) --no-print-directory tests fuzz
+
+.PHONY: tests
+tests: build
+	@echo "== tests, with the race detector$(if $(ROOT),; as root nothing may be skipped,; not root: what needs it is skipped)"
+	@$(if $(ROOT),FIEFDOM_TEST_ROOT=1) $(GOTEST) -v ./... 2>&1 | awk -v strict=$(ROOT) -f .ci/summary.awk
+
+.PHONY: test-root
+test-root: deps build ## All tests, none of which may be skipped (root)
+	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+
+.PHONY: soak
+soak: deps build ## The long tests at full size (root; about an hour)
+	FIEFDOM_TEST_ROOT=1 FIEFDOM_TEST_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v -run Soak ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+
+.PHONY: lint
+lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too
+	$(GO) vet ./...
+	$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	@echo "== installing golangci-lint $(GOLANGCI_VERSION) into $(GOLANGCI_DIR) (once; takes minutes)"
+	GOBIN=$(GOLANGCI_DIR) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (10s)
+	@mkdir -p bin
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func / /' | sort | while read -r file target; do \
+		dir=$$(dirname "$$file"); \
+		printf '== fuzz %s %s for %s: ' "$$dir" "$$target" "$(FUZZTIME)"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null >bin/fuzz.log 2>&1 \
+			|| { echo failed; cat bin/fuzz.log; exit 1; }; \
+		grep -o 'execs: [0-9]*' bin/fuzz.log | tail -n 1 || echo done; \
+	done
+
+.PHONY: deps
+deps:
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q '^install ok installed$$' || missing="$$missing $$p"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ -n "$(ROOT)" ] && command -v apt-get >/dev/null; then \
+		echo "== installing distribution packages:$$missing"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "== missing distribution packages, some tests may need them:$$missing"; \
+	fi
+
+.PHONY: clean
+clean: ## Remove what the targets made here
+	rm -rf bin
