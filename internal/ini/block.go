@@ -104,7 +104,7 @@ func (l *loader) globItems(pattern string) []string {
 	for _, match := range l.Glob(quoted + pattern) {
 		items = append(items, strings.TrimPrefix(match, prefix))
 	}
-	if items == nil {
+	if items == nil || pattern == "" {
 		return []string{pattern}
 	}
 	return items

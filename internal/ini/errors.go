@@ -2,8 +2,11 @@ package ini
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Error prints the errors and warnings one a line.
@@ -41,4 +44,25 @@ func reason(err error) string {
 		return pe.Err.Error()
 	}
 	return err.Error()
+}
+
+// printable is a message with what a hostile file put into it made harmless
+// for logs and terminals: control characters are escaped, and it is cut.
+func printable(message string) string {
+	const long = 1024
+	var b strings.Builder
+	for i, r := range message {
+		switch {
+		case i >= long:
+			return b.String() + "…"
+		case r == utf8.RuneError:
+			b.WriteString(`\ufffd`)
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := fmt.Sprintf("%q", r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
 }

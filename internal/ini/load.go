@@ -178,7 +178,11 @@ func (l *loader) load(s source) {
 		l.fail(s.pos, "%v", err)
 		return
 	}
-	for _, p := range l.pairs(name, section, l.scan(name, text)) {
+	lines, ok := l.scan(name, text)
+	if !ok {
+		return
+	}
+	for _, p := range l.pairs(name, section, lines) {
 		if l.stopped {
 			return
 		}
@@ -240,10 +244,7 @@ func (l *loader) warn(at Pos, format string, args ...any) {
 const maxProblems = 1000
 
 func (l *loader) report(e Error) {
-	const long = 1024 // a value in a message, not a flood
-	if len(e.Message) > long {
-		e.Message = e.Message[:long] + "…"
-	}
+	e.Message = printable(e.Message)
 	switch n := len(l.problems); {
 	case n > 0 && l.problems[n-1] == e: // a condition is asked for each line of its body
 	case n < maxProblems:

@@ -88,3 +88,146 @@ func TestErrorIsErrors(t *testing.T) {
 		t.Errorf("got %q, want something like %q", got, want)
 	}
 }
+
+// TestLoad covers what the recorded cases and the comparison with the real
+// uWSGI do not: our messages, and where we differ on purpose.
+func TestLoad(t *testing.T) {
+	const head = "[uwsgi]\n"
+	for _, tt := range []struct {
+		name, text string
+		pairs      string // of a file that loads
+		problems   string // all of them
+	}{
+		{"our own section", "[fiefdom]\na = 1\n[uwsgi]\nb = 2\n[other]\nc=3\n", "a = 1\nb = 2\n", ""},
+		{"byte order mark", "\xef\xbb\xbf[uwsgi]\na = 1\n", "a = 1\n", ""},
+		{"nul byte", head + "a = 1\nb = \x00\n", "", "main.ini:3: there is a NUL byte; is this a text file?"},
+		{"empty", "", "", "main.ini: there are no options in section [uwsgi] or [fiefdom]"},
+		{"meant as a section", "[ UWSGI ]\na = 1\n", "", "main.ini:1: [ UWSGI ] is another section than [uwsgi]; blanks, letters' case and the closing bracket count"},
+		{"percent and line break", head + "a = 5%\nb = 1\n", "a = 5b = 1\n", "main.ini:2: the % at the end of this line makes the next line part of it; write %%"},
+		{"percent in a comment", head + "# 5%\nb = 1\nc = 1\n", "c = 1\n", "main.ini:2: the % at the end of this comment makes the next line part of it; write %%"},
+		{"no magic variable", head + "a = %Y-%%\n", "a = -%\n", `main.ini:2: "%Y" is no magic variable and is removed; write %% for a percent sign`},
+		{"inline comment", head + "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n", "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n",
+			"main.ini:2: \"# me\" is part of the value, not a comment; put comments on lines of their own\nmain.ini:3: \"; me\" is part of the value, not a comment; put comments on lines of their own"},
+		{"else", head + "if-env = A\na = 1\nelse =\nb = 2\nendif =\n", "if-env = A\na = 1\nelse = \nb = 2\nendif = \n",
+			"main.ini:4: else does nothing in uWSGI 2.0: what follows still belongs to the first branch; use endif and if-not-…"},
+		{"nested in a branch not taken", head + "if-env = NO\nfor = a b\nendfor =\nendif =\n", "", "main.ini:3: for inside if-env of main.ini:2: if and for cannot be nested"},
+		{"nested through an include", head + "for = a\ninclude = block.ini\nendfor =\n", "", "block.ini:2: if-env inside for of main.ini:2: if and for cannot be nested"},
+		{"never closed", head + "for = a b\nx = %(_)\n", "for = a b\nx = a\nx = b\n", `main.ini:2: for = a b is never closed; end it with "endfor"`},
+		{"bad regular expression", head + "if-hostname-match = (\na = 1\nb = 1\nendif =\n", "", "main.ini:2: if-hostname-match: error parsing regexp: missing closing ): `(`"},
+		{"include of what is no ini", head + "include = :other\ninherit = x.xml\n", "",
+			"main.ini:2: include: \":other\" is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)\n" +
+				"main.ini:3: inherit: \"x.xml\" is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)"},
+		{"include with a section", head + "include = block.ini:two\n", "include = block.ini:two\nt = two\n", ""},
+		{"include that is not there", head + "include = no.ini\na = 1\n", "", "main.ini:2: cannot read no.ini: file does not exist"},
+		{"reference in an immediate option", head + "include = %(dir)/x.ini\n", "", "main.ini:2: cannot read %(dir)/x.ini: file does not exist\nmain.ini:2: %(…) is not expanded in include, which is done while the file is read; only magic variables (%n, %d, …) are"},
+		{"umask is stored at once", head + "umask = $(A)\n", "umask = $(A)\n", "main.ini:2: $(…) is not expanded in umask, which is done while the file is read; only magic variables (%n, %d, …) are"},
+		{"file that is not there", head + "a = x @(no) $(NO)\n", "", "main.ini:2: a: @(no): file does not exist"},
+		{"scheme", head + "a = @(http://x/y)\nini = fd://0\nb = @(-)\n", "",
+			"main.ini:2: a: @(http://x/y): http:// is not supported; use a file or exec://\nmain.ini:3: cannot read fd://0: fd:// is not supported; use a file or exec://\nmain.ini:4: b: @(-): standard input cannot be read here"},
+		{"command", head + "a = @(exec://echo $(A))\nini = exec://[uwsgi]\n", "a = ran echo [A]\nini = exec://[uwsgi]\n", "exec://[uwsgi]: there are no options in section [uwsgi] or [fiefdom]"},
+		{"unsupported", head + "declare-option = a=b\nblacklist = x y\n", "", "main.ini:2: uWSGI's option \"declare-option\" is not supported here; write what it does into the file, or remove it\nmain.ini:3: uWSGI's option \"blacklist\" is not supported here; write what it does into the file, or remove it"},
+		{"placeholder of the dialect's name", head + "set-ph = if-env=1\n", "", `main.ini:2: "if-env" cannot be a placeholder: it is an option`},
+		{"set without a value", head + "set = a\n", "", `main.ini:2: set: want name=value, not "a"`},
+		{"reference at the start", head + "a = %(b)\nb = %(c)\nc = 1\n", "a = %(c)\nb = 1\nc = 1\n", "main.ini:2: a: %(c) stays as it is: uWSGI does not look twice at the start of a value; move the options that it is made of above it"},
+		{"name of the file", head + "a = %(ini)\n", "a = main.ini\n", ""},
+		{"reload", head + "if-reload =\na = 1\nendif =\n", "if-reload = \nendif = \n", ""},
+		{"plugin", head + "plugins = psgi,tuntap\nif-plugin = tuntap\na = %(_)\nendif =\n", "plugins = psgi,tuntap\nif-plugin = tuntap\na = tuntap\nendif = \n", ""},
+		{"control characters in a message", head + "a = @(%[[31m\u0085\xff)\n", "", `main.ini:2: a: @(\x1b[31m\u0085\ufffd): file does not exist`},
+		{"several errors in the order of the file", head + "a = @(no)\nset = x\nb = @(no)\n", "",
+			"main.ini:2: a: @(no): file does not exist\nmain.ini:3: set: want name=value, not \"x\"\nmain.ini:4: b: @(no): file does not exist"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := Load("main.ini", fakeMachine(map[string]string{
+				"main.ini":  tt.text,
+				"block.ini": "[uwsgi]\nif-env = A\nb = 1\nendif =\n[two]\nt = %x %X\n",
+			}))
+			if err != nil {
+				if err.Error() != tt.problems {
+					t.Errorf("error\n%v\nwant\n%s", err, tt.problems)
+				}
+				return
+			}
+			if got := render(f.Pairs); got != tt.pairs {
+				t.Errorf("got\n%s\nwant\n%s", got, tt.pairs)
+			}
+			if got := f.Warnings.Error(); got != tt.problems {
+				t.Errorf("warnings\n%s\nwant\n%s", got, tt.problems)
+			}
+			if f.Name != "main.ini" {
+				t.Errorf("name %q", f.Name)
+			}
+		})
+	}
+}
+
+func TestLoadSection(t *testing.T) {
+	o := fakeMachine(map[string]string{"a.ini": "[uwsgi]\na = 1\nini = :c\n[b]\na = %x\nini = :c\n[c]\nc = %x %X\n"})
+	for name, want := range map[string]string{
+		"a.ini":   "a = 1\nini = :c\nc = c\n",
+		"a.ini:":  "a = 1\nini = :c\nc = c\n",
+		"a.ini:b": "a = b\nini = :c\nc = c b\n",
+	} {
+		f, err := Load(name, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := render(f.Pairs); got != want || f.Name != "a.ini" {
+			t.Errorf("%s: got %s of\n%s\nwant\n%s", name, f.Name, got, want)
+		}
+	}
+	if _, err := Load(":b", o); err == nil {
+		t.Error("a section of no file is no error")
+	}
+}
+
+func TestLoadStdin(t *testing.T) {
+	f, err := Load("-", Options{Stdin: strings.NewReader("[uwsgi]\na = %o\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := render(f.Pairs); got != "a = -\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestLineBreakInName: the name of a file must not add options to it.
+func TestLineBreakInName(t *testing.T) {
+	name := "a\nuid = 0\n.ini"
+	_, err := Load(name, fakeMachine(map[string]string{name: "[uwsgi]\nlogto = %n.log\n"}))
+	if err == nil || !strings.Contains(err.Error(), "contains a line break") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestLimits: what grows without end is stopped, and says why.
+func TestLimits(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for _, tt := range []struct{ name, text, want string }{
+		{"to itself", "a = x%(a)\n", "main.ini:2: the configuration grows beyond 16777216 bytes; does an option refer to itself?"},
+		{"to each other", "a = x%(b)%(b)\nb = %(a)\n", "main.ini:2: the configuration grows beyond"},
+		{"long at once", "a = " + strings.Repeat("y", 200000) + "\nb = x%(a)%(a)\n", "main.ini:3: b grows beyond 262144 bytes; does it refer to itself?"},
+		{"without growing", "a = x%(b)\nb = %(c)\nc = %(b)\n", "main.ini:2: the configuration grows beyond"},
+		{"doubling", "a = " + long + "\nb = _%(a a a a a a a a)\nc = _%(b b b b b b b b)\nd = _%(c c c c c c c c)\n", "main.ini:5: d: %(c c c c c c c c): too long"},
+		{"wide", "a = " + long + "\nfor-times = 99999\nb = _" + strings.Repeat("%(a)", 100) + "\nendfor =\n", "main.ini:4: the configuration grows beyond"},
+		{"long message", "include = " + strings.Repeat("z", 5000) + "\n", strings.Repeat("z", 900)},
+		{"times", "for-times = 1000000000\na = 1\nendfor =\n", "main.ini:2: for-times = 1000000000: there are more than 100000 options"},
+		{"item", "a = " + strings.Repeat("y", 200000) + "\nif-opt = a\nb = %(_)%(_)\nendif =\n", "main.ini:4: b: more than 262144 bytes"},
+		{"magic", "a = " + strings.Repeat("%p", 200000) + "\n", "main.ini:2: an option of more than 262144 bytes"},
+		{"including itself", "include = main.ini\n", "main.ini:2: main.ini: more than 16 files include each other"},
+		{"inheriting itself", "inherit = main.ini\n", "main.ini:2: more than 1000 files and commands are read"},
+		{"its own section", "ini = :uwsgi\n", "main.ini:2: :uwsgi: more than 16 files include each other"},
+		{"many options", strings.Repeat("a\n", 100_001), "main.ini:100002: there are more than 100000 options"},
+		{"many errors", strings.Repeat("set = a\n", 5000), "main.ini:1002: set: want"},
+		{"many files", "for-times = 2000\na = @(other)\nendfor =\n", "files and commands are read"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load("main.ini", fakeMachine(map[string]string{"main.ini": "[uwsgi]\n" + tt.text, "other": ""}))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %.2000v\nwant %s", err, tt.want)
+			}
+			if n := len(err.(Errors)); n > maxProblems+1 || len(err.Error()) > n*1100 {
+				t.Errorf("%d errors, %d bytes", n, len(err.Error()))
+			}
+		})
+	}
+}

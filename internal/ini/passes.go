@@ -38,7 +38,7 @@ func (l *loader) expand() {
 		}
 	}
 	for _, e := range l.entries {
-		if !e.done {
+		if !e.done && !l.stopped {
 			l.warnStart(e)
 		}
 	}

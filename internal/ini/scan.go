@@ -17,15 +17,14 @@ type line struct {
 const blanks = " \t\r"
 
 // scan expands the magic variables of a file and splits it into lines; empty
-// ones are left out. The variables come first, as in uWSGI, so a % swallows
+// ones are left out. False means that it failed. The variables come first, as in uWSGI, so a % swallows
 // whatever byte follows it, a line break included.
-func (l *loader) scan(name string, text []byte) []line {
+func (l *loader) scan(name string, text []byte) (lines []line, ok bool) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if i := bytes.IndexByte(text, 0); i >= 0 {
 		l.fail(Pos{name, 1 + bytes.Count(text[:i], []byte{'\n'})}, "there is a NUL byte; is this a text file?")
-		return nil
+		return nil, false
 	}
-	var lines []line
 	var buf []byte
 	no := 1
 	cur := line{no: no}
@@ -52,13 +51,13 @@ func (l *loader) scan(name string, text []byte) []line {
 			}
 			value := l.magicValue(text[i], &cur)
 			if !l.spend(Pos{name, cur.no}, len(value)) {
-				return nil
+				return nil, false
 			}
 			buf = append(buf, value...)
 		}
 	}
 	flush()
-	return lines
+	return lines, true
 }
 
 func (l *loader) magicValue(c byte, cur *line) string {
