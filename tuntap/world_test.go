@@ -243,16 +243,23 @@ func (f *foreigner) awaitEOF(within time.Duration) {
 	}
 }
 
-// stats returns the only peer's numbers that has this vassal's name.
+// stats returns the numbers of the only peer that has this vassal's name.
 func (w *world) stats(vassal string) PeerStats {
 	w.t.Helper()
+	s, ok := w.find(vassal)
+	if !ok {
+		w.t.Fatalf("no peer of vassal %q", vassal)
+	}
+	return s
+}
+
+func (w *world) find(vassal string) (PeerStats, bool) {
 	for _, p := range w.r.Snapshot()[0].Peers {
 		if p.Vassal == vassal {
-			return p
+			return p, true
 		}
 	}
-	w.t.Fatalf("no peer of vassal %q", vassal)
-	return PeerStats{}
+	return PeerStats{}, false
 }
 
 // settle waits until the router has taken everything that was sent before.
@@ -271,7 +278,8 @@ func (w *world) settle(end *tuntest.End, addr netip.Addr) {
 func (w *world) dropped(vassal string, why Reason, want uint64) {
 	w.t.Helper()
 	nettest.Eventually(w.t, 5*time.Second, "drops counted as "+why.String(), func() bool {
-		return w.stats(vassal).Drops[why] >= want
+		s, _ := w.find(vassal)
+		return s.Drops[why] >= want
 	})
 	if got := w.stats(vassal).Drops; got[why] != want {
 		w.t.Fatalf("drops of %q: %v; want %d %s", vassal, got, want, why)
