@@ -101,7 +101,12 @@ func (u realUWSGI) compare(t *testing.T, fatalf func(string, ...any), dir, file 
 	case (err == nil) != accepted:
 		fatalf("%s\nerror %v\nuwsgi: %s", text, err, want)
 	case err == nil && render(f.Pairs) != want:
-		fatalf("%s\ngot\n%s\nwant\n%s", text, render(f.Pairs), want)
+		got, want := strings.Split(render(f.Pairs), "\n"), strings.Split(want, "\n")
+		i := 0
+		for i < min(len(got), len(want))-1 && got[i] == want[i] {
+			i++
+		}
+		fatalf("%s\ngot  %q\nwant %q\nand %d or %d lines more", text, got[i], want[i], len(got)-i-1, len(want)-i-1)
 	}
 }
 
@@ -118,6 +123,38 @@ func TestCasesAgainstUWSGI(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			u.compare(t, t.Fatalf, dir, filepath.Base(file), []string{"PATH=" + os.Getenv("PATH"), "HOME=/root", "CASE_HOME=/home/case"})
+		})
+	}
+}
+
+// TestMagicAgainstUWSGI compares what the names of files make of the magic
+// variables.
+func TestMagicAgainstUWSGI(t *testing.T) {
+	u := findUWSGI(t)
+	var text strings.Builder
+	for _, section := range []string{"uwsgi", "other"} {
+		text.WriteString("[" + section + "]\n")
+		for _, c := range []byte(knownMagic + "aqzAQZ ") {
+			if !strings.ContainsRune("tTk%(", rune(c)) { // the time, and what is not the file's
+				fmt.Fprintf(&text, "k = %c = %%%c|\n", c, c)
+			}
+		}
+	}
+	ini := text.String()
+	dir := write(t, map[string]string{
+		"a.b.ini": ini + "include = sub/c.ini\n", "sub/c.ini": ini + "ini = :other\n", "noext": ini, "end.": ini, ".ini": ini, "d.d/noext": ini, "exec:/x": ini,
+	})
+	for link, to := range map[string]string{"l.ini": "a.b.ini", "ld": "d.d"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{
+		"a.b.ini", "./a.b.ini", "sub/../a.b.ini", "a.b.ini:other", "a.b.ini:", "sub/c.ini", "noext", "end.", ".ini", "d.d/noext",
+		"l.ini", "./l.ini", "ld/noext", "exec:/x", dir + "/a.b.ini", dir + "/l.ini:other", dir + "//ld/../l.ini",
+	} {
+		t.Run(strings.TrimPrefix(file, dir), func(t *testing.T) {
+			u.compare(t, t.Fatalf, dir, file, []string{"PATH=" + os.Getenv("PATH")})
 		})
 	}
 }

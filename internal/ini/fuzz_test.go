@@ -26,6 +26,7 @@ func fakeMachine(files map[string]string) Options {
 		Stat:      func(name string) (fs.FileInfo, error) { return fsys.Stat(open(name)) },
 		Readable:  func(name string) bool { _, err := fsys.Stat(open(name)); return err == nil },
 		Abs:       func(name string) (string, error) { return path.Clean(name), nil },
+		Inode:     func(string) string { return "1" },
 		Glob: func(pattern string) []string {
 			matches, _ := fsys.Glob(open(pattern))
 			return matches

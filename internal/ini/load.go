@@ -10,23 +10,26 @@ import (
 	"strings"
 )
 
-// Options say how to load a file. The zero value reads the real machine; tests
-// and fuzzing replace what touches it.
+// Options say how to load a file. The zero value takes it from the real
+// machine; tests and fuzzing replace what touches it. The functions get names
+// that start at Dir already.
 type Options struct {
-	Dir       string                      // where relative names start, and %v; "" is the working directory
-	LookupEnv func(string) (string, bool) // nil: os.LookupEnv
-	IsOption  func(name string) bool      // known options, which set-ph must not name; nil: none
-	Sections  []string                    // which sections count when the name asks for none; nil: uwsgi, fiefdom
-	Stdin     io.Reader                   // what "-" reads; nil: "-" is refused
-	Reload    bool                        // what if-reload says
-	Vars      map[byte]string             // magic variables that do not depend on the file, instead of the machine's
-	ReadFile  func(name string) ([]byte, error)
-	Exec      func(cmd string) ([]byte, error) // exec://; its output counts even if there is an error
-	Stat      func(name string) (fs.FileInfo, error)
-	Readable  func(name string) bool            // if-exists
-	Glob      func(pattern string) []string     // for-glob: sorted, directories with a slash at the end
-	Abs       func(name string) (string, error) // %p
-	Limits    Limits
+	Dir      string                 // where relative names and commands start, and %v; "" is the working directory
+	Sections []string               // which sections count when the name asks for none; nil: uwsgi, fiefdom
+	IsOption func(name string) bool // known options, which set-ph must not name; nil: none
+	Reload   bool                   // what if-reload says
+	Limits   Limits
+
+	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
+	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
+	Stdin     io.Reader                              // what "-" reads; nil: "-" is refused
+	ReadFile  func(name string) ([]byte, error)      // nil: regular files of up to 1 MiB
+	Exec      func(cmd string) ([]byte, error)       // exec://; nil: sh -c, up to 1 MiB, 10 s for all. Output counts beside an *exec.ExitError
+	Stat      func(name string) (fs.FileInfo, error) // if-file, if-dir; nil: os.Stat
+	Readable  func(name string) bool                 // if-exists; nil: access(2)
+	Glob      func(pattern string) []string          // for-glob; nil: glob(3), sorted, directories with a slash at the end
+	Abs       func(name string) (string, error)      // %p; nil: realpath(3), but a symlink itself is not followed
+	Inode     func(name string) string               // %i; nil: lstat(2)
 }
 
 // Limits bound what a file can cost. A zero field is its default.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,7 +32,7 @@ func (o *Options) useMachine() {
 		o.ReadFile = readFile
 	}
 	if o.Exec == nil {
-		o.Exec = shell(o.Dir)
+		o.Exec = shell(o.Dir, execTime)
 	}
 	if o.Stat == nil {
 		o.Stat = os.Stat
@@ -44,6 +45,9 @@ func (o *Options) useMachine() {
 	}
 	if o.Abs == nil {
 		o.Abs = absolute
+	}
+	if o.Inode == nil {
+		o.Inode = inode
 	}
 }
 
@@ -81,11 +85,11 @@ func readAll(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// shell returns a function that runs commands by sh -c, in a process group of
-// its own which does not outlive it. What a failing command wrote is returned
-// beside the error.
-func shell(dir string) func(string) ([]byte, error) {
-	deadline := sync.OnceValue(func() time.Time { return time.Now().Add(execTime) })
+// shell returns a function that runs commands by sh -c, all of them together
+// for the time given; the one that takes too long is ended with its process
+// group. What a failing command wrote is returned beside the error.
+func shell(dir string, limit time.Duration) func(string) ([]byte, error) {
+	deadline := sync.OnceValue(func() time.Time { return time.Now().Add(limit) })
 	return func(command string) ([]byte, error) {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline())
 		defer cancel()
@@ -101,17 +105,13 @@ func shell(dir string) func(string) ([]byte, error) {
 		case out.full:
 			err = errOutput
 		case ctx.Err() != nil:
-			err = errTime
+			err = fmt.Errorf("it takes longer than %v", limit)
 		}
 		return out.buf.Bytes(), err
 	}
 }
 
-// Errors of exec:// that a file cannot go on after; an exit status is not one.
-var (
-	errOutput = fmt.Errorf("it writes more than %d bytes", maxFile)
-	errTime   = fmt.Errorf("it takes longer than %v", execTime)
-)
+var errOutput = fmt.Errorf("it writes more than %d bytes", maxFile)
 
 // bounded keeps the first bytes of a command and ends it when there are more.
 type bounded struct {
@@ -152,12 +152,13 @@ func absolute(name string) (string, error) {
 	return wd + "/" + name, nil
 }
 
-// inode of a file, or "" if the machine is not a real one.
-func inode(info fs.FileInfo) string {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return fmt.Sprint(st.Ino)
+// inode of a file, or of the symlink itself, or "" if there is none.
+func inode(name string) string {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return ""
 	}
-	return ""
+	return strconv.FormatUint(st.Ino, 10)
 }
 
 // glob is glob(3) with GLOB_MARK: directories end in a slash, the result is

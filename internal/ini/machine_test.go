@@ -54,7 +54,7 @@ func TestReadFileOnlyRegularAndShort(t *testing.T) {
 
 func TestShell(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	run := shell(t.TempDir())
+	run := shell(t.TempDir(), time.Minute)
 	for _, tt := range []struct{ name, command, out, err string }{
 		{"output", "echo hi; pwd >&2", "hi\n", ""},
 		{"exit status", "echo hi; exit 3", "hi\n", "exit status 3"},
@@ -72,11 +72,21 @@ func TestShell(t *testing.T) {
 	}
 }
 
+func TestShellTime(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	run := shell(t.TempDir(), 50*time.Millisecond)
+	for range 2 { // the second has no time left at all
+		if _, err := run("sleep 1000"); err == nil || err.Error() != "it takes longer than 50ms" {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 // TestShellEndsTheWholeGroup: a command that writes without end is ended with
 // the processes that it started.
 func TestShellEndsTheWholeGroup(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := shell(dir)("sleep 1000 & echo $! >child; yes"); err == nil {
+	if _, err := shell(dir, time.Minute)("sleep 1000 & echo $! >child; yes"); err == nil {
 		t.Fatal("no error")
 	}
 	pid, err := os.ReadFile(dir + "/child")

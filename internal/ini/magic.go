@@ -102,10 +102,7 @@ func (l *loader) fillPath(name string) {
 			m['0'+i] = parts[i]
 		}
 	}
-	m['i'] = ""
-	if info, err := l.Stat(l.path(name)); err == nil {
-		m['i'] = inode(info)
-	}
+	m['i'] = l.Inode(l.path(name))
 	m['j'] = djb33(abs)
 }
 
