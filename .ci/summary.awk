@@ -1,7 +1,7 @@
 # Makes "go test -v" readable: one line a package, the whole output of those that
 # failed, and each skipped test with its reason. With strict=1 a skip is a failure.
 # Skipped seeds of fuzz targets do not count: a target may refuse an input.
-/^=== / { next }
+/^=== / || /^(PASS|FAIL)$/ { next }
 /^ *--- PASS/ { passed++; next }
 /^ *--- SKIP: Fuzz/ { next }
 /^ *--- SKIP/ { skipped++; skips = skips "  " $0 "\n      " reason "\n"; next }

@@ -60,7 +60,7 @@ func Inode(ns netns.NsHandle) (uint64, error) {
 }
 
 // visit calls enter, then fn, on a locked thread, and takes the thread back to
-// its first namespace. Enter may leave the thread anywhere, even when it fails.
+// its first namespace. An enter that fails has not moved it.
 func visit(enter, fn func() error) error {
 	var out outcome
 	onThread(func() {
@@ -71,6 +71,10 @@ func visit(enter, fn func() error) error {
 			return
 		}
 		defer home.Close()
+		if out.err = enter(); out.err != nil {
+			runtime.UnlockOSThread()
+			return
+		}
 		defer func() { // deferred, since fn may leave by Goexit
 			if err := netns.Set(home); err != nil {
 				out.err = errors.Join(out.err, fmt.Errorf("go back to the first network namespace: %w", err))
@@ -78,9 +82,7 @@ func visit(enter, fn func() error) error {
 			}
 			runtime.UnlockOSThread()
 		}()
-		if out.err = enter(); out.err == nil {
-			out.run(fn)
-		}
+		out.run(fn)
 	})
 	return out.resume()
 }
