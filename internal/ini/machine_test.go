@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"fiefdom/internal/nettest"
+
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
@@ -94,15 +96,10 @@ func TestShellEndsTheWholeGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	stat := "/proc/" + strings.TrimSpace(string(pid)) + "/stat"
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	nettest.Eventually(t, 10*time.Second, "the child ends", func() bool {
 		state, err := os.ReadFile(stat)
-		if err != nil || strings.Contains(string(state), ") Z ") { // gone, or waiting for its new parent
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the child lives: %s", state)
-		}
-	}
+		return err != nil || strings.Contains(string(state), ") Z ") // gone, or waiting for its new parent
+	})
 }
 
 func TestGlob(t *testing.T) {
