@@ -76,8 +76,14 @@ func TestSnapshot(t *testing.T) {
 				t.Errorf("got %q, want %q…", diff, tt.want)
 			}
 			w.Run(t, "sh", "-c", tt.undo)
+			defer func() {
+				if t.Failed() {
+					t.Logf("left over:\n%s", diff)
+				}
+			}()
 			nettest.Eventually(t, 5*time.Second, "the world is as before", func() bool {
-				return nettest.Diff(before, w.Snapshot(t)) == ""
+				diff = nettest.Diff(before, w.Snapshot(t))
+				return diff == ""
 			})
 		})
 	}

@@ -3,6 +3,8 @@ package nettest
 import (
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,13 +35,9 @@ func Veth(t testing.TB, a, b End) {
 	a.configure(t)
 	b.configure(t)
 	for _, end := range []End{a, b} {
-		// Before the carrier is up packets vanish without an error.
-		Eventually(t, 5*time.Second, end.Name+" has its carrier", func() (up bool) {
-			end.NS.Do(t, func() {
-				link, err := netlink.LinkByName(end.Name)
-				up = err == nil && link.Attrs().OperState == netlink.OperUp
-			})
-			return up
+		Eventually(t, 5*time.Second, end.Name+" is ready", func() (ready bool) {
+			end.NS.Do(t, func() { ready = end.ready() })
+			return ready
 		})
 	}
 }
@@ -51,12 +49,12 @@ func (e End) configure(t testing.TB) {
 		if err != nil {
 			t.Fatalf("find %s: %v", e.Name, err)
 		}
+		// Without detection of duplicates addresses are in use a second earlier.
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+e.Name+"/accept_dad", []byte("0"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		for _, p := range e.Addrs {
-			addr := &netlink.Addr{IPNet: ipNet(p)}
-			if p.Addr().Is6() {
-				addr.Flags = unix.IFA_F_NODAD // usable at once, not after a second of duplicate detection
-			}
-			if err := netlink.AddrAdd(link, addr); err != nil {
+			if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
 				t.Fatalf("add %v to %s: %v", p, e.Name, err)
 			}
 		}
@@ -64,6 +62,32 @@ func (e End) configure(t testing.TB) {
 			t.Fatalf("bring up %s: %v", e.Name, err)
 		}
 	})
+}
+
+// ready is true once packets pass and nothing changes any more by itself: before
+// the carrier is up they vanish without an error, and the kernel brings IPv6
+// addresses, its own link-local one too, into use some time later.
+func (e End) ready() bool {
+	link, err := netlink.LinkByName(e.Name)
+	if err != nil || link.Attrs().OperState != netlink.OperUp {
+		return false
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return false
+	}
+	const filter = netlink.RT_FILTER_TABLE | netlink.RT_FILTER_TYPE | netlink.RT_FILTER_OIF
+	local, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, LinkIndex: link.Attrs().Index,
+	}, filter)
+	want := 1
+	for _, p := range e.Addrs {
+		if p.Addr().Is6() {
+			want++
+		}
+	}
+	tentative := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+	return err == nil && !tentative && len(addrs) == want && len(local) == want
 }
 
 // Route adds a default route through a gateway, of the gateway's family.
