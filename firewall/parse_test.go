@@ -127,10 +127,8 @@ func TestParseDeviceRule(t *testing.T) {
 		want       Rule
 		err        string
 	}{
-		{name: "out", text: "out 10.9.0.7/24 192.168.0.0/16 deny", dir: Out,
-			want: Rule{Action: Deny, Src: prefix("10.9.0.0/24"), Dst: prefix("192.168.0.0/16")}},
-		{name: "in", text: "in 0.0.0.0 10.9.0.7  allow", dir: In,
-			want: Rule{Action: Allow, Src: prefix("0.0.0.0/0"), Dst: prefix("10.9.0.7/32")}},
+		{name: "out", text: "out 10.9.0.7/24 172.16.0.0/12 deny", dir: Out, want: Rule{Action: Deny, Src: prefix("10.9.0.0/24"), Dst: prefix("172.16.0.0/12")}},
+		{name: "in", text: "in 0.0.0.0 10.9.0.7  allow", dir: In, want: Rule{Action: Allow, Src: prefix("0.0.0.0/0"), Dst: prefix("10.9.0.7/32")}},
 		{name: "mask is a mask", text: "in 10.0.0.0/8 any reject", dir: In, want: Rule{Action: Reject, Src: prefix("10.0.0.0/8")}},
 		{name: "direction", text: "up any any deny", err: `unknown direction "up"; want in or out`},
 		{name: "action", text: "in any any dney", err: `unknown action "dney"`},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Host is this instance's part of the host's network. It is safe for
@@ -23,7 +24,8 @@ type Host struct {
 	// seen are the sysctls that the last reconcile went by.
 	seen map[knob]string
 
-	oldIPv6 bool // behave as on kernels that cannot forward IPv6 by device
+	tick    time.Duration // of Watch
+	oldIPv6 bool          // behave as on kernels that cannot forward IPv6 by device
 }
 
 // New prepares the work for an instance in the caller's network namespace; it
@@ -37,7 +39,7 @@ func New(instance, stateDir string, log *slog.Logger) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{base: chainBase(instance), log: log, switched: s}, nil
+	return &Host{base: chainBase(instance), log: log, switched: s, tick: watchTick}, nil
 }
 
 // Apply makes the host's rules and forwarding be as the networks need, and is

@@ -40,7 +40,7 @@ func (h *Host) Watch(ctx context.Context) error {
 			failed = h.repair(failed)
 			last = time.Now()
 		}
-		changed, err := events.wait(watchTick)
+		changed, err := events.wait(h.tick)
 		if err != nil {
 			return fmt.Errorf("watch the host's network: %w", err)
 		}

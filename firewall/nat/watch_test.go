@@ -46,18 +46,19 @@ func TestWatchPutsBack(t *testing.T) {
 		{"restore of another file", "printf '*filter\n-A FORWARD -j ACCEPT\nCOMMIT\n' | iptables-restore; iptables -D FORWARD -j ACCEPT"},
 		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/conf/fief0/forwarding"},
 	}
-	test := func(within time.Duration) func(t *testing.T) {
+	test := func(tick time.Duration, flush string) func(t *testing.T) {
 		return func(t *testing.T) {
 			s := newSite(t)
 			h := newHost(t, s.host, "test", t.TempDir())
+			h.tick = tick
 			apply(t, s.host, h, network())
 			want := rules(t, s.host)
 			stop := watch(t, s.host, h)
-			for _, d := range damage {
+			for _, d := range append(damage, struct{ name, cmd string }{"flush of everything", flush}) {
 				t.Run(d.name, func(t *testing.T) {
 					s.host.Run(t, "sh", "-c", d.cmd)
-					nettest.Eventually(t, within, "the rules are back", func() bool { return sorted(rules(t, s.host)) == sorted(want) })
-					nettest.Eventually(t, within, "forwarding is back", func() bool { return sysctl(t, s.host, "ipv4/conf/fief0/forwarding") == "1" })
+					nettest.Eventually(t, soon, "the rules are back", func() bool { return sorted(rules(t, s.host)) == sorted(want) })
+					nettest.Eventually(t, soon, "forwarding is back", func() bool { return sysctl(t, s.host, "ipv4/conf/fief0/forwarding") == "1" })
 					wantReach(t, true, s.pool, inet4, inet6)
 				})
 			}
@@ -68,10 +69,10 @@ func TestWatchPutsBack(t *testing.T) {
 			}
 		}
 	}
-	t.Run("nft", test(soon))
+	t.Run("nft", test(watchTick, "nft flush ruleset"))
 	t.Run("legacy", func(t *testing.T) {
 		useLegacy(t)
-		test(watchTick + soon)(t)
+		test(200*time.Millisecond, "iptables -F; iptables -t nat -F; iptables -X; ip6tables -F")(t)
 	})
 }
 
@@ -83,6 +84,7 @@ func sorted(s string) string {
 }
 
 func TestWatchFollowsTheDefaultRoute(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	h := newHost(t, s.host, "test", t.TempDir())
 	apply(t, s.host, h, network())
@@ -107,6 +109,7 @@ func TestWatchFollowsTheDefaultRoute(t *testing.T) {
 }
 
 func TestWatchWaitsForAnUplink(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	n := network()
 	n.Masquerade = "wan0"
@@ -181,6 +184,7 @@ func TestWatchIgnoresOthers(t *testing.T) {
 
 // More announcements than the socket holds count as one of interest.
 func TestEventsLost(t *testing.T) {
+	t.Parallel()
 	ns := nettest.NewNS(t)
 	ns.Do(t, func() {
 		e, err := subscribe(t.Context(), "fiefdom-test")
