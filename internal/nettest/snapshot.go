@@ -74,19 +74,13 @@ func (w *World) processes(t testing.TB) []string {
 	}
 	var names []string
 	for _, dir := range dirs {
-		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if err != nil {
 			continue // gone meanwhile
 		}
-		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		pid := filepath.Base(dir)
-		_, rest, _ := strings.Cut(string(stat), ") ") // state, parent, …
-		parent := strings.Fields(rest)[1]
-		if pid == "1" || parent == "1" && string(cmdline) == "cat\x00" {
-			continue
-		}
-		if len(cmdline) > 0 {
-			names = append(names, pid+" "+strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " "))
+		command := strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
+		if pid := filepath.Base(dir); pid != "1" && command != "" && command != "sh -c "+holder {
+			names = append(names, pid+" "+command)
 		}
 	}
 	return names
