@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/ini"
+	"fiefdom/tuntap"
+	"fiefdom/vassal"
+)
+
+// loaded is an emperor's ini.
+type loaded struct {
+	config   *emperor.Config
+	networks []tuntap.NetworkOptions
+	warnings ini.Errors
+}
+
+// loadEmperor reads an emperor's ini. All that is wrong with it is printed;
+// the error is then an invalidConfig.
+func loadEmperor(path string) (*loaded, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	l, errs := readEmperor(path)
+	if errs.Failed() {
+		return nil, printErrors(errs)
+	}
+	l.warnings = errs
+	return l, nil
+}
+
+func readEmperor(path string) (*loaded, ini.Errors) {
+	f, err := ini.Load(path, ini.Options{Dir: filepath.Dir(path), IsOption: knownToEmperor})
+	if err != nil {
+		var errs ini.Errors
+		if errors.As(err, &errs) {
+			return nil, errs
+		}
+		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+	}
+	errs := f.Warnings
+	config, more := emperor.Parse(f)
+	errs = append(errs, more...)
+	networks, more := tuntap.ParseNetworks(f.Pairs)
+	errs = append(errs, more...)
+	for _, e := range ini.Unknown(f, knownToEmperor, emperorNames()) {
+		e.Warning = false
+		errs = append(errs, e)
+	}
+	if len(config.Monitors) == 0 && len(networks) == 0 {
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
+	}
+	return &loaded{config: config, networks: networks}, errs
+}
+
+// emperorDocs are the options that an emperor's file honours.
+func emperorDocs() []ini.Doc {
+	docs := ini.Docs("emperor", emperor.Options)
+	docs = append(docs, ini.Docs("network", tuntap.Options)...)
+	return append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+}
+
+func emperorNames() []string {
+	var names []string
+	for _, d := range emperorDocs() {
+		names = append(append(names, d.Name), d.Aliases...)
+	}
+	return names
+}
+
+// knownToEmperor says whether an emperor's file may have the option. uWSGI's
+// options are accepted there: they are its users' files.
+func knownToEmperor(name string) bool {
+	for _, n := range emperorNames() {
+		if n == name {
+			return true
+		}
+	}
+	return vassal.Known(name)
+}
+
+// vassalNetworks is what the emperor knows of the networks.
+func (l *loaded) vassalNetworks() []emperor.Network {
+	var all []emperor.Network
+	for _, n := range l.networks {
+		all = append(all, emperor.Network{Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll})
+	}
+	return all
+}

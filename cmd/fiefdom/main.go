@@ -1,0 +1,101 @@
+// Command fiefdom is an emperor: a process supervisor whose vassals live in
+// network namespace jails behind a userspace tun router.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/ini"
+	"fiefdom/tuntap/control"
+	"fiefdom/vassal"
+)
+
+// The init stage's exec takes the credentials of the thread that calls it, so
+// main must stay on the thread that it begins on.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(run(os.Args)) }
+
+// Exit codes, the same for every command.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitInvalid  = 4
+)
+
+// run tells our own processes, which are started with a word that no user
+// types, from a user's commands.
+func run(args []string) int {
+	if len(args) > 1 {
+		switch args[1] {
+		case vassal.InitStage:
+			return vassal.Init()
+		case control.RouterProcess:
+			return control.Main(args[2:])
+		case emperor.ExpanderProcess:
+			if err := emperor.Expander(args[2:], os.Stdin, os.Stdout); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return exitFailed
+			}
+			return exitOK
+		}
+	}
+	runtime.UnlockOSThread()
+	cmd := newRoot()
+	cmd.SetArgs(args[1:])
+	err := cmd.Execute()
+	if err != nil && !errors.Is(err, errSaid) {
+		fmt.Fprintln(os.Stderr, "fiefdom:", err)
+	}
+	return exitCode(err)
+}
+
+var (
+	errUsage = errors.New("usage")
+	errSaid  = errors.New("already said") // the command has printed what was wrong
+)
+
+// invalidConfig is a configuration that is not fit to run; all of it is
+// printed before.
+type invalidConfig struct{ error }
+
+func (e invalidConfig) Unwrap() []error { return []error{e.error, errSaid} }
+
+// printErrors prints what is wrong with files, warnings too, and returns an
+// invalidConfig if anything but warnings is among it.
+func printErrors(errs ini.Errors) error {
+	for _, err := range errs {
+		if err.Warning {
+			fmt.Fprintf(os.Stderr, "%s (warning)\n", err)
+		} else {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	if errs.Failed() {
+		return invalidConfig{errs}
+	}
+	return nil
+}
+
+func exitCode(err error) int {
+	var invalid invalidConfig
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &invalid):
+		return exitInvalid
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, emperor.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return exitNotFound
+	}
+	return exitFailed
+}

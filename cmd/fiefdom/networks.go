@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"fiefdom/emperor"
+	"fiefdom/firewall/nat"
+	"fiefdom/tuntap"
+	"fiefdom/tuntap/control"
+	"fiefdom/vassal"
+)
+
+// makeNetworks makes every router's device, with its address if it is native,
+// and the listening sockets.
+func (r *runner) makeNetworks() ([]*control.Network, error) {
+	var all []*control.Network
+	for i := range r.networks {
+		n, err := r.makeNetwork(&r.networks[i], &r.emperor.Networks[i])
+		if err != nil {
+			return nil, fmt.Errorf("%s: network %s: %w", r.networks[i].Pos, r.networks[i].Device, err)
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*control.Network, error) {
+	if o.Native() {
+		if err := nat.Clash(o.Pool(), o.Device); err != nil {
+			return nil, err
+		}
+	}
+	dev, err := tuntap.OpenDevice(o.Device)
+	if err != nil {
+		return nil, err
+	}
+	r.later(dev.Close)
+	for _, a := range o.Addresses {
+		if err := setAddress(o.Device, a); err != nil {
+			return nil, err
+		}
+	}
+	n := &control.Network{Config: tuntap.NetworkConfig{
+		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
+	}}
+	if o.Native() {
+		resolvers, err := hostResolvers()
+		if err != nil {
+			return nil, err
+		}
+		if len(resolvers) == 0 {
+			r.log.Warn("the host has no resolver that vassals could reach", "network", o.Device)
+		}
+		n.Config.Resolvers = resolvers
+		if seen.Resolv, err = r.writeResolv(o.Device, resolvers); err != nil {
+			return nil, err
+		}
+	}
+	n.Device = os.NewFile(uintptr(dev.FD()), o.Device)
+	if n.Listener, err = r.listen("unix", o.Socket, r.config.SocketMode); err != nil {
+		return nil, err
+	}
+	if o.Stats != "" {
+		network, mode := "unix", uint32(0o600)
+		if strings.Contains(o.Stats, ":") {
+			network = "tcp"
+		}
+		if n.Stats, err = r.listen(network, o.Stats, mode); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// setAddress gives a device its address and takes it up. IPv6 skips duplicate
+// detection: nobody else is on the device.
+func setAddress(device string, a netip.Prefix) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
+	if a.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", a, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	return nil
+}
+
+// listen makes a listening socket and removes it at the end. A socket that a
+// dead process left there is replaced; one that somebody serves is not.
+func (r *runner) listen(network, address string, mode uint32) (*os.File, error) {
+	if network == "unix" {
+		if err := clearSocket(address); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	filer, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("%s %s cannot be handed to the router", network, address)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+		r.later(func() error { return os.Remove(address) })
+		if err := os.Chmod(address, fs.FileMode(mode)); err != nil {
+			return nil, err
+		}
+	}
+	f, err := filer.File()
+	if err != nil {
+		return nil, err
+	}
+	r.later(f.Close)
+	return f, nil
+}
+
+func clearSocket(path string) error {
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket; remove it or choose another path", path)
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+		return fmt.Errorf("socket %s is served by another process; choose another path", path)
+	}
+	return os.Remove(path)
+}
+
+// setUpHost makes the host's side of the networks that masquerade. Without
+// any it touches nothing.
+func (r *runner) setUpHost() (*nat.Host, error) {
+	var nets []nat.Network
+	for _, o := range r.networks {
+		if o.NAT == "" || o.NAT == "off" {
+			continue
+		}
+		n := nat.Network{Device: o.Device, Pool: o.Pool(), Masquerade: o.NAT}
+		for _, a := range o.Addresses {
+			n.Gateways = append(n.Gateways, a.Addr())
+		}
+		nets = append(nets, n)
+	}
+	host, err := nat.New(r.instance.Name, r.instance.State, r.log)
+	if len(nets) == 0 {
+		if err != nil {
+			return nil, nil //nolint:nilerr // no network masquerades: nothing is needed, and nothing of ours can be there
+		}
+		return nil, host.Remove()
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.later(host.Remove)
+	return host, host.Apply(nets)
+}
+
+// writeResolv writes the resolv.conf of a network's vassals.
+func (r *runner) writeResolv(device string, resolvers []netip.Addr) (string, error) {
+	var b strings.Builder
+	for _, a := range resolvers {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	path := r.instance.Path("resolv-" + device)
+	return path, os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// resolvConfs is where the host's resolvers are: its own file, and behind a
+// local stub the one that lists the real ones (systemd-resolved.service(8)).
+var resolvConfs = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+
+// hostResolvers are the host's resolvers that a vassal can reach: those not
+// on the host's loopback.
+func hostResolvers() ([]netip.Addr, error) {
+	for _, path := range resolvConfs {
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found := nameservers(f)
+		_ = f.Close()
+		if len(found) > 0 {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+func nameservers(f *os.File) []netip.Addr {
+	var found []netip.Addr
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		if len(words) < 2 || words[0] != "nameserver" {
+			continue
+		}
+		a, err := netip.ParseAddr(words[1])
+		if err == nil && !a.IsLoopback() && a.Zone() == "" {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// makeKeeper joins the router's keeper with the emperor.
+func (r *runner) makeKeeper(networks []*control.Network, cgroup vassal.Cgroup) error {
+	uid, gid := routerUID()
+	r.keeper = &control.Keeper{
+		Log: r.log, Networks: networks, UID: uid, GID: gid,
+		Identify:   r.emperor.Identify,
+		Registered: func(g control.Registration) { r.emperor.Registered(g.Network, g.Vassal, g.Addr) },
+		Closed:     func(c control.Closing) { r.emperor.Lost(c.Vassal, c.Why) },
+		Rejoin:     r.emperor.Rejoin,
+		Started:    r.instance.RecordRouter,
+	}
+	if cgroup == "" {
+		return nil
+	}
+	child, err := cgroup.Make("router")
+	if err != nil {
+		return err
+	}
+	r.keeper.Cgroup, err = child.Open()
+	if err == nil {
+		r.later(r.keeper.Cgroup.Close)
+	}
+	return err
+}
+
+func (r *runner) reserve(network string, reserved map[netip.Addr]string) error {
+	return r.keeper.Change(network, func(c *tuntap.NetworkConfig) { c.Reserved = reserved })
+}
+
+// traffic adds up the router's counters by vassal.
+func (r *runner) traffic(ctx context.Context) (map[string]emperor.Traffic, error) {
+	networks, err := r.keeper.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]emperor.Traffic{}
+	for _, n := range networks {
+		for _, p := range n.Peers {
+			t := all[p.Vassal]
+			if t.Drops == nil {
+				t.Drops = map[string]uint64{}
+			}
+			t.RxBytes += p.RxBytes
+			t.TxBytes += p.TxBytes
+			for reason, count := range p.Drops {
+				t.Drops[reason.String()] += count
+			}
+			all[p.Vassal] = t
+		}
+	}
+	return all, nil
+}

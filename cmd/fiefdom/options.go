@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/internal/ini"
+	"fiefdom/vassal"
+)
+
+// allDocs are the options of every table, in the order of the reference page.
+func allDocs() []ini.Doc {
+	docs := emperorDocs()
+	docs = append(docs, ini.Docs("vassal", vassal.Options)...)
+	return append(docs, ini.Dialect()...)
+}
+
+func optionsCommand() *cobra.Command {
+	var asJSON, asMarkdown bool
+	c := &cobra.Command{
+		Use: "options [WORD...]", Short: "List the options of the inis",
+		Long:    "Options prints every option with its meaning; words choose those that contain one of them.",
+		Example: "  fiefdom options\n  fiefdom options tuntap",
+		RunE: func(cmd *cobra.Command, words []string) error {
+			docs := chosen(allDocs(), words)
+			switch {
+			case asJSON:
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(docs)
+			case asMarkdown:
+				return writeMarkdown(cmd.OutOrStdout(), docs)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			for _, d := range docs {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Group, d.Name, d.Kind, d.Meaning)
+			}
+			return w.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&asMarkdown, "markdown", false, "print the reference page")
+	return c
+}
+
+func chosen(docs []ini.Doc, words []string) []ini.Doc {
+	if len(words) == 0 {
+		return docs
+	}
+	var fit []ini.Doc
+	for _, d := range docs {
+		for _, w := range words {
+			if strings.Contains(d.Name, w) {
+				fit = append(fit, d)
+				break
+			}
+		}
+	}
+	return fit
+}
+
+// writeMarkdown writes docs/options.md; a test keeps the two equal.
+func writeMarkdown(w io.Writer, docs []ini.Doc) error {
+	titles := map[string]string{
+		"emperor": "The emperor's file", "network": "Networks, in the emperor's file",
+		"hooks": "Hooks, in the emperor's file and in vassals'", "vassal": "A vassal's file", "ini": "The dialect, everywhere",
+	}
+	var b strings.Builder
+	b.WriteString("# Options\n\nMade by `fiefdom options --markdown`. An option marked … may be given several times; of the others the last one counts.\n")
+	group := ""
+	for _, d := range docs {
+		if d.Group != group {
+			group = d.Group
+			fmt.Fprintf(&b, "\n## %s\n\n| option | kind | meaning |\n|---|---|---|\n", titles[group])
+		}
+		name := "`" + d.Name + "`"
+		for _, a := range d.Aliases {
+			name += ", `" + a + "`"
+		}
+		if d.Repeats && group != "ini" {
+			name += " …"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", name, d.Kind, strings.ReplaceAll(d.Meaning, "|", "\\|"))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/emperor"
+)
+
+func psCommand(t *target) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "ps", Short: "List the vassals", Args: cobra.NoArgs,
+		Example: "  fiefdom ps\n  fiefdom ps --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			all, err := client.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), all)
+			}
+			return table(cmd.OutOrStdout(), all)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func table(out io.Writer, all []emperor.Status) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS\tERROR")
+	for _, s := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
+			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), firstLine(s.Error, 60))
+	}
+	return w.Flush()
+}
+
+func ago(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + "h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + "d"
+}
+
+func number(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.Itoa(n)
+}
+
+func uid(n int) string {
+	if n < 0 {
+		return "-"
+	}
+	return strconv.Itoa(n)
+}
+
+func addresses(all []netip.Addr) string {
+	if len(all) == 0 {
+		return "-"
+	}
+	var s []string
+	for _, a := range all {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ",")
+}
+
+// size prints bytes in steps of 1024, at most four digits.
+func size(n uint64) string {
+	units := "BKMGTPE"
+	f, i := float64(n), 0
+	for f >= 1000 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 || f >= 10 {
+		return fmt.Sprintf("%.0f%c", f, units[i])
+	}
+	return fmt.Sprintf("%.1f%c", f, units[i])
+}
+
+func sum(drops map[string]uint64) uint64 {
+	var n uint64
+	for _, d := range drops {
+		n += d
+	}
+	return n
+}
+
+func firstLine(s string, most int) string {
+	s, _, more := strings.Cut(s, "\n")
+	if r := []rune(s); len(r) > most {
+		s, more = string(r[:most-1]), true
+	}
+	if more {
+		s += "…"
+	}
+	return s
+}
+
+// byCount lists drops, the most first.
+func byCount(drops map[string]uint64) []string {
+	reasons := make([]string, 0, len(drops))
+	for r := range drops {
+		reasons = append(reasons, r)
+	}
+	slices.SortFunc(reasons, func(a, b string) int {
+		if drops[a] != drops[b] {
+			return int(min(drops[b], 1<<30)) - int(min(drops[a], 1<<30))
+		}
+		return strings.Compare(a, b)
+	})
+	var s []string
+	for _, r := range reasons {
+		s = append(s, fmt.Sprintf("%d %s", drops[r], r))
+	}
+	return s
+}

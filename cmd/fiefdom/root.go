@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"fiefdom/emperor"
+)
+
+// version is set by the linker.
+var version = ""
+
+// target says which emperor a command talks to.
+type target struct{ instance, config string }
+
+func newRoot() *cobra.Command {
+	var t target
+	var file string
+	root := &cobra.Command{
+		Use:   "fiefdom",
+		Short: "An emperor: apps in network jails, from ini files",
+		Long: `Fiefdom supervises apps that each live in a network namespace of their own,
+described by an ini file each, behind a userspace router that decides what may pass.`,
+		Example:       "  fiefdom run /etc/fiefdom/emperor.ini\n  fiefdom ps",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return cmd.Help()
+			}
+			return runEmperor(cmd.Context(), file, os.Stderr, "text")
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.Flags().StringVar(&file, "ini", "", "run this emperor's ini, as uwsgi --ini does")
+	root.PersistentFlags().StringVar(&t.instance, "instance", "", "the emperor's name, when several run")
+	root.PersistentFlags().StringVar(&t.config, "config", "", "the emperor's ini, instead of its name")
+	root.AddCommand(runCommand(), checkCommand(), showCommand(), optionsCommand(), psCommand(&t), statusCommand(&t),
+		logsCommand(&t), doctorCommand(&t), versionCommand(), demoCommand())
+	for _, c := range wordCommands(&t) {
+		root.AddCommand(c)
+	}
+	usageErrors(root)
+	return root
+}
+
+// usageErrors makes a wrong number of arguments a usage error, with its exit code.
+func usageErrors(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w: %w; see: %s --help", errUsage, err, cmd.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		usageErrors(sub)
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "fiefdom", versionText()) },
+	}
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// runtimeRoot is where instances have their runtime directories.
+const runtimeRoot = "/run/fiefdom"
+
+// client finds the emperor: by its ini, by its name, or as the only one.
+func (t *target) client() (*emperor.Client, error) {
+	dir, err := t.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return emperor.NewClient(dir), nil
+}
+
+func (t *target) runtimeDir() (string, error) {
+	switch {
+	case t.config != "":
+		l, err := loadEmperor(t.config)
+		if err != nil {
+			return "", err
+		}
+		return l.config.Runtime, nil
+	case t.instance != "":
+		dir := filepath.Join(runtimeRoot, t.instance)
+		if !answers(dir) {
+			return "", fmt.Errorf("no emperor %q runs: %w", t.instance, emperor.ErrNotFound)
+		}
+		return dir, nil
+	}
+	sockets, err := filepath.Glob(filepath.Join(runtimeRoot, "*", emperor.APISocket))
+	if err != nil {
+		return "", err
+	}
+	var dirs, names []string
+	for _, s := range sockets {
+		if dir := filepath.Dir(s); answers(dir) {
+			dirs, names = append(dirs, dir), append(names, filepath.Base(dir))
+		}
+	}
+	switch len(dirs) {
+	case 0:
+		return "", fmt.Errorf("no emperor runs (looked in %s); name its ini with --config FILE if its runtime-dir is elsewhere: %w", runtimeRoot, emperor.ErrNotFound)
+	case 1:
+		return dirs[0], nil
+	}
+	return "", fmt.Errorf("several emperors run; choose one with --instance: %s", strings.Join(names, " "))
+}
+
+// answers says whether an emperor listens in a runtime directory. One that was
+// killed leaves its socket there.
+func answers(dir string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, emperor.APISocket)}) == nil
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/emperor"
+	"fiefdom/firewall/nat"
+	"fiefdom/tuntap/control"
+	"fiefdom/vassal"
+)
+
+func runCommand() *cobra.Command {
+	format := "text"
+	c := &cobra.Command{
+		Use: "run FILE", Short: "Run an emperor", Args: cobra.ExactArgs(1),
+		Long: `Run starts the networks and the vassals that an emperor's ini describes, and
+keeps them running until TERM, INT or QUIT. HUP reloads all vassals.`,
+		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runEmperor(cmd.Context(), args[0], os.Stderr, format)
+		},
+	}
+	c.Flags().StringVar(&format, "log-format", "text", "text or json")
+	return c
+}
+
+func newLog(w io.Writer, format string) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// runEmperor joins the packages: everything that they need of each other goes
+// through here. Above the lock it only reads and checks; below it the machine
+// is changed, and what is made is removed in the opposite order.
+func runEmperor(parent context.Context, file string, out io.Writer, format string) error {
+	if parent == nil {
+		parent = context.Background()
+	}
+	// A closed terminal or pipe costs log lines, not the emperor.
+	signal.Ignore(syscall.SIGPIPE)
+	l, err := loadEmperor(file)
+	if err != nil {
+		return err
+	}
+	out = &lineWriter{w: out}
+	log := newLog(out, format)
+	for _, w := range l.warnings {
+		log.Warn(w.Error())
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("an emperor makes namespaces and devices: run it as root")
+	}
+	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	defer stop()
+
+	instance, err := emperor.Lock(l.config)
+	if err != nil {
+		return err
+	}
+	r := &runner{loaded: l, instance: instance, log: log, out: out}
+	err = r.run(ctx)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = nil // asked to stop while it started
+	}
+	return errors.Join(err, instance.Unlock())
+}
+
+// runner is one life of an emperor, under its lock.
+type runner struct {
+	*loaded
+	instance *emperor.Instance
+	log      *slog.Logger
+	out      io.Writer
+
+	emperor *emperor.Emperor
+	keeper  *control.Keeper
+	undo    []func() error
+}
+
+// later notes how to take back what was just made.
+func (r *runner) later(f func() error) { r.undo = append(r.undo, f) }
+
+func (r *runner) takeBack() error {
+	var errs []error
+	for i := len(r.undo) - 1; i >= 0; i-- {
+		errs = append(errs, r.undo[i]())
+	}
+	return errors.Join(errs...)
+}
+
+const leftoverTime = 20 * time.Second
+
+func (r *runner) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, r.takeBack()) }()
+	ending, cancel := context.WithTimeout(ctx, leftoverTime)
+	defer cancel()
+	if err := r.instance.EndLeftovers(ending, r.log); err != nil {
+		return err
+	}
+	cgroup, err := r.instance.MakeCgroup()
+	if err != nil {
+		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
+	} else {
+		r.later(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
+			defer cancel()
+			return cgroup.Remove(ctx)
+		})
+	}
+	leases, err := r.instance.OpenLeases()
+	if err != nil {
+		return err
+	}
+	e := &emperor.Emperor{
+		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+	}
+	r.emperor = e
+	networks, err := r.makeNetworks()
+	if err != nil {
+		return err
+	}
+	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.PostJail), r.out); err != nil {
+		return err
+	}
+	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.AsRoot), r.out); err != nil {
+		return err
+	}
+	host, err := r.setUpHost()
+	if err != nil {
+		return err
+	}
+	return r.serve(ctx, networks, host, cgroup)
+}
+
+// serve runs the router, the vassals and what watches over them until ctx is
+// done; then the vassals end first, the router after them.
+func (r *runner) serve(ctx context.Context, networks []*control.Network, host *nat.Host, cgroup vassal.Cgroup) error {
+	beside, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	failed := make(chan error, 4)
+	if len(networks) > 0 {
+		if err := r.makeKeeper(networks, cgroup); err != nil {
+			return err
+		}
+		if err := r.keeper.RefreshAddresses(); err != nil {
+			return err
+		}
+		ready := make(chan struct{})
+		wg.Go(func() {
+			if err := r.keeper.Run(beside, func() { close(ready) }); err != nil {
+				failed <- err
+			}
+		})
+		select {
+		case <-ready:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
+		r.emperor.Reserve, r.emperor.Traffic = r.reserve, r.traffic
+	}
+	if host != nil {
+		wg.Go(func() { r.complain("host network", host.Watch(beside)) })
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	wg.Go(func() {
+		for {
+			select {
+			case <-hup:
+				r.emperor.Reload()
+			case <-beside.Done():
+				return
+			}
+		}
+	})
+	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
+	return r.emperor.Run(ctx)
+}
+
+func (r *runner) complain(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		r.log.Error(what, "err", err)
+	}
+}
+
+// routerUID is the router's: the user fiefdom's, else one that nobody has.
+func routerUID() (uid, gid int) {
+	const fallback = 65519
+	u, err := user.Lookup("fiefdom")
+	if err != nil {
+		return fallback, fallback
+	}
+	uid, uerr := strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	if uerr != nil || gerr != nil || uid == 0 {
+		return fallback, fallback
+	}
+	return uid, gid
+}
+
+// lineWriter keeps lines of several writers whole.
+type lineWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, err := l.w.Write(b)
+	if err != nil {
+		return n, fmt.Errorf("log: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/internal/ini"
+)
+
+func loadOptions(path string) ini.Options {
+	return ini.Options{Dir: filepath.Dir(path), IsOption: knownToEmperor}
+}
+
+func showCommand() *cobra.Command {
+	var origin bool
+	c := &cobra.Command{
+		Use: "show FILE", Short: "Print the effective options of an ini",
+		Long:    `Show expands an ini and prints its options, "key = value" a line, in their order.`,
+		Example: "  fiefdom show vassals/blog.ini\n  fiefdom show --origin /etc/fiefdom/emperor.ini",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err != nil {
+				return err
+			}
+			f, err := ini.Load(args[0], loadOptions(args[0]))
+			if err != nil {
+				var errs ini.Errors
+				if errors.As(err, &errs) {
+					return printErrors(errs)
+				}
+				return err
+			}
+			for _, p := range f.Pairs {
+				if origin {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ", p.Pos)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s = %s\n", p.Key, p.Value)
+			}
+			return printErrors(f.Warnings)
+		},
+	}
+	c.Flags().BoolVar(&origin, "origin", false, "print the file and line of each option before it")
+	return c
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/emperor"
+)
+
+func statusCommand(t *target) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status NAME", Short: "Show one vassal, with its last lines", Args: cobra.ExactArgs(1),
+		Example: "  fiefdom status blog",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			var logs bytes.Buffer
+			if err := client.Logs(cmd.Context(), args[0], false, &logs); err != nil {
+				return err
+			}
+			printStatus(cmd.OutOrStdout(), s, logs.String())
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printStatus(w io.Writer, s emperor.Status, logs string) {
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%10s: %s\n", name, value)
+		}
+	}
+	line("vassal", s.Name)
+	line("file", s.File)
+	line("state", fmt.Sprintf("%s since %s (%s)", s.State, s.Since.Format(time.DateTime), ago(s.Since)))
+	line("error", strings.ReplaceAll(s.Error, "\n", "\n            "))
+	line("command", strings.Join(s.Command, " "))
+	line("pid", number(s.PID))
+	line("uid", uid(s.UID))
+	line("address", addresses(s.Addresses))
+	line("restarts", fmt.Sprint(s.Restarts))
+	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
+	line("drops", strings.Join(byCount(s.Drops), ", "))
+	for _, warning := range s.Warnings {
+		line("warning", warning)
+	}
+	const last = 10
+	lines := strings.Split(strings.TrimRight(logs, "\n"), "\n")
+	if logs == "" {
+		return
+	}
+	fmt.Fprintln(w)
+	for _, l := range lines[max(0, len(lines)-last):] {
+		fmt.Fprintln(w, l)
+	}
+}
+
+func logsCommand(t *target) *cobra.Command {
+	var follow bool
+	c := &cobra.Command{
+		Use: "logs NAME", Short: "Print what a vassal wrote last", Args: cobra.ExactArgs(1),
+		Example: "  fiefdom logs blog\n  fiefdom logs -f blog",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+			defer stop()
+			err = client.Logs(ctx, args[0], follow, cmd.OutOrStdout())
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	return c
+}
+
+// wordCommands tell a vassal what to do.
+func wordCommands(t *target) []*cobra.Command {
+	words := []struct{ word, short string }{
+		{"start", "Start a vassal that is down"},
+		{"stop", "Stop a vassal until it is started or its ini changes"},
+		{"restart", "Stop a vassal and start it again"},
+		{"reload", "Read a vassal's ini again and start it with that; a bad ini changes nothing"},
+	}
+	var all []*cobra.Command
+	for _, w := range words {
+		all = append(all, &cobra.Command{
+			Use: w.word + " NAME...", Short: w.short, Args: cobra.MinimumNArgs(1), Example: "  fiefdom " + w.word + " blog",
+			RunE: func(cmd *cobra.Command, names []string) error {
+				client, err := t.client()
+				if err != nil {
+					return err
+				}
+				for _, name := range names {
+					if err := tell(cmd.Context(), cmd.OutOrStdout(), client, name, w.word); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		})
+	}
+	return all
+}
+
+func tell(ctx context.Context, out io.Writer, client *emperor.Client, name, word string) error {
+	s, err := client.Do(ctx, name, word)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s is %s\n", s.Name, s.State)
+	if s.Error != "" && word != "stop" {
+		return fmt.Errorf("%s: %s", s.Name, s.Error)
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package emperor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// APISocket is the control API's socket in the runtime directory: HTTP and
+// JSON. Root may do all; others see their own vassals only.
+const APISocket = "api.sock"
+
+// Bounds of the API.
+const (
+	apiClients = 64
+	apiTimeout = 30 * time.Second // for a request's header, and for a stop or start to be done
+)
+
+// ServeAPI answers until ctx is done.
+func (e *Emperor) ServeAPI(ctx context.Context) error {
+	path := e.Instance.Path(APISocket)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("control API: %w", err)
+	}
+	// Everyone may connect; what he may do is decided by his uid.
+	if err := os.Chmod(path, 0o666); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	server := &http.Server{
+		Handler:           e.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       5 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, peerUID(c))
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(&limitedListener{Listener: l, slots: make(chan struct{}, apiClients)}); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control API: %w", err)
+	}
+	return nil
+}
+
+type peerKey struct{}
+
+// peerUID is the uid of the process that connected; nobody's when unknown.
+func peerUID(c net.Conn) uint32 {
+	const nobody = 65534
+	for {
+		wrapped, ok := c.(*slotConn)
+		if !ok {
+			break
+		}
+		c = wrapped.Conn
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nobody
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nobody
+	}
+	uid := uint32(nobody)
+	err = raw.Control(func(fd uintptr) {
+		if cred, cerr := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); cerr == nil {
+			uid = cred.Uid
+		}
+	})
+	if err != nil {
+		return nobody
+	}
+	return uid
+}
+
+// limitedListener bounds the connections.
+type limitedListener struct {
+	net.Listener
+	slots chan struct{}
+}
+
+type slotConn struct {
+	net.Conn
+	release func()
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	l.slots <- struct{}{}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	free := make(chan struct{}, 1)
+	free <- struct{}{}
+	return &slotConn{c, func() {
+		select {
+		case <-free:
+			<-l.slots
+		default:
+		}
+	}}, nil
+}
+
+func (c *slotConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+func (e *Emperor) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /vassals", e.apiList)
+	mux.HandleFunc("GET /vassals/{name}", e.apiOne)
+	mux.HandleFunc("GET /vassals/{name}/logs", e.apiLogs)
+	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
+		mux.HandleFunc("POST /vassals/{name}/"+word, func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) })
+	}
+	mux.HandleFunc("POST /vassals/{name}/reload", e.apiReload)
+	return mux
+}
+
+func mayTouch(r *http.Request, s Status) bool {
+	uid, ok := r.Context().Value(peerKey{}).(uint32)
+	return ok && (uid == 0 || uid == s.owner.uid || int(uid) == os.Getuid())
+}
+
+func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
+	visible := []Status{}
+	for _, s := range e.statuses(r.Context()) {
+		if mayTouch(r, s) {
+			visible = append(visible, s)
+		}
+	}
+	answer(w, visible)
+}
+
+// find looks a vassal up for a request; without it the answer is 404, also
+// for a vassal that is not the asker's.
+func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
+	name := r.PathValue("name")
+	for _, s := range e.statuses(r.Context()) {
+		if s.Name == name && mayTouch(r, s) {
+			return s, true
+		}
+	}
+	http.Error(w, fmt.Sprintf("no vassal %q", name), http.StatusNotFound)
+	return Status{}, false
+}
+
+func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {
+	if s, ok := e.find(w, r); ok {
+		answer(w, s)
+	}
+}
+
+// apiDo tells a vassal what to do and answers when it is done or has failed.
+func (e *Emperor) apiDo(w http.ResponseWriter, r *http.Request, ev event) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	before := -1
+	e.call(func() {
+		if v := e.vassals[s.Name]; v != nil {
+			before = v.launches
+			v.backoff.clear()
+			e.happen(v, ev)
+		}
+	})
+	e.awaitState(w, r, s.Name, func(s Status, launches int) bool {
+		if ev == stop {
+			return s.State == Stopped
+		}
+		return s.State == Running && (ev == start || launches > before) || s.State == Backoff || s.State == Invalid
+	})
+}
+
+// apiReload reads the ini again, as a touch does.
+func (e *Emperor) apiReload(w http.ResponseWriter, r *http.Request) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	before := -1
+	e.call(func() {
+		if v := e.vassals[s.Name]; v != nil {
+			before = v.launches
+			v.err = ""
+			e.queue(v.file)
+			e.expandQueued()
+		}
+	})
+	e.awaitState(w, r, s.Name, func(s Status, launches int) bool {
+		return s.State == Running && launches > before || s.Error != "" && s.State != Stopping && s.State != Starting
+	})
+}
+
+// awaitState answers with the status as soon as done says so.
+func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string, done func(Status, int) bool) {
+	deadline := time.After(apiTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		type seen struct {
+			status   Status
+			launches int
+			ok       bool
+		}
+		now := make(chan seen, 1)
+		e.call(func() {
+			if v := e.vassals[name]; v != nil {
+				now <- seen{v.status(), v.launches, true}
+			} else {
+				now <- seen{}
+			}
+		})
+		select {
+		case s := <-now:
+			if !s.ok {
+				http.Error(w, fmt.Sprintf("vassal %q is gone", name), http.StatusNotFound)
+				return
+			}
+			if done(s.status, s.launches) {
+				answer(w, s.status)
+				return
+			}
+		case <-e.stopped:
+			http.Error(w, "the emperor is stopping", http.StatusServiceUnavailable)
+			return
+		case <-r.Context().Done():
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			http.Error(w, fmt.Sprintf("vassal %q is not there yet after %s; see its status", name, apiTimeout), http.StatusGatewayTimeout)
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// apiLogs sends what is kept of a vassal's output; with ?follow it goes on
+// until the client leaves.
+func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	found := make(chan *output, 1)
+	e.call(func() {
+		if v := e.vassals[s.Name]; v != nil {
+			found <- v.output
+		} else {
+			found <- nil
+		}
+	})
+	o := <-found
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if o == nil {
+		return // it never started
+	}
+	flush := http.NewResponseController(w)
+	follow := r.URL.Query().Has("follow")
+	for from := int64(0); ; {
+		b, to, grown := o.tail(from)
+		from = to
+		if _, err := w.Write(b); err != nil || !follow {
+			return
+		}
+		if flush.Flush() != nil {
+			return
+		}
+		select {
+		case <-grown:
+		case <-o.done:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // a client that left has no use for it
+}

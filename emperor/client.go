@@ -1,0 +1,93 @@
+package emperor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+)
+
+// ErrNotFound says that there is no such vassal, or no such emperor.
+var ErrNotFound = errors.New("not found")
+
+// Client talks to a running emperor.
+type Client struct{ http http.Client }
+
+// NewClient talks to the emperor whose runtime directory is given.
+func NewClient(runtime string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(runtime, APISocket))
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// List asks for all vassals that the caller may see.
+func (c *Client) List(ctx context.Context) ([]Status, error) {
+	var all []Status
+	return all, c.ask(ctx, http.MethodGet, "/vassals", &all)
+}
+
+// Get asks for one vassal.
+func (c *Client) Get(ctx context.Context, name string) (Status, error) {
+	var s Status
+	return s, c.ask(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name), &s)
+}
+
+// Do tells one vassal to start, stop, restart or reload, waits until it is
+// done, and returns what became of it.
+func (c *Client) Do(ctx context.Context, name, word string) (Status, error) {
+	var s Status
+	return s, c.ask(ctx, http.MethodPost, "/vassals/"+url.PathEscape(name)+"/"+word, &s)
+}
+
+// Logs copies a vassal's output to w; with follow, until ctx is done.
+func (c *Client) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
+	path := "/vassals/" + url.PathEscape(name) + "/logs"
+	if follow {
+		path += "?follow"
+	}
+	body, err := c.open(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(w, body)
+	return err
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, into any) error {
+	body, err := c.open(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return json.NewDecoder(body).Decode(into)
+}
+
+func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://emperor"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the emperor: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	message := strings.TrimSpace(string(text))
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%s: %w", message, ErrNotFound)
+	}
+	return nil, errors.New(message)
+}

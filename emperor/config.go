@@ -1,0 +1,134 @@
+package emperor
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
+	"fiefdom/vassal"
+)
+
+// Config is an emperor's ini, networks aside.
+type Config struct {
+	File     string
+	Instance string // names everything that is made
+	Runtime  string // directory: /run/fiefdom/INSTANCE
+	State    string // directory: /var/lib/fiefdom/INSTANCE
+
+	Monitors   []Monitor
+	Freq       time.Duration // between rescans
+	Namespaces uintptr       // CLONE_NEW… for every vassal
+	Tyrant     bool          // vassals run under the owner of their ini
+	SocketMode uint32        // of routers' sockets
+	Mercy      time.Duration // for stopping vassals that do not say
+	Hooks      []vassal.Hook
+}
+
+// Parse reads the emperor's own options. The caller reads the networks' from
+// the same pairs, and reports keys that nobody knows.
+func Parse(f *ini.File) (*Config, ini.Errors) {
+	base := filepath.Base(f.Name)
+	c := &Config{
+		File: f.Name, Instance: strings.TrimSuffix(base, filepath.Ext(base)),
+		Freq: 3 * time.Second, SocketMode: 0o600, Mercy: vassal.DefaultMercy,
+	}
+	errs := ini.Decode(c, Options, f.Pairs)
+	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
+	if !instanceName.MatchString(c.Instance) {
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
+			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
+	}
+	if c.Runtime == "" {
+		c.Runtime = filepath.Join("/run/fiefdom", c.Instance)
+	}
+	if c.State == "" {
+		c.State = filepath.Join("/var/lib/fiefdom", c.Instance)
+	}
+	return c, errs
+}
+
+var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// Options are the emperor's own options.
+var Options = []ini.Option[Config]{
+	{Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
+		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern"},
+	{Name: "emperor-freq", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Freq, p) },
+		Meaning: "seconds between rescans, the net under the kernel's notices (3)"},
+	{Name: "emperor-use-clone", Kind: ini.List, Since: "0.1", Set: setNamespaces,
+		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount)"},
+	{Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
+		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there"},
+	{Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
+		Meaning: "the instance's name (the ini's base name)"},
+	{Name: "runtime-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.Runtime, p) },
+		Meaning: "the directory of sockets and pipes (/run/fiefdom/INSTANCE)"},
+	{Name: "state-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.State, p) },
+		Meaning: "the directory of leases and other lasting state (/var/lib/fiefdom/INSTANCE)"},
+	{Name: "chmod-socket", Kind: ini.Int, Since: "0.1", Set: setSocketMode,
+		Meaning: "the mode of routers' sockets, in octal (600)"},
+}
+
+func setDuration(dst *time.Duration, p ini.Pair) error {
+	d, err := ini.ParseDuration(p.Value)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("%q is no time: want seconds (3) or a number with a unit (500ms)", p.Value)
+	}
+	*dst = d
+	return nil
+}
+
+func setDir(dst *string, p ini.Pair) error {
+	if !filepath.IsAbs(p.Value) {
+		return fmt.Errorf("%q: want an absolute path", p.Value)
+	}
+	*dst = filepath.Clean(p.Value)
+	return nil
+}
+
+func setSocketMode(c *Config, p ini.Pair) error {
+	var mode uint32
+	if p.Value == "" || p.Value == "true" {
+		mode = 0o666 // uWSGI's chmod-socket without a value
+	} else if _, err := fmt.Sscanf(p.Value, "%o", &mode); err != nil || mode > 0o777 {
+		return fmt.Errorf("%q is no mode: want octal digits such as 660", p.Value)
+	}
+	c.SocketMode = mode
+	return nil
+}
+
+func addMonitor(c *Config, p ini.Pair) error {
+	m, err := parseMonitor(p.Value)
+	if err != nil {
+		return err
+	}
+	c.Monitors = append(c.Monitors, m)
+	return nil
+}
+
+// namespaces are the words of emperor-use-clone.
+var namespaces = map[string]uintptr{
+	"net": unix.CLONE_NEWNET, "pid": unix.CLONE_NEWPID, "ipc": unix.CLONE_NEWIPC, "uts": unix.CLONE_NEWUTS,
+	"fs": unix.CLONE_NEWNS, "ns": unix.CLONE_NEWNS, "mnt": unix.CLONE_NEWNS, "mount": unix.CLONE_NEWNS,
+}
+
+func setNamespaces(c *Config, p ini.Pair) error {
+	c.Namespaces = 0
+	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		flag, ok := namespaces[word]
+		switch {
+		case word == "user":
+			return errors.New("user namespaces are not supported yet; leave \"user\" out")
+		case !ok:
+			return fmt.Errorf("unknown namespace %q; want net, pid, ipc, uts or fs", word)
+		}
+		c.Namespaces |= flag
+	}
+	return nil
+}

@@ -1,0 +1,19 @@
+// Package emperor decides who lives and who dies: it watches the inis, starts
+// vassals, starts them again, reloads and stops them, and tells about it by
+// the control API.
+//
+// One goroutine (loop.go) owns all vassals. Everything that takes time
+// (expanding inis, starting, stopping) runs beside it and comes back as an
+// event. What an event means in a state is one table (states.go):
+//
+//	file seen ─► expander ─ bad ini ─► invalid ──(file changes)──► expander
+//	                │ good
+//	                ▼
+//	             starting ── jail, init stage, registration ─────► running
+//	                │ ▲                                              │ file changed: expand, check,
+//	         failed │ │ delay over                                   │ stop, start with the new ini
+//	                ▼ │                        exited                │
+//	              backoff ◄──────────────────────────────────────────┤
+//	                                                                 │ file gone, stop, TERM
+//	              stopped ◄── stopping ◄─────────────────────────────┘
+package emperor

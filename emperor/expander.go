@@ -1,0 +1,249 @@
+package emperor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
+	"fiefdom/vassal"
+)
+
+// ExpanderProcess is the word on the command line that makes our binary an expander.
+const ExpanderProcess = "expander"
+
+// Bounds of one expander process.
+const (
+	expandBatch   = 256              // files
+	expandTime    = 10 * time.Second // for a batch
+	expandMemory  = 512 << 20        // bytes of private memory
+	expandFile    = 1 << 20          // bytes of one ini
+	expandAnswers = 64 << 20         // bytes that it may answer
+)
+
+type expandRequest struct {
+	Files []expandFileRequest `json:"files"`
+}
+
+type expandFileRequest struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+}
+
+// expansion is what became of one file.
+type expansion struct {
+	Name   string         `json:"name"`
+	Config *vassal.Config `json:"config,omitempty"`
+	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
+
+	id fileID // the scan that asked for it
+}
+
+// expandAll expands files of one owner in a process under the owner's uid. A
+// batch that fails as a whole is tried file by file, so that one hostile ini
+// costs its owner that one only.
+func expandAll(ctx context.Context, o owner, files []iniFile) []expansion {
+	got, err := expandOnce(ctx, o, files)
+	if err == nil {
+		return got
+	}
+	if len(files) > 1 {
+		var all []expansion
+		for _, f := range files {
+			all = append(all, expandAll(ctx, o, []iniFile{f})...)
+		}
+		return all
+	}
+	f := files[0]
+	return []expansion{{Name: f.name, id: f.id, Errors: ini.Errors{{Pos: ini.Pos{File: f.path}, Message: err.Error()}}}}
+}
+
+func expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, error) {
+	ctx, cancel := context.WithTimeout(ctx, expandTime)
+	defer cancel()
+	var req expandRequest
+	for _, f := range files {
+		req.Files = append(req.Files, expandFileRequest{f.name, f.path})
+	}
+	in, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	var out, complaints bytes.Buffer
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{os.Args[0], ExpanderProcess, strconv.Itoa(int(o.uid)), strconv.Itoa(int(o.gid))}
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.Stdout = &limitedBuffer{Buffer: &out, left: expandAnswers}
+	cmd.Stderr = &limitedBuffer{Buffer: &complaints, left: 4096}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("the ini takes longer than %s to expand", expandTime)
+	case err != nil:
+		return nil, fmt.Errorf("the ini cannot be expanded within the limits: %w %s", err, firstLine(complaints.String()))
+	}
+	var got []expansion
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		return nil, fmt.Errorf("expander: %w", err)
+	}
+	if len(got) != len(files) {
+		return nil, fmt.Errorf("expander answered %d of %d files", len(got), len(files))
+	}
+	for i, f := range files {
+		// The process runs under the owner's uid: its answer is the owner's word, no more.
+		got[i].Name, got[i].id = f.name, f.id
+		if c := got[i].Config; c != nil {
+			c.Name, c.File = f.name, f.path
+		}
+	}
+	return got, nil
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// limitedBuffer fails when more is written than left.
+type limitedBuffer struct {
+	*bytes.Buffer
+	left int
+}
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		return 0, errors.New("too much output")
+	}
+	b.left -= len(p)
+	return b.Buffer.Write(p)
+}
+
+// Expander is the expander process. args are the uid and gid to become.
+func Expander(args []string, in io.Reader, out io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("want UID GID; the emperor starts me")
+	}
+	uid, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	if err := becomeOwner(uid, gid); err != nil {
+		return err
+	}
+	var req expandRequest
+	if err := json.NewDecoder(in).Decode(&req); err != nil {
+		return err
+	}
+	got := make([]expansion, len(req.Files))
+	for i, f := range req.Files {
+		got[i] = expandFileOf(f, uid)
+	}
+	return json.NewEncoder(out).Encode(got)
+}
+
+// becomeOwner bounds the process and gives up every right but the owner's.
+func becomeOwner(uid, gid int) error {
+	debug.SetMemoryLimit(expandMemory / 2)
+	limits := map[int]uint64{unix.RLIMIT_DATA: expandMemory, unix.RLIMIT_CORE: 0, unix.RLIMIT_CPU: uint64(expandTime / time.Second)}
+	for which, n := range limits {
+		if err := unix.Setrlimit(which, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			return fmt.Errorf("limit: %w", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if os.Getuid() != 0 || uid == 0 {
+		return nil
+	}
+	return errors.Join(syscall.Setgroups(nil), syscall.Setresgid(gid, gid, gid), syscall.Setresuid(uid, uid, uid))
+}
+
+func expandFileOf(f expandFileRequest, uid int) expansion {
+	c, errs := ReadVassal(f.Name, f.Path, func(st *unix.Stat_t) error {
+		if int(st.Uid) != uid {
+			return fmt.Errorf("its owner changed from uid %d to %d; it will be read again", uid, st.Uid)
+		}
+		return nil
+	})
+	return expansion{Name: f.Name, Config: c, Errors: errs}
+}
+
+// ReadVassal reads one vassal's ini with the rights of the caller. check, if
+// any, sees the very file that is read. Without errors (warnings aside) the
+// Config is good.
+func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Config, ini.Errors) {
+	first := true
+	f, err := ini.Load(path, ini.Options{
+		Dir:      filepath.Dir(path),
+		IsOption: vassal.Known,
+		ReadFile: func(p string) ([]byte, error) {
+			verify := check
+			if !first {
+				verify = nil
+			}
+			first = false
+			return readRegular(p, verify)
+		},
+	})
+	if err != nil {
+		var errs ini.Errors
+		if errors.As(err, &errs) {
+			return nil, errs
+		}
+		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+	}
+	c, errs := vassal.Parse(name, f)
+	return c, append(f.Warnings, errs...)
+}
+
+// readRegular reads a regular file of bounded size; it does not wait for a
+// writer of a FIFO nor read a device.
+func readRegular(path string, check func(*unix.Stat_t) error) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if check != nil {
+		if err := check(&st); err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, expandFile+1))
+	if len(b) > expandFile {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("larger than %d bytes", expandFile)}
+	}
+	return b, err
+}

@@ -1,0 +1,144 @@
+package emperor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"math/big"
+	"net/netip"
+	"os"
+
+	"github.com/google/renameio/v2"
+)
+
+// Leases are what stays with a vassal's name across restarts of everything:
+// its addresses and its uid. They are kept in leases.json of the state directory.
+type Leases struct {
+	path  string
+	file  leaseFile
+	dirty bool // leased since the last save
+}
+
+type leaseFile struct {
+	// Addresses by prefix (10.9.0.0/16), then by vassal.
+	Addresses map[netip.Prefix]map[string]netip.Addr `json:"addresses"`
+	UIDs      map[string]int                         `json:"uids"`
+}
+
+// The range of leased uids: free in Debian's and systemd's tables (systemd's
+// UIDS-GIDS.md), above its dynamic users, below nobody's 65534.
+const (
+	firstUID = 61184
+	lastUID  = 65518
+)
+
+// LoadLeases reads the file at path; one that is not there is empty.
+func LoadLeases(path string) (*Leases, error) {
+	l := &Leases{path: path}
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, &l.file)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("leases %s: %w; repair the file, or remove it to lease anew", path, err)
+	}
+	if l.file.Addresses == nil {
+		l.file.Addresses = map[netip.Prefix]map[string]netip.Addr{}
+	}
+	if l.file.UIDs == nil {
+		l.file.UIDs = map[string]int{}
+	}
+	return l, nil
+}
+
+func (l *Leases) save() error {
+	l.dirty = false
+	b, err := json.MarshalIndent(l.file, "", "\t")
+	if err == nil {
+		err = renameio.WriteFile(l.path, append(b, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("save leases: %w", err)
+	}
+	return nil
+}
+
+// Address leases an address of pool to a vassal, the same as before if it has
+// one that is still free. taken says what nobody may have. Saving is the caller's.
+func (l *Leases) Address(pool netip.Prefix, vassal string, taken func(netip.Addr) bool) (netip.Addr, error) {
+	of := l.file.Addresses[pool]
+	if of == nil {
+		of = map[string]netip.Addr{}
+		l.file.Addresses[pool] = of
+	}
+	if a, ok := of[vassal]; ok && pool.Contains(a) && !taken(a) {
+		return a, nil
+	}
+	leased := make(map[netip.Addr]string, len(of))
+	for name, a := range of {
+		if name != vassal {
+			leased[a] = name
+		}
+	}
+	a, ok := probe(pool, vassal, func(a netip.Addr) bool { return taken(a) || leased[a] != "" })
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("no address is left in %s; widen tuntap-router-address, or remove old names from %s", pool, l.path)
+	}
+	of[vassal], l.dirty = a, true
+	return a, nil
+}
+
+// probe walks the pool from a place that the name gives, so that names keep
+// their addresses even when the leases are lost.
+func probe(pool netip.Prefix, name string, taken func(netip.Addr) bool) (netip.Addr, bool) {
+	host := min(pool.Addr().BitLen()-pool.Bits(), 24) // of a bigger pool its first 16 million
+	size := uint32(1) << host
+	start := hashName(name) % size
+	for i := range size {
+		n := (start + i) % size
+		if n == 0 || n == size-1 {
+			continue // the network's own and its broadcast address
+		}
+		if a := nth(pool, n); !taken(a) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func hashName(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
+}
+
+// nth is the address n places after the prefix's first.
+func nth(pool netip.Prefix, n uint32) netip.Addr {
+	b := pool.Masked().Addr().AsSlice()
+	sum := new(big.Int).SetBytes(b)
+	sum.Add(sum, new(big.Int).SetUint64(uint64(n)))
+	a, _ := netip.AddrFromSlice(sum.FillBytes(make([]byte, len(b))))
+	return a
+}
+
+// UID leases a uid to a vassal.
+func (l *Leases) UID(vassal string) (int, error) {
+	if uid, ok := l.file.UIDs[vassal]; ok && uid >= firstUID && uid <= lastUID {
+		return uid, nil
+	}
+	used := map[int]bool{}
+	for _, uid := range l.file.UIDs {
+		used[uid] = true
+	}
+	const size = lastUID - firstUID + 1
+	for i := range uint32(size) {
+		uid := firstUID + int((hashName(vassal)%size+i)%size)
+		if !used[uid] {
+			l.file.UIDs[vassal], l.dirty = uid, true
+			return uid, nil
+		}
+	}
+	return 0, fmt.Errorf("all %d uids are leased; remove old names from %s", size, l.path)
+}

@@ -1,0 +1,371 @@
+package emperor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"fiefdom/vassal"
+)
+
+// member is a vassal as the loop knows it. Only the loop touches it.
+type member struct {
+	name string
+	file iniFile
+
+	state   State
+	since   time.Time
+	then    action // what to do when stopping is over
+	removed bool   // its ini is gone
+
+	config   *vassal.Config // the newest good ini
+	err      string         // why it is invalid, or failed, or did not take its new ini
+	warnings []string
+
+	backoff  backoff
+	timer    *time.Timer // of the back-off, or of the mercy
+	launches int         // all starts, also failed ones
+	starts   int         // starts that came to run
+
+	running *vassal.Config // what the generation was started with
+	gen     *vassal.Generation
+	jail    *vassal.Jail
+	key     string        // of the jail: it is kept as long as this does not change
+	left    chan struct{} // closed when the jail before has left the router: its addresses are free
+	cancel  context.CancelFunc
+	output  *output
+	uid     int
+}
+
+func (e *Emperor) newMember(f iniFile) *member {
+	v := &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(), uid: -1}
+	e.vassals[f.name] = v
+	return v
+}
+
+// happen moves a vassal through the table.
+func (e *Emperor) happen(v *member, ev event) {
+	r, ok := table[v.state][ev]
+	if !ok {
+		e.Log.Debug("nothing to do", "vassal", v.name, "state", v.state, "event", ev)
+		return
+	}
+	if r.then != nothing {
+		v.then = r.then
+	}
+	e.enter(v, r.to)
+	switch r.do {
+	case launch:
+		e.launch(v)
+	case terminate:
+		e.terminate(v)
+	case cancel:
+		v.cancel()
+	case wait:
+		e.wait(v)
+	case expand:
+		e.queue(v.file)
+		e.expandQueued()
+	case forget:
+		e.forget(v)
+	case rest:
+		e.closeJail(v)
+	case decide:
+		e.decide(v)
+	}
+}
+
+func (e *Emperor) enter(v *member, to State) {
+	if v.state == to {
+		return
+	}
+	if v.state == Backoff && v.timer != nil {
+		v.timer.Stop()
+	}
+	e.Log.Debug("state", "vassal", v.name, "from", v.state, "to", to)
+	v.state, v.since = to, time.Now()
+}
+
+// decide does what was last asked for while the vassal was stopping.
+func (e *Emperor) decide(v *member) {
+	if v.timer != nil {
+		v.timer.Stop()
+	}
+	switch v.then {
+	case launch:
+		e.enter(v, Starting)
+		e.launch(v)
+	case forget:
+		e.forget(v)
+	default:
+		e.Log.Info("vassal stopped", "vassal", v.name)
+		e.closeJail(v)
+	}
+}
+
+// wait schedules the next start of a vassal that died or did not come up.
+func (e *Emperor) wait(v *member) {
+	var lived time.Duration
+	if v.gen != nil {
+		lived = time.Since(v.gen.Started)
+		v.gen = nil
+	}
+	delay := v.backoff.died(lived)
+	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
+	if delay == 0 {
+		e.happen(v, due)
+		return
+	}
+	v.timer = time.AfterFunc(delay, func() {
+		e.call(func() {
+			if v.state == Backoff && e.vassals[v.name] == v {
+				e.happen(v, due)
+			}
+		})
+	})
+}
+
+// startSlots bounds how many starts are under way at once: each is a process
+// of ours until it becomes the app. One that takes long, in a hook for one,
+// gives its slot back after slotTime.
+const (
+	startSlots = 16
+	slotTime   = 500 * time.Millisecond
+)
+
+// launch starts the newest good ini, beside the loop.
+func (e *Emperor) launch(v *member) {
+	r, bad := e.resolve(v.config)
+	if bad != nil {
+		v.err = bad.Error()
+		e.happen(v, failed)
+		return
+	}
+	e.settleLeases()
+	v.launches++
+	v.running, v.uid = v.config, r.plan.UID
+	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output}
+	if r.keep && v.jail != nil && v.key == r.key {
+		job.jail, v.jail = v.jail, nil
+	} else {
+		e.closeJail(v)
+	}
+	job.left, v.key = v.left, r.key
+	ctx, cancel := context.WithCancel(context.Background())
+	v.cancel = cancel
+	began := time.Now()
+	e.jobs.Go(func() {
+		defer cancel()
+		err := job.run(ctx)
+		e.call(func() { e.launched(v, &job, err, began) })
+	})
+}
+
+// launched takes the outcome of a start.
+func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time) {
+	v.jail, v.output = job.jail, job.output
+	if err != nil {
+		if v.state != Stopping {
+			v.err = err.Error()
+		}
+		if v.jail != nil && !job.r.keep {
+			e.closeJail(v)
+		}
+		e.happen(v, failed)
+		return
+	}
+	v.gen, v.err = job.gen, ""
+	v.output.setFile(job.gen.Log)
+	v.starts++
+	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
+	e.watchGeneration(v, job.gen, job.jail)
+	e.happen(v, started)
+}
+
+// Lost takes the router's word that a vassal's device is gone (a root vassal
+// deleted it): without network the app only looks alive, so it gets a new jail.
+func (e *Emperor) Lost(name, why string) {
+	e.call(func() {
+		v := e.vassals[name]
+		if v == nil || v.state != Running || v.jail == nil || !v.jail.Lost() {
+			return // its jail has left by itself, or has been handed over again
+		}
+		e.Log.Error("device lost; starting the vassal in a new jail", "vassal", name, "reason", why)
+		v.key = ""
+		v.gen.Kill()
+	})
+}
+
+// watchGeneration waits for the app's end.
+func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.Jail) {
+	e.jobs.Go(func() {
+		exit := g.Wait()
+		e.call(func() {
+			if exit.Err != nil {
+				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
+			}
+			if v.state != Stopping {
+				v.err = exit.String()
+			}
+			if v.jail == jail && !e.keeps(v) {
+				e.closeJail(v)
+			}
+			e.happen(v, exited)
+			if v.gen == g {
+				v.gen = nil
+			}
+		})
+	})
+}
+
+// keeps says whether the vassal's jail serves the next generation too.
+func (e *Emperor) keeps(v *member) bool {
+	r, bad := e.resolve(v.config)
+	return bad == nil && r.keep && r.key == v.key
+}
+
+// terminate asks the app to stop and ends it when its mercy is over.
+func (e *Emperor) terminate(v *member) {
+	g := v.gen
+	if g == nil {
+		return
+	}
+	mercy := v.running.ReloadMercy
+	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "signal", v.running.Signal().String(), "mercy", mercy)
+	if err := g.Signal(v.running.Signal()); err != nil {
+		e.Log.Warn("stop signal", "vassal", v.name, "err", err)
+	}
+	v.timer = time.AfterFunc(mercy, func() {
+		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
+		g.Kill()
+	})
+}
+
+// closeJail gives a jail back to the kernel, beside the loop.
+func (e *Emperor) closeJail(v *member) {
+	jail := v.jail
+	v.jail = nil
+	if jail == nil {
+		return
+	}
+	e.jails.Delete(jail.Inode)
+	left := make(chan struct{})
+	v.left = left
+	e.jobs.Go(func() {
+		err := jail.Leave()
+		close(left)
+		if err := errors.Join(err, jail.Close()); err != nil {
+			e.Log.Warn("close jail", "vassal", jail.Name, "err", err)
+		}
+	})
+}
+
+// forget ends the record of a vassal. One whose file came back meanwhile
+// begins anew.
+func (e *Emperor) forget(v *member) {
+	e.closeJail(v)
+	if v.output != nil {
+		if err := v.output.close(); err != nil {
+			e.Log.Warn("close output", "vassal", v.name, "err", err)
+		}
+	}
+	delete(e.vassals, v.name)
+	e.Log.Info("vassal gone", "vassal", v.name)
+	if !v.removed && !e.ending {
+		e.newMember(v.file)
+		e.queue(v.file)
+		e.expandQueued()
+	}
+}
+
+// startJob is one start, beside the loop.
+type startJob struct {
+	e      *Emperor
+	name   string
+	launch int
+	r      *resolved
+	jail   *vassal.Jail // kept from before, or made here
+	output *output
+	left   <-chan struct{}
+	gen    *vassal.Generation
+}
+
+func (s *startJob) run(ctx context.Context) error {
+	release, err := s.e.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if s.output == nil {
+		o, err := openOutput(s.name, s.e.Instance.Path("out", safeName(s.name)), s.e.Output)
+		if err != nil {
+			return err
+		}
+		s.output = o
+	}
+	if s.jail == nil {
+		if s.left != nil {
+			<-s.left // bounded: a goodbye has a time limit
+		}
+		if err := s.makeJail(); err != nil {
+			return err
+		}
+	}
+	return s.start(ctx)
+}
+
+// slot waits for a place among the starts.
+func (e *Emperor) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case e.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	free := make(chan struct{}, 1)
+	free <- struct{}{}
+	give := func() {
+		select {
+		case <-free:
+			<-e.slots
+		default:
+		}
+	}
+	timer := time.AfterFunc(slotTime, give)
+	return func() { timer.Stop(); give() }, nil
+}
+
+func (s *startJob) makeJail() error {
+	jail, err := vassal.NewJail(s.name, s.r.net, s.r.links)
+	if err != nil {
+		return fmt.Errorf("jail: %w", err)
+	}
+	// Known before its first packet: the router's word about it finds it.
+	if jail.Inode != 0 {
+		s.e.jails.Store(jail.Inode, jail)
+	}
+	s.jail = jail
+	if err := jail.HandOver(); err != nil {
+		s.e.jails.Delete(jail.Inode)
+		s.jail = nil
+		return errors.Join(fmt.Errorf("jail: %w", err), jail.Close())
+	}
+	return nil
+}
+
+func (s *startJob) start(ctx context.Context) error {
+	l := vassal.Launch{Plan: s.r.plan, Namespaces: s.r.namespaces}
+	var err error
+	if s.e.Cgroup != "" {
+		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
+			return err
+		}
+	}
+	if l.Output, err = s.output.writer(s.r.plan.UID); err != nil {
+		return err
+	}
+	defer l.Output.Close()
+	s.gen, err = s.jail.Start(ctx, l)
+	return err
+}

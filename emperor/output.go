@@ -1,0 +1,184 @@
+package emperor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of a vassal's output in bytes.
+const (
+	outputKept = 256 << 10 // for "fiefdom logs"
+	outputLine = 8 << 10   // longer lines are cut into several
+	outputRead = 4 << 10   // at a time; every vassal has such a buffer
+)
+
+// output takes what a vassal writes: into its log file, else into the
+// emperor's log, and the last of it into memory. The FIFO is on disk and the
+// app holds it open for reading too, so an app outlives its emperor: nobody
+// gets SIGPIPE, and the next emperor reads on.
+type output struct {
+	name string
+	path string
+	fifo *os.File  // ours, non-blocking
+	log  io.Writer // the emperor's
+
+	mu      sync.Mutex
+	file    *os.File // logto
+	kept    []byte
+	total   int64 // bytes ever taken
+	partial []byte
+	grown   chan struct{} // closed and replaced when kept grows
+	done    chan struct{}
+}
+
+// openOutput makes the FIFO and starts to read it.
+func openOutput(name, path string, log io.Writer) (*output, error) {
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make pipe %s: %w", path, err)
+	}
+	// Open for both: with a writer always there the reader never sees its end.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open pipe %s: %w", path, err)
+	}
+	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, grown: make(chan struct{}), done: make(chan struct{})}
+	go o.read()
+	return o, nil
+}
+
+// writer opens the app's end: a blocking one of its own, owned by the app's
+// uid so that it may open /dev/stdout again.
+func (o *output) writer(uid int) (*os.File, error) {
+	if uid >= 0 {
+		if err := os.Chown(o.path, uid, -1); err != nil {
+			return nil, err
+		}
+	}
+	// Not os.OpenFile: that makes a FIFO non-blocking, for the app too.
+	fd, err := unix.Open(o.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open pipe %s: %w", o.path, err)
+	}
+	return os.NewFile(uintptr(fd), o.path), nil
+}
+
+// setFile sends what comes from now on to f, which is the output's; nil: to
+// the emperor's log.
+func (o *output) setFile(f *os.File) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file != nil {
+		_ = o.file.Close()
+	}
+	o.file = f
+}
+
+func (o *output) read() {
+	defer close(o.done)
+	buf := make([]byte, outputRead)
+	for {
+		n, err := o.fifo.Read(buf)
+		if n > 0 {
+			o.take(buf[:n])
+		}
+		if err != nil {
+			return // closed
+		}
+	}
+}
+
+func (o *output) take(b []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.total += int64(len(b))
+	o.kept = append(o.kept, b...)
+	if len(o.kept) > 2*outputKept {
+		o.kept = append([]byte(nil), o.kept[len(o.kept)-outputKept:]...)
+	}
+	close(o.grown)
+	o.grown = make(chan struct{})
+	if o.file != nil {
+		_, _ = o.file.Write(b) // a full disk loses lines, never the vassal
+		return
+	}
+	o.partial = append(o.partial, b...)
+	for {
+		i := bytes.IndexByte(o.partial, '\n')
+		if i < 0 && len(o.partial) < outputLine {
+			break
+		}
+		if i < 0 || i > outputLine {
+			i = outputLine
+		}
+		_, _ = io.WriteString(o.log, o.name+" | "+printable(o.partial[:i])+"\n")
+		o.partial = bytes.TrimPrefix(o.partial[i:], []byte("\n"))
+	}
+	if len(o.partial) == 0 {
+		o.partial = nil
+	}
+}
+
+// printable keeps a vassal from writing to the operator's terminal with
+// control bytes, or forging lines of others.
+func printable(line []byte) string {
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	clean := true
+	for _, c := range line {
+		clean = clean && (c >= ' ' && c != 0x7f || c == '\t')
+	}
+	if clean {
+		return string(line)
+	}
+	var s strings.Builder
+	for _, c := range line {
+		if c >= ' ' && c != 0x7f || c == '\t' {
+			s.WriteByte(c)
+		} else {
+			fmt.Fprintf(&s, `\x%02x`, c)
+		}
+	}
+	return s.String()
+}
+
+// tail returns what is kept of the output after the first from bytes, the
+// position behind it, and a channel that is closed when there is more.
+func (o *output) tail(from int64) ([]byte, int64, <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := min(o.total-from, int64(len(o.kept)), outputKept)
+	return append([]byte(nil), o.kept[int64(len(o.kept))-n:]...), o.total, o.grown
+}
+
+// close ends the reading and removes the FIFO.
+func (o *output) close() error {
+	err := errors.Join(o.fifo.Close(), os.Remove(o.path))
+	<-o.done
+	o.setFile(nil)
+	return err
+}
+
+// safeName is a vassal's name as one path element: files, cgroups.
+func safeName(name string) string {
+	var s strings.Builder
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.' && i > 0:
+			s.WriteByte(c)
+		default:
+			fmt.Fprintf(&s, "%%%02x", c)
+		}
+	}
+	if s.Len() > 200 {
+		return fmt.Sprintf("%.180s%%%08x", s.String(), hashName(name))
+	}
+	return s.String()
+}

@@ -1,0 +1,255 @@
+package emperor
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
+	"fiefdom/tuntap"
+	"fiefdom/vassal"
+)
+
+// resolved is a good ini joined with the networks and the leases: what a
+// start needs.
+type resolved struct {
+	links      []vassal.Link
+	net        bool    // a network namespace of its own
+	namespaces uintptr // fresh for each generation, the network's aside
+	plan       vassal.Plan
+	keep       bool   // the jail outlives the generation: nothing in it was done by hooks
+	key        string // tells jails apart
+}
+
+const defaultMTU = 1500
+
+// resolve works out what a vassal's ini means in this emperor. It leases what
+// the vassal needs.
+func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
+	r := &resolved{net: e.Config.Namespaces&unix.CLONE_NEWNET != 0, namespaces: e.Config.Namespaces &^ unix.CLONE_NEWNET}
+	specs := c.Devices
+	if len(specs) == 0 {
+		if n := e.attaching(); n != nil {
+			specs = []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
+		}
+	}
+	resolv := ""
+	for _, d := range specs {
+		l, n, err := e.link(c.Name, d)
+		if err != nil {
+			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
+		}
+		r.links = append(r.links, l)
+		if n != nil && d.Native() && resolv == "" {
+			resolv = n.Resolv
+		}
+	}
+	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native)
+	r.net = r.net || len(r.links) > 0
+	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
+	r.key = fmt.Sprint(r.net, r.links)
+	if resolv != "" {
+		r.namespaces |= unix.CLONE_NEWNS
+	}
+	if err := e.plan(r, c, native, resolv); err != nil {
+		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
+	return r, nil
+}
+
+// attaching is the network that gives every vassal a device, if one does.
+func (e *Emperor) attaching() *Network {
+	for i := range e.Networks {
+		if e.Networks[i].AttachAll {
+			return &e.Networks[i]
+		}
+	}
+	return nil
+}
+
+// networkOf finds the network of a device: by its socket, or for a native one
+// without a socket the one that has its address, else the only native one.
+func (e *Emperor) networkOf(d vassal.DeviceSpec) (*Network, error) {
+	var fits []*Network
+	for i := range e.Networks {
+		n := &e.Networks[i]
+		switch {
+		case d.Socket != "" && d.Socket == n.Socket:
+			return n, nil
+		case d.Socket == "" && d.Auto && len(n.Addresses) > 0:
+			fits = append(fits, n)
+		case d.Socket == "" && slices.ContainsFunc(d.Addresses, func(a netip.Addr) bool { return n.prefix(a).IsValid() }):
+			fits = append(fits, n)
+		}
+	}
+	switch {
+	case d.Socket != "":
+		return nil, fmt.Errorf("socket %s belongs to no tuntap-router of this emperor; its sockets are: %s", d.Socket, e.sockets())
+	case !d.Native():
+		return nil, nil // only a device
+	case len(fits) == 0:
+		return nil, fmt.Errorf("no network of this emperor has the address of device %s; networks are: %s", d.Name, e.pools())
+	case len(fits) > 1 && e.attaching() != nil:
+		return e.attaching(), nil
+	case len(fits) > 1:
+		return nil, fmt.Errorf("several networks fit device %s; name one by its socket: tuntap-device = %s SOCKET", d.Name, d.Name)
+	}
+	return fits[0], nil
+}
+
+func (e *Emperor) sockets() string {
+	var all []string
+	for _, n := range e.Networks {
+		all = append(all, n.Socket)
+	}
+	if len(all) == 0 {
+		return "none (write tuntap-router = DEVICE SOCKET)"
+	}
+	return strings.Join(all, " ")
+}
+
+func (e *Emperor) pools() string {
+	var all []string
+	for _, n := range e.Networks {
+		for _, a := range n.Addresses {
+			all = append(all, a.Masked().String())
+		}
+	}
+	if len(all) == 0 {
+		return "none native (write tuntap-router-address = ADDRESS/BITS)"
+	}
+	return strings.Join(all, " ")
+}
+
+// prefix is the router's own prefix that a is in; invalid when none is.
+func (n *Network) prefix(a netip.Addr) netip.Prefix {
+	for _, p := range n.Addresses {
+		if p.Masked().Contains(a) {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// link resolves one device.
+func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network, error) {
+	l := vassal.Link{Device: d.Name, Rules: d.Rules, MTU: d.MTU}
+	if l.MTU == 0 {
+		l.MTU = defaultMTU
+	}
+	n, err := e.networkOf(d)
+	if err != nil || n == nil {
+		return l, n, err
+	}
+	l.Network, l.Socket = n.Device, n.Socket
+	addresses := d.Addresses
+	if d.Auto {
+		leased, err := e.lease(n, name)
+		if err != nil {
+			return l, n, err
+		}
+		addresses = append(slices.Clone(addresses), leased...)
+	}
+	for _, a := range addresses {
+		p := n.prefix(a)
+		switch {
+		case !p.IsValid():
+			return l, n, fmt.Errorf("address %s is outside the network of %s (%s)", a, n.Device, e.pools())
+		case a == p.Addr():
+			return l, n, fmt.Errorf("address %s is the router's own", a)
+		case a == p.Masked().Addr() || a.Is4() && a == tuntap.LastAddr(p):
+			return l, n, fmt.Errorf("address %s is the network's own or its broadcast address", a)
+		}
+		l.Addresses = append(l.Addresses, netip.PrefixFrom(a, p.Bits()))
+		if len(d.Gateways) == 0 && !slices.Contains(l.Gateways, p.Addr()) {
+			l.Gateways = append(l.Gateways, p.Addr())
+		}
+	}
+	l.Gateways = append(l.Gateways, d.Gateways...)
+	return l, n, nil
+}
+
+// lease gives the vassal an address in every prefix of the network.
+func (e *Emperor) lease(n *Network, name string) ([]netip.Addr, error) {
+	var leased []netip.Addr
+	for _, p := range n.Addresses {
+		a, err := e.Leases.Address(p.Masked(), name, func(a netip.Addr) bool {
+			holder, declared := e.claims.Holder(a)
+			return a == p.Addr() || declared && holder != name
+		})
+		if err != nil {
+			return nil, err
+		}
+		leased = append(leased, a)
+	}
+	return leased, nil
+}
+
+// settleLeases saves new leases and tells the router about them.
+func (e *Emperor) settleLeases() {
+	if !e.Leases.dirty {
+		return
+	}
+	if err := e.Leases.save(); err != nil {
+		e.Log.Error("leases", "err", err) // vassals run; a lease may change with the next emperor
+	}
+	e.reserve()
+}
+
+// plan fills in what the init stage does.
+func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string) error {
+	p := &r.plan
+	*p = vassal.Plan{
+		Name: c.Name, Args: c.Args(), UID: -1, GID: -1, Umask: -1, LogUID: -1,
+		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
+		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
+		Proc:   r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
+		Reaper: r.namespaces&unix.CLONE_NEWPID != 0,
+		Caps:   c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
+	}
+	if c.Umask != nil {
+		p.Umask = *c.Umask
+	}
+	home := "/"
+	switch {
+	case c.UID != nil:
+		p.UID, p.GID, p.Groups, p.SetGroups = c.UID.ID, c.UID.Main, c.UID.Groups, true
+		if c.UID.Home != "" {
+			home = c.UID.Home
+		}
+	case native && len(c.Command) > 0:
+		uid, err := e.Leases.UID(c.Name)
+		if err != nil {
+			return err
+		}
+		p.UID, p.GID, p.SetGroups = uid, uid, true
+	}
+	if c.GID != nil {
+		p.GID, p.SetGroups = c.GID.ID, true
+	}
+	if p.GID < 0 && p.UID > 0 {
+		p.GID = p.UID
+	}
+	for _, g := range c.AddGID {
+		p.Groups, p.SetGroups = append(slices.Clone(p.Groups), g.ID), true
+	}
+	if p.CleanEnv {
+		p.Env = append(cleanEnv(home), c.Env...)
+	}
+	return nil
+}
+
+// cleanEnv is what an app finds of the host's environment in a native network.
+func cleanEnv(home string) []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home}
+	for _, name := range []string{"LANG", "LC_ALL", "TZ"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}

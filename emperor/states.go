@@ -1,0 +1,112 @@
+package emperor
+
+// State is where a vassal is, in the words that ps prints.
+type State string
+
+// The states.
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Backoff  State = "backoff"  // died or could not start; waits for its next start
+	Stopping State = "stopping" // asked to stop, not gone yet
+	Stopped  State = "stopped"
+	Invalid  State = "invalid" // its ini is bad and there is nothing older to run
+)
+
+// event is what happens to a vassal.
+type event string
+
+const (
+	good    event = "good"    // its ini was seen or changed, and is fine
+	bad     event = "bad"     // its ini was seen or changed, and is not
+	gone    event = "gone"    // its ini was removed
+	started event = "started" // the init stage became the app
+	failed  event = "failed"  // the start failed
+	exited  event = "exited"  // the app ended
+	due     event = "due"     // the back-off is over
+	start   event = "start"   // an operator's words
+	stop    event = "stop"
+	restart event = "restart"
+)
+
+// action is what the loop does on an event.
+type action string
+
+const (
+	nothing   action = ""
+	launch    action = "launch"    // with the newest good ini
+	terminate action = "terminate" // the running app, then wait for its end
+	cancel    action = "cancel"    // the start that is under way
+	wait      action = "wait"      // schedule the next start
+	report    action = "report"    // remember the error, go on as before
+	expand    action = "expand"    // read the ini again
+	forget    action = "forget"    // the vassal and its jail
+	rest      action = "rest"      // close the jail, stay down
+	decide    action = "decide"    // stopping is over: launch, rest or forget, as was last asked
+)
+
+// reaction is a cell of the table. then, when set, is what to do once the app
+// is gone.
+type reaction struct {
+	to   State
+	do   action
+	then action
+}
+
+// table says for every state and event what comes next. A pair that is not in
+// it cannot happen, or means nothing: late news of something that was
+// overtaken.
+var table = map[State]map[event]reaction{
+	Starting: {
+		good:    {to: Stopping, do: cancel, then: launch},
+		bad:     {to: Starting, do: report},
+		gone:    {to: Stopping, do: cancel, then: forget},
+		started: {to: Running},
+		failed:  {to: Backoff, do: wait},
+		stop:    {to: Stopping, do: cancel, then: rest},
+		restart: {to: Stopping, do: cancel, then: launch},
+	},
+	Running: {
+		good:    {to: Stopping, do: terminate, then: launch},
+		bad:     {to: Running, do: report},
+		gone:    {to: Stopping, do: terminate, then: forget},
+		exited:  {to: Backoff, do: wait},
+		stop:    {to: Stopping, do: terminate, then: rest},
+		restart: {to: Stopping, do: terminate, then: launch},
+	},
+	Backoff: {
+		good:    {to: Starting, do: launch},
+		bad:     {to: Backoff, do: report},
+		gone:    {to: Stopped, do: forget},
+		due:     {to: Starting, do: launch},
+		start:   {to: Starting, do: launch},
+		stop:    {to: Stopped, do: rest},
+		restart: {to: Starting, do: launch},
+	},
+	Stopping: {
+		good:    {to: Stopping, then: launch},
+		bad:     {to: Stopping, do: report},
+		gone:    {to: Stopping, then: forget},
+		started: {to: Stopping, do: terminate},
+		failed:  {to: Stopped, do: decide},
+		exited:  {to: Stopped, do: decide},
+		start:   {to: Stopping, then: launch},
+		stop:    {to: Stopping, then: rest},
+		restart: {to: Stopping, then: launch},
+	},
+	Stopped: {
+		good:    {to: Starting, do: launch},
+		bad:     {to: Invalid, do: report},
+		gone:    {to: Stopped, do: forget},
+		start:   {to: Starting, do: launch},
+		restart: {to: Starting, do: launch},
+	},
+	Invalid: {
+		good:    {to: Starting, do: launch},
+		bad:     {to: Invalid, do: report},
+		gone:    {to: Stopped, do: forget},
+		start:   {to: Invalid, do: expand},
+		stop:    {to: Stopped, do: nothing},
+		restart: {to: Invalid, do: expand},
+	},
+}

@@ -1,0 +1,91 @@
+package emperor
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Status is a vassal as "fiefdom ps --json" shows it. The schema is stable:
+// fields are only added.
+type Status struct {
+	Name      string            `json:"name"`
+	File      string            `json:"file"`
+	State     State             `json:"state"`
+	PID       int               `json:"pid"`       // of the app; 0: none runs
+	UID       int               `json:"uid"`       // that the app runs under; -1: not known yet
+	Addresses []netip.Addr      `json:"addresses"` // registered
+	Restarts  int               `json:"restarts"`
+	Since     time.Time         `json:"since"`    // of the state
+	RxBytes   uint64            `json:"rx_bytes"` // received by the vassal
+	TxBytes   uint64            `json:"tx_bytes"` // sent by the vassal
+	Drops     map[string]uint64 `json:"drops"`    // packets, by reason
+	Error     string            `json:"error"`    // why it is invalid or down, or did not take its new ini
+	Command   []string          `json:"command,omitempty"`
+	Warnings  []string          `json:"warnings,omitempty"`
+
+	owner owner
+}
+
+// statuses are all vassals by name, as the loop knows them, with the router's
+// counters.
+func (e *Emperor) statuses(ctx context.Context) []Status {
+	answer := make(chan []Status, 1)
+	e.call(func() {
+		all := make([]Status, 0, len(e.vassals))
+		for _, v := range e.vassals {
+			all = append(all, v.status())
+		}
+		answer <- all
+	})
+	var all []Status
+	select {
+	case all = <-answer:
+	case <-e.stopped:
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
+	e.addTraffic(ctx, all)
+	return all
+}
+
+// addTraffic adds the counters; a router that is being started again has none
+// to tell, which must not keep anybody from seeing the states.
+func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
+	if e.Traffic == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	traffic, err := e.Traffic(ctx)
+	if err != nil {
+		e.Log.Debug("traffic", "err", err)
+		return
+	}
+	for i := range all {
+		t := traffic[all[i].Name]
+		all[i].RxBytes, all[i].TxBytes = t.RxBytes, t.TxBytes
+		for reason, n := range t.Drops {
+			all[i].Drops[reason] = n
+		}
+	}
+}
+
+func (v *member) status() Status {
+	s := Status{
+		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
+		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
+		Addresses: []netip.Addr{}, Drops: map[string]uint64{},
+	}
+	if v.gen != nil && (v.state == Running || v.state == Stopping) {
+		s.PID = v.gen.PID
+	}
+	if v.jail != nil {
+		s.Addresses = append(s.Addresses, v.jail.Addresses()...)
+	}
+	if v.config != nil {
+		s.Command = v.config.Args()
+	}
+	return s
+}

@@ -1,0 +1,84 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"fiefdom/tuntap"
+)
+
+// RefreshAddresses tells the router which addresses its devices and the host
+// have now, by whatever means they got them.
+func (k *Keeper) RefreshAddresses() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var host []netip.Addr
+	own := map[string][]netip.Addr{}
+	for _, a := range addrs {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		addr = addr.Unmap()
+		host = append(host, addr)
+		name := names[a.LinkIndex]
+		own[name] = append(own[name], addr)
+	}
+	slices.SortFunc(host, netip.Addr.Compare)
+	for _, n := range k.Networks {
+		mine := own[n.Config.Name]
+		slices.SortFunc(mine, netip.Addr.Compare)
+		if slices.Equal(mine, n.Config.Own) && slices.Equal(host, n.Config.Host) {
+			continue
+		}
+		if err := k.Change(n.Config.Name, func(c *tuntap.NetworkConfig) { c.Own, c.Host = mine, host }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FollowAddresses refreshes the addresses whenever the kernel says that they
+// changed, until ctx is done.
+func (k *Keeper) FollowAddresses(ctx context.Context) error {
+	updates := make(chan netlink.AddrUpdate, 64)
+	done := make(chan struct{})
+	defer close(done)
+	if err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
+		ErrorCallback: func(err error) { k.Log.Debug("follow addresses", "err", err) },
+	}); err != nil {
+		return fmt.Errorf("follow addresses: %w", err)
+	}
+	settle := time.NewTimer(0) // once now: a change may have come before the subscription
+	defer settle.Stop()
+	for {
+		select {
+		case _, ok := <-updates:
+			if !ok {
+				return fmt.Errorf("follow addresses: the kernel ended the subscription")
+			}
+			settle.Reset(10 * time.Millisecond)
+		case <-settle.C:
+			if err := k.RefreshAddresses(); err != nil {
+				k.Log.Error("addresses", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

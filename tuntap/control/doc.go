@@ -1,0 +1,19 @@
+// Package control joins the emperor and the router process.
+//
+// The emperor's side is the Keeper: it starts the router with one end of a
+// socket pair, tells it the networks, has every jail hand its devices over
+// again, and lets it serve; a router that dies is started anew in the same
+// way, before it reads a packet. The router's side is Main: it gives its
+// rights away, then runs tuntap.Router and answers the keeper.
+//
+//	keeper                                router
+//	start, descriptor 3 ────────────────► drop uid, capabilities, seccomp
+//	add NETWORK + device, listener ─────►
+//	(jails: hand-over by the socket) ───► peers, registrations
+//	serve ──────────────────────────────► reads packets from here on
+//	              ◄── registered, refused, identify + pidfd, closed
+//	update NETWORK, identified ─────────►
+//	snapshot ─────────────────────────► ◄── counters
+//
+// A router whose keeper is gone goes on: nobody dies with the emperor.
+package control

@@ -1,0 +1,287 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"fiefdom/tuntap"
+)
+
+// Network is what the keeper holds of one network for all routers to come.
+type Network struct {
+	Config   tuntap.NetworkConfig
+	Device   *os.File // the host's tun device: a duplicate that is never read
+	Listener *os.File // the listening socket
+	Stats    *os.File // the stats server's listening socket; nil: none
+}
+
+// Keeper keeps a router process running. Set the fields, then Run.
+type Keeper struct {
+	Log      *slog.Logger
+	Networks []*Network
+	UID, GID int      // the router's own
+	Cgroup   *os.File // the directory that the router is cloned into; nil: ours
+
+	Identify   func(pidfd *os.File) (vassal string) // whose process is it; empty: nobody's
+	Registered func(Registration)
+	Closed     func(Closing)
+	Rejoin     func() error // hands every jail's devices to the new router
+	Started    func(pid int) error
+
+	mu      sync.Mutex
+	wire    *wire
+	pid     int
+	serving chan struct{}
+	asked   uint64
+	answers map[uint64]chan []tuntap.NetworkStats
+}
+
+// Run starts the router and starts it again whenever it ends, until ctx is
+// done; then it ends the router. ready is called once, when the first router
+// serves. An error means that the first start failed.
+func (k *Keeper) Run(ctx context.Context, ready func()) error {
+	k.answers = map[uint64]chan []tuntap.NetworkStats{}
+	for first := true; ; first = false {
+		began := time.Now()
+		err := k.once(ctx, func() {
+			if first {
+				ready()
+			}
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if first && errors.Is(err, errStart) {
+			return err
+		}
+		lasted := time.Since(began)
+		k.Log.Error("router ended; starting it again", "err", err, "lasted", lasted.Round(time.Millisecond))
+		if lasted < crashLoop {
+			select {
+			case <-time.After(crashLoop):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// crashLoop slows down the restarts of a router that ends right after its start.
+const crashLoop = 500 * time.Millisecond
+
+var errStart = errors.New("start the router")
+
+// once is the life of one router process.
+func (k *Keeper) once(ctx context.Context, ready func()) error {
+	w, theirs, err := newPair()
+	if err != nil {
+		return errors.Join(errStart, err)
+	}
+	process, err := k.start(theirs)
+	if err := errors.Join(err, theirs.Close()); err != nil {
+		return fmt.Errorf("%w: %w", errStart, errors.Join(err, w.conn.Close()))
+	}
+	serving := make(chan struct{})
+	k.mu.Lock()
+	k.wire, k.pid, k.serving = w, process.Pid, serving
+	k.mu.Unlock()
+	if err := k.Started(process.Pid); err != nil {
+		k.Log.Warn("record the router", "err", err)
+	}
+
+	var reader sync.WaitGroup
+	reader.Go(func() { k.read(w, serving) })
+	var lead sync.WaitGroup
+	lead.Go(func() {
+		if err := k.lead(w); err != nil {
+			k.Log.Error("router does not come up; ending it", "err", err)
+			_ = process.Kill()
+			return
+		}
+		select {
+		case <-serving:
+			ready()
+		case <-ctx.Done():
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { _ = process.Kill() })
+	defer stop()
+	state, err := process.Wait()
+	_ = w.conn.Close()
+	reader.Wait()
+	k.mu.Lock()
+	k.wire, k.pid = nil, 0
+	for id, answer := range k.answers {
+		close(answer)
+		delete(k.answers, id)
+	}
+	k.mu.Unlock()
+	select {
+	case <-serving:
+	default:
+		close(serving) // lets lead's wait end
+		lead.Wait()
+		return fmt.Errorf("%w: it ended before it served: %v", errStart, state)
+	}
+	lead.Wait()
+	return errors.Join(err, fmt.Errorf("%v", state))
+}
+
+// RouterProcess is the word on the command line that makes our binary the router.
+const RouterProcess = "router"
+
+func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	sys := &syscall.SysProcAttr{Setsid: true}
+	if k.Cgroup != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(k.Cgroup.Fd())
+	}
+	return os.StartProcess("/proc/self/exe",
+		[]string{os.Args[0], RouterProcess, strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid())},
+		&os.ProcAttr{Dir: "/", Files: []*os.File{null, os.Stderr, os.Stderr, theirs}, Sys: sys, Env: []string{}})
+}
+
+// lead tells a new router everything it needs before it may serve.
+func (k *Keeper) lead(w *wire) error {
+	k.mu.Lock()
+	orders := make([]order, len(k.Networks))
+	for i, n := range k.Networks {
+		c := n.Config
+		orders[i] = order{Add: &c, Stats: n.Stats != nil}
+	}
+	k.mu.Unlock()
+	for i, n := range k.Networks {
+		files := []*os.File{n.Device, n.Listener}
+		if n.Stats != nil {
+			files = append(files, n.Stats)
+		}
+		orders[i].FDs = len(files)
+		if err := w.send(orders[i], files...); err != nil {
+			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
+		}
+	}
+	if err := k.Rejoin(); err != nil {
+		k.Log.Error("a device could not be handed to the new router", "err", err)
+	}
+	return w.send(order{Serve: true})
+}
+
+// read takes the router's reports until the connection ends.
+func (k *Keeper) read(w *wire, serving chan struct{}) {
+	for {
+		var r report
+		files, err := w.receive(&r)
+		if err != nil {
+			closeAll(files)
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				k.Log.Error("router: control connection", "err", err)
+			}
+			return
+		}
+		k.take(w, &r, files, serving)
+	}
+}
+
+func (k *Keeper) take(w *wire, r *report, files []*os.File, serving chan struct{}) {
+	switch {
+	case r.Identify != 0 && len(files) == 1:
+		vassal := k.Identify(files[0])
+		if err := w.send(order{Identified: &identity{Conn: r.Identify, Vassal: vassal}}); err != nil {
+			k.Log.Debug("router: identity", "err", err)
+		}
+	case r.Registered != nil:
+		k.Registered(*r.Registered)
+	case r.Refused != nil:
+		k.Log.Warn("address refused", "network", r.Refused.Network, "vassal", r.Refused.Vassal,
+			"addr", r.Refused.Addr, "reason", r.Refused.Reason, "holder", r.Refused.Holder)
+	case r.Closed != nil:
+		k.Log.Debug("peer closed", "network", r.Closed.Network, "vassal", r.Closed.Vassal, "reason", r.Closed.Why)
+		k.Closed(*r.Closed)
+	case r.Snapshot != nil:
+		k.mu.Lock()
+		answer := k.answers[r.Snapshot.ID]
+		delete(k.answers, r.Snapshot.ID)
+		k.mu.Unlock()
+		if answer != nil {
+			answer <- r.Snapshot.Networks
+		}
+	case r.Serving:
+		close(serving)
+	case r.Error != "":
+		k.Log.Error("router", "err", r.Error)
+	}
+	closeAll(files)
+}
+
+// Change gives a network a new configuration, now and for all routers to
+// come: change edits it in place.
+func (k *Keeper) Change(network string, change func(*tuntap.NetworkConfig)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, n := range k.Networks {
+		if n.Config.Name != network {
+			continue
+		}
+		change(&n.Config)
+		if k.wire == nil {
+			return nil // the next router is told when it comes
+		}
+		return k.wire.send(order{Update: &n.Config})
+	}
+	return fmt.Errorf("no network %q", network)
+}
+
+// PID is the router's, 0 while there is none.
+func (k *Keeper) PID() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pid
+}
+
+// Snapshot asks the router for its counters.
+func (k *Keeper) Snapshot(ctx context.Context) ([]tuntap.NetworkStats, error) {
+	k.mu.Lock()
+	w := k.wire
+	k.asked++
+	id := k.asked
+	answer := make(chan []tuntap.NetworkStats, 1)
+	if w != nil {
+		k.answers[id] = answer
+	}
+	k.mu.Unlock()
+	if w == nil {
+		return nil, errors.New("the router is being started")
+	}
+	forget := func() {
+		k.mu.Lock()
+		delete(k.answers, id)
+		k.mu.Unlock()
+	}
+	if err := w.send(order{Snapshot: id}); err != nil {
+		forget()
+		return nil, fmt.Errorf("ask the router: %w", err)
+	}
+	select {
+	case s, ok := <-answer:
+		if !ok {
+			return nil, errors.New("the router ended")
+		}
+		return s, nil
+	case <-ctx.Done():
+		forget()
+		return nil, fmt.Errorf("ask the router: %w", ctx.Err())
+	}
+}

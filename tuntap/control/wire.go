@@ -1,0 +1,198 @@
+package control
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/tuntap"
+)
+
+// order is a message of the keeper to the router; one field is set.
+type order struct {
+	Add        *tuntap.NetworkConfig `json:"add,omitempty"`    // with descriptors: device, listener and, if Stats, the stats listener
+	Update     *tuntap.NetworkConfig `json:"update,omitempty"` // of an added network
+	Serve      bool                  `json:"serve,omitempty"`
+	Identified *identity             `json:"identified,omitempty"`
+	Snapshot   uint64                `json:"snapshot,omitempty"` // the number of the request
+	Stats      bool                  `json:"stats,omitempty"`
+	FDs        int                   `json:"fds,omitempty"`
+}
+
+// identity answers report.Identify: whose is the connection.
+type identity struct {
+	Conn   uint64 `json:"conn"`
+	Vassal string `json:"vassal,omitempty"` // empty: foreign
+}
+
+// report is a message of the router to the keeper; one field is set.
+type report struct {
+	Registered *Registration `json:"registered,omitempty"`
+	Refused    *Refusal      `json:"refused,omitempty"`
+	Identify   uint64        `json:"identify,omitempty"` // with one descriptor: the pidfd of the connection's process
+	Closed     *Closing      `json:"closed,omitempty"`
+	Serving    bool          `json:"serving,omitempty"`
+	Snapshot   *snapshot     `json:"snapshot,omitempty"`
+	Error      string        `json:"error,omitempty"` // an order failed
+	FDs        int           `json:"fds,omitempty"`
+}
+
+// Registration says that the router gave an address to a peer.
+type Registration struct {
+	Network string     `json:"network"`
+	Vassal  string     `json:"vassal,omitempty"` // empty: a foreign peer
+	Addr    netip.Addr `json:"addr"`
+}
+
+// Refusal says that a peer claimed an address that it cannot have.
+type Refusal struct {
+	Registration
+	Reason tuntap.Reason `json:"reason"`
+	Holder string        `json:"holder,omitempty"` // who has it
+}
+
+// Closing says that a vassal's peer was closed by the router.
+type Closing struct {
+	Network string `json:"network"`
+	Vassal  string `json:"vassal"`
+	Why     string `json:"why"`
+}
+
+type snapshot struct {
+	ID       uint64                `json:"id"`
+	Networks []tuntap.NetworkStats `json:"networks"`
+}
+
+// wire is one end of the control connection: messages of a little-endian
+// 32-bit length and JSON; descriptors travel with the length.
+type wire struct {
+	conn *net.UnixConn
+	mu   sync.Mutex // serializes sends
+}
+
+// maxMessage bounds a message in bytes: a snapshot of some ten thousand peers.
+const maxMessage = 64 << 20
+
+func newWire(f *os.File) (*wire, error) {
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the control descriptor is no unix socket"), c.Close())
+	}
+	return &wire{conn: u}, nil
+}
+
+// newPair makes a control connection: the keeper's end and the router's file.
+func newPair() (*wire, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	ours, err := newWire(os.NewFile(uintptr(fds[0]), "control"))
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+func (w *wire) send(v any, files ...*os.File) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
+	b = append(b, body...)
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			if fds[i], err = descriptor(f); err != nil {
+				return err
+			}
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, _, err := w.conn.WriteMsgUnix(b, oob, nil)
+	if err == nil && n < len(b) {
+		_, err = w.conn.Write(b[n:])
+	}
+	return err
+}
+
+// receive reads one message into v and its descriptors, which are the caller's.
+func (w *wire) receive(v any) ([]*os.File, error) {
+	var head [4]byte
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	n, oobn, _, _, err := w.conn.ReadMsgUnix(head[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, io.EOF
+	}
+	files := descriptors(oob[:oobn])
+	if _, err := io.ReadFull(w.conn, head[n:]); err != nil {
+		return files, err
+	}
+	size := binary.LittleEndian.Uint32(head[:])
+	if size > maxMessage {
+		return files, fmt.Errorf("control message of %d bytes; at most %d", size, maxMessage)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(w.conn, body); err != nil {
+		return files, err
+	}
+	return files, json.Unmarshal(body, v)
+}
+
+func descriptors(oob []byte) []*os.File {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var files []*os.File
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "descriptor"))
+		}
+	}
+	return files
+}
+
+// descriptor is f's, without File.Fd's side effect: it makes the open file
+// blocking, for everyone who shares it.
+func descriptor(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	n := -1
+	err = raw.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}

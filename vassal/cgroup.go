@@ -1,0 +1,132 @@
+package vassal
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Cgroup is a directory of the v2 tree. Generations are cloned into one and
+// ended by its cgroup.kill, so that no child survives (cgroups(7)).
+type Cgroup string
+
+// OwnCgroup finds the caller's cgroup in the v2 tree. Where there is no such
+// tree the error says so; the kernel must be 5.14 or newer for cgroup.kill.
+func OwnCgroup() (Cgroup, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil {
+		return "", err
+	}
+	if len(mounts) == 0 {
+		return "", errors.New("no cgroup2 file system is mounted")
+	}
+	f, err := os.Open("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		path, ok := strings.CutPrefix(lines.Text(), "0::")
+		if !ok {
+			continue
+		}
+		rel, err := filepath.Rel(mounts[0].Root, path)
+		if err != nil || strings.HasPrefix(rel, "..") {
+			rel = "." // the mount shows a part of the tree that we are not in
+		}
+		return Cgroup(filepath.Join(mounts[0].Mountpoint, rel)), nil
+	}
+	return "", errors.New("/proc/self/cgroup has no v2 line")
+}
+
+// Make makes the child cgroup name of c.
+func (c Cgroup) Make(name string) (Cgroup, error) {
+	child := Cgroup(filepath.Join(string(c), name))
+	if err := os.MkdirAll(string(child), 0o755); err != nil {
+		return "", fmt.Errorf("make cgroup: %w", err)
+	}
+	if _, err := os.Stat(child.file("cgroup.kill")); err != nil {
+		return "", errors.Join(fmt.Errorf("cgroup %s cannot be killed as a whole; that takes Linux 5.14", child), os.Remove(string(child)))
+	}
+	return child, nil
+}
+
+func (c Cgroup) file(name string) string { return filepath.Join(string(c), name) }
+
+// Open returns a descriptor for clone3's CLONE_INTO_CGROUP.
+func (c Cgroup) Open() (*os.File, error) {
+	return os.OpenFile(string(c), os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// Kill kills every process in c and below it.
+func (c Cgroup) Kill() error {
+	err := os.WriteFile(c.file("cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// populated says whether a process is left in c or below it.
+func (c Cgroup) populated() (bool, error) {
+	b, err := os.ReadFile(c.file("cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return strings.Contains(string(b), "populated 1"), err
+}
+
+// Remove kills what is left in c and below it, waits until it is gone, and
+// removes the directories.
+func (c Cgroup) Remove(ctx context.Context) error {
+	if _, err := os.Stat(string(c)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := c.Kill(); err != nil {
+		return fmt.Errorf("kill cgroup: %w", err)
+	}
+	wait := time.Millisecond
+	for {
+		left, err := c.populated()
+		if err != nil {
+			return err
+		}
+		if !left {
+			break
+		}
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, 50*time.Millisecond)
+		case <-ctx.Done():
+			return fmt.Errorf("cgroup %s still has processes: %w", c, ctx.Err())
+		}
+	}
+	return c.removeTree()
+}
+
+func (c Cgroup) removeTree() error {
+	entries, err := os.ReadDir(string(c))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if e.IsDir() {
+			errs = append(errs, Cgroup(c.file(e.Name())).removeTree())
+		}
+	}
+	if err := unix.Rmdir(string(c)); err != nil && !errors.Is(err, unix.ENOENT) {
+		errs = append(errs, fmt.Errorf("remove cgroup %s: %w", c, err))
+	}
+	return errors.Join(errs...)
+}

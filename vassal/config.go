@@ -1,0 +1,286 @@
+package vassal
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"fiefdom/firewall"
+	"fiefdom/internal/ini"
+	"fiefdom/tuntap"
+)
+
+// Config is a vassal's ini, checked. It crosses from the expander to the
+// emperor as JSON, so it holds plain values only.
+type Config struct {
+	Name string `json:"name"`
+	File string `json:"file"`
+
+	Command    []string   `json:"command,omitempty"`     // argv of the app; empty when it is a uwsgi
+	App        []ini.Pair `json:"app,omitempty"`         // the options of the uwsgi that is the app
+	BinaryPath string     `json:"binary_path,omitempty"` // of that uwsgi; empty: found in PATH
+
+	UID    *Identity  `json:"uid,omitempty"`
+	GID    *Identity  `json:"gid,omitempty"`
+	AddGID []Identity `json:"add_gid,omitempty"`
+	Cap    []string   `json:"cap,omitempty"`
+	CapSet bool       `json:"cap_set,omitempty"` // cap was written, maybe empty
+
+	Chdir  string   `json:"chdir,omitempty"`
+	Chroot string   `json:"chroot,omitempty"`
+	Env    []string `json:"env,omitempty"` // NAME=VALUE
+	Umask  *int     `json:"umask,omitempty"`
+	LogTo  string   `json:"logto,omitempty"`
+
+	Jailed  bool         `json:"jailed,omitempty"`
+	Devices []DeviceSpec `json:"devices,omitempty"`
+	Hooks   []Hook       `json:"hooks,omitempty"`
+
+	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
+	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
+
+	Strict bool `json:"strict,omitempty"`
+}
+
+// Identity is a user or group as the ini names it, with its number.
+type Identity struct {
+	Name   string  `json:"name"`
+	ID     int     `json:"id"`
+	Home   string  `json:"home,omitempty"`
+	Main   int     `json:"main,omitempty"`   // a user's own group; -1: not known
+	Groups []int   `json:"groups,omitempty"` // all groups of a user
+	Pos    ini.Pos `json:"pos"`
+}
+
+// DeviceSpec is one tuntap-device of a vassal with the options that follow it.
+type DeviceSpec struct {
+	Name      string              `json:"name"`
+	Socket    string              `json:"socket,omitempty"` // the router's; empty: the device only, or the network that attaches all
+	Auto      bool                `json:"auto,omitempty"`   // lease an address
+	Addresses []netip.Addr        `json:"addresses,omitempty"`
+	Gateways  []netip.Addr        `json:"gateways,omitempty"` // empty: the router's address
+	MTU       int                 `json:"mtu,omitempty"`      // bytes; 0 is 1500
+	Rules     []tuntap.DeviceRule `json:"rules,omitempty"`
+	Pos       ini.Pos             `json:"pos"`
+}
+
+// Native says that the emperor, not hooks, gives the device its address.
+func (d DeviceSpec) Native() bool { return d.Auto || len(d.Addresses) > 0 }
+
+// Parse turns the expanded options of one ini into a Config. name is the
+// vassal's, file the ini's path. All errors are returned together, with the
+// warnings about options that nobody knows.
+func Parse(name string, f *ini.File) (*Config, ini.Errors) {
+	c := &Config{Name: name, File: f.Name, ReloadMercy: DefaultMercy, Strict: f.Strict}
+	errs := ini.Decode(c, Options, f.Pairs)
+	errs = append(errs, ini.Decode(&c.Hooks, HookOptions, f.Pairs)...)
+	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
+	c.chooseApp(f.Pairs)
+	if len(c.Command) == 0 && len(c.App) == 0 {
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: "nothing to run: write command = PROGRAM ARGUMENTS (or an app-server option of uWSGI such as psgi or wsgi-file)"})
+	}
+	return c, errs
+}
+
+// DefaultMercy is the time between the stop signal and cgroup.kill.
+const DefaultMercy = 10 * time.Second
+
+// chooseApp keeps the app-server options when the ini has no command: then
+// the app is a real uwsgi.
+func (c *Config) chooseApp(pairs []ini.Pair) {
+	if len(c.Command) > 0 {
+		return
+	}
+	var app []ini.Pair
+	serves := false
+	for _, p := range pairs {
+		switch class(p.Key) {
+		case appsOwn:
+			serves = true
+			app = append(app, p)
+		case needless:
+			if !isTuntapPlugin(p) {
+				app = append(app, p)
+			}
+		case unknown:
+			app = append(app, p)
+		}
+	}
+	if serves {
+		c.App = app
+	}
+	for i, p := range pairs {
+		if len(c.App) == 0 && p.Key == "attach-daemon" && len(c.Command) == 0 {
+			c.Command = []string{"/bin/sh", "-c", pairs[i].Value}
+		}
+	}
+}
+
+// isTuntapPlugin says that p loads uWSGI's tuntap plugin, whose job is ours.
+func isTuntapPlugin(p ini.Pair) bool {
+	if !strings.HasPrefix(p.Key, "plugin") && p.Key != "need-plugin" && p.Key != "need-plugins" {
+		return false
+	}
+	return strings.TrimSpace(p.Value) == "tuntap"
+}
+
+// device returns the last device, which the options after it belong to. An
+// address without a device names the default one.
+func (c *Config) device(pos ini.Pos) *DeviceSpec {
+	if len(c.Devices) == 0 {
+		c.Devices = append(c.Devices, DeviceSpec{Name: DefaultDevice, Pos: pos})
+	}
+	return &c.Devices[len(c.Devices)-1]
+}
+
+// DefaultDevice is the device of a vassal that names none.
+const DefaultDevice = "eth0"
+
+func setDevice(c *Config, p ini.Pair) error {
+	words := strings.Fields(p.Value)
+	if len(words) < 1 || len(words) > 2 {
+		return fmt.Errorf("want DEVICE [SOCKET], got %q", p.Value)
+	}
+	if err := checkDeviceName(words[0]); err != nil {
+		return err
+	}
+	for _, d := range c.Devices {
+		if d.Name == words[0] {
+			return fmt.Errorf("device %q is already declared at %s", d.Name, d.Pos)
+		}
+	}
+	d := DeviceSpec{Name: words[0], Pos: p.Pos}
+	if len(words) == 2 {
+		d.Socket = words[1]
+	}
+	c.Devices = append(c.Devices, d)
+	return nil
+}
+
+// checkDeviceName applies the kernel's rule (dev_valid_name in net/core/dev.c).
+func checkDeviceName(name string) error {
+	if len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t") {
+		return fmt.Errorf("%q is no device name: at most 15 characters without blanks, / and :", name)
+	}
+	return nil
+}
+
+func setAddress(c *Config, p ini.Pair) error {
+	d := c.device(p.Pos)
+	for word := range strings.FieldsSeq(strings.ReplaceAll(p.Value, ",", " ")) {
+		if word == "auto" {
+			d.Auto = true
+			continue
+		}
+		a, err := netip.ParseAddr(strings.TrimSpace(word))
+		if err != nil {
+			if pre, perr := netip.ParsePrefix(word); perr == nil {
+				return fmt.Errorf("%q: write the address alone (%s); the network's prefix is the emperor's", word, pre.Addr())
+			}
+			return fmt.Errorf("%q is neither an address nor \"auto\"", word)
+		}
+		d.Addresses = append(d.Addresses, a)
+	}
+	return nil
+}
+
+func setGateway(c *Config, p ini.Pair) error {
+	a, err := netip.ParseAddr(p.Value)
+	if err != nil {
+		return fmt.Errorf("%q is no address", p.Value)
+	}
+	d := c.device(p.Pos)
+	d.Gateways = append(d.Gateways, a)
+	return nil
+}
+
+func setMTU(c *Config, p ini.Pair) error {
+	n, err := ini.ParseInt(p.Value)
+	if err != nil || n < 576 || n > 65000 {
+		return fmt.Errorf("%q is no MTU: want 576 to 65000 bytes (1280 or more for IPv6)", p.Value)
+	}
+	c.device(p.Pos).MTU = n
+	return nil
+}
+
+func setDeviceRule(c *Config, p ini.Pair) error {
+	direction, rule, err := firewall.ParseDeviceRule(p.Value)
+	if err != nil {
+		return fmt.Errorf("device rule: %w", err)
+	}
+	rule.File, rule.Line = p.Pos.File, p.Pos.Line
+	d := c.device(p.Pos)
+	d.Rules = append(d.Rules, tuntap.DeviceRule{Direction: direction, Rule: rule})
+	return nil
+}
+
+func setSignal(c *Config, p ini.Pair) error {
+	n, err := parseSignal(p.Value)
+	if err != nil {
+		return err
+	}
+	c.StopSignal = int(n)
+	return nil
+}
+
+func setEnv(c *Config, p ini.Pair) error {
+	name, _, ok := strings.Cut(p.Value, "=")
+	if !ok || name == "" || strings.ContainsRune(p.Value, 0) {
+		return fmt.Errorf("%q: want NAME=VALUE", p.Value)
+	}
+	c.Env = append(c.Env, p.Value)
+	return nil
+}
+
+func setUmask(c *Config, p ini.Pair) error {
+	var n int
+	if _, err := fmt.Sscanf(p.Value, "%o", &n); err != nil || n < 0 || n > 0o777 {
+		return fmt.Errorf("%q is no umask: want octal digits such as 022", p.Value)
+	}
+	c.Umask = &n
+	return nil
+}
+
+func absolute(what string, dst *string, p ini.Pair) error {
+	if !filepath.IsAbs(p.Value) {
+		return fmt.Errorf("%s %q: want an absolute path", what, p.Value)
+	}
+	*dst = filepath.Clean(p.Value)
+	return nil
+}
+
+// Signal is the signal that asks the app to stop. A uwsgi takes TERM for a
+// reload unless its ini says die-on-term, so it gets INT.
+func (c *Config) Signal() syscall.Signal {
+	switch {
+	case c.StopSignal != 0:
+		return syscall.Signal(c.StopSignal)
+	case len(c.App) > 0:
+		return syscall.SIGINT
+	}
+	return syscall.SIGTERM
+}
+
+// Args is the argv of the app. A uwsgi gets its options one by one, as the
+// dialect's "set": that needs no file, and survives its own re-exec.
+func (c *Config) Args() []string {
+	if len(c.Command) > 0 {
+		return c.Command
+	}
+	binary := c.BinaryPath
+	if binary == "" {
+		binary = "uwsgi"
+	}
+	args := []string{binary}
+	if !slices.ContainsFunc(c.App, func(p ini.Pair) bool { return p.Key == "master" }) {
+		args = append(args, "--set", "master=true") // an emperor's vassals have one
+	}
+	for _, p := range c.App {
+		args = append(args, "--set", p.Key+"="+p.Value)
+	}
+	return args
+}

@@ -1,0 +1,191 @@
+package vassal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// InitStage is the word on the command line that makes our binary the init
+// stage.
+const InitStage = "init-stage"
+
+// handshakeFD is the init stage's descriptor beside 0, 1 and 2.
+const handshakeFD = 3
+
+// Init is the init stage. It returns only when it failed, after saying so to
+// the emperor, or as a reaper with the app's exit code. The caller must have
+// locked the main thread (runtime.LockOSThread in an init function): exec
+// takes this thread's credentials along.
+func Init() int {
+	unix.CloseOnExec(handshakeFD)
+	p := &pipe{os.NewFile(handshakeFD, "handshake")}
+	var plan Plan
+	if _, err := p.receive(&plan); err != nil {
+		return 1 // the emperor is gone; nobody is there to tell
+	}
+	code, err := plan.run(p)
+	if err != nil {
+		_ = p.send(word{Error: err.Error()})
+		return 1
+	}
+	return code
+}
+
+func (plan *Plan) run(p *pipe) (int, error) {
+	if err := plan.privateMounts(); err != nil {
+		return 1, err
+	}
+	if plan.Reaper {
+		return plan.reap(p)
+	}
+	ctx := context.Background()
+	if err := plan.prepare(ctx, p); err != nil {
+		return 1, err
+	}
+	return 1, plan.become(ctx)
+}
+
+// prepare is the part as root: everything before the registration.
+func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
+	if err := plan.openLog(p); err != nil {
+		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
+	}
+	if plan.CleanEnv {
+		os.Clearenv()
+	}
+	for _, e := range plan.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("env %s: %w", name, err)
+		}
+	}
+	if err := RunHooks(ctx, PhaseOf(plan.Hooks, PostJail), os.Stdout); err != nil {
+		return err
+	}
+	if plan.Chroot != "" {
+		if err := unix.Chroot(plan.Chroot); err != nil {
+			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
+		}
+		if err := os.Chdir("/"); err != nil {
+			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
+		}
+	}
+	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsRoot), os.Stdout); err != nil {
+		return err
+	}
+	return waitForGo(p)
+}
+
+func waitForGo(p *pipe) error {
+	if err := p.send(word{Waiting: true}); err != nil {
+		return err
+	}
+	var answer goAhead
+	if _, err := p.receive(&answer); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the emperor went away")
+		}
+		return err
+	}
+	return nil
+}
+
+// openLog opens the log before anything changes what the path means, and
+// sends it up: the emperor writes it. Under tyrant only the owner's rights count.
+func (plan *Plan) openLog(p *pipe) error {
+	if plan.LogTo == "" {
+		return nil
+	}
+	if plan.LogUID > 0 {
+		// The file system's idea of us, for this thread alone (setfsuid(2)).
+		if err := unix.Setfsgid(plan.GID); err != nil {
+			return err
+		}
+		if err := unix.Setfsuid(plan.LogUID); err != nil {
+			return err
+		}
+		defer func() { _ = errors.Join(unix.Setfsuid(0), unix.Setfsgid(0)) }()
+	}
+	f, err := os.OpenFile(plan.LogTo, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return errors.Join(err, errors.New("not a regular file"))
+	}
+	return p.send(word{Log: true}, int(f.Fd()))
+}
+
+// privateMounts cuts the mount namespace off the host's: what happens here
+// stays here, what the host unmounts is not pinned.
+func (plan *Plan) privateMounts() error {
+	if !plan.Mounts {
+		return nil
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("private mounts: %w", err)
+	}
+	if plan.Proc {
+		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return fmt.Errorf("private /proc: %w", err)
+		}
+	}
+	if plan.Resolv != "" {
+		if err := unix.Mount(plan.Resolv, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("private /etc/resolv.conf: %w", err)
+		}
+	}
+	return nil
+}
+
+// become drops what the app must not have and is the app from then on.
+func (plan *Plan) become(ctx context.Context) error {
+	if err := plan.confine(); err != nil {
+		return err
+	}
+	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsUser), os.Stdout); err != nil {
+		return err
+	}
+	if plan.Chdir != "" {
+		if err := os.Chdir(plan.Chdir); err != nil {
+			return fmt.Errorf("chdir: %w", err)
+		}
+	}
+	if plan.Umask >= 0 {
+		unix.Umask(plan.Umask)
+	}
+	path, err := exec.LookPath(plan.Args[0])
+	if err != nil {
+		return fmt.Errorf("command %q: %w", plan.Args[0], errors.Unwrap(err))
+	}
+	if err := closeOnExecAbove(2); err != nil {
+		return err
+	}
+	err = syscall.Exec(path, plan.Args, os.Environ())
+	if errors.Is(err, syscall.ENOENT) {
+		err = fmt.Errorf("%w (or the interpreter in its first line)", err)
+	}
+	return fmt.Errorf("exec %s: %w", path, err)
+}
+
+// closeOnExecAbove marks every descriptor above last: whatever a library
+// opened, the app must not see it.
+func closeOnExecAbove(last int) error {
+	err := unix.CloseRange(uint(last+1), ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) {
+		return nil // before 5.11: everything that Go opens is close-on-exec already
+	}
+	if err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package vassal
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	nsh "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/netns"
+	"fiefdom/tuntap"
+)
+
+// Link is one device of a jail, as the emperor worked it out from the vassal's
+// ini, the networks and the leases.
+type Link struct {
+	Device    string
+	Network   string         // the router's device; empty: no router
+	Socket    string         // the router's
+	Addresses []netip.Prefix // set natively, with the network's prefix length; empty: hooks do it
+	Gateways  []netip.Addr   // default routes, at most one a family
+	MTU       int            // bytes
+	Rules     []tuntap.DeviceRule
+}
+
+// Jail is a vassal's network namespace with its devices and registrations. It
+// outlives the processes in it. Its methods are safe for concurrent use.
+type Jail struct {
+	Name  string
+	Inode uint64 // of the namespace, as /proc/PID/ns/net shows it; 0: the emperor's
+
+	ns nsh.NsHandle
+
+	mu    sync.Mutex
+	links []*link
+}
+
+// link is a device that the jail holds. The jail's descriptor of it is a
+// duplicate that nobody reads: it keeps the link up while the router is away.
+type link struct {
+	Link
+	dev        *tuntap.Device
+	life       *tuntap.Lifeline
+	registered []netip.Addr
+	ready      chan struct{} // closed when every native address is registered
+}
+
+// NewJail makes the namespace and everything in it that needs no router: the
+// devices, the loopback, the native addresses and routes. Close undoes it.
+// Without own the vassal lives in the emperor's namespace and has no links.
+func NewJail(name string, own bool, links []Link) (*Jail, error) {
+	if !own {
+		return &Jail{Name: name, ns: nsh.None()}, nil
+	}
+	ns, err := netns.New()
+	if err != nil {
+		return nil, fmt.Errorf("make network namespace: %w", err)
+	}
+	j := &Jail{Name: name, ns: ns}
+	if j.Inode, err = netns.Inode(ns); err == nil {
+		err = netns.Do(ns, func() error { return j.furnish(links) })
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
+}
+
+// furnish runs inside the namespace.
+func (j *Jail) furnish(links []Link) error {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	defer handle.Close()
+	native := slices.ContainsFunc(links, func(l Link) bool { return len(l.Addresses) > 0 })
+	if native {
+		if err := jailSysctls(); err != nil {
+			return err
+		}
+		lo, err := handle.LinkByName("lo")
+		if err == nil {
+			err = handle.LinkSetUp(lo)
+		}
+		if err != nil {
+			return fmt.Errorf("loopback up: %w", err)
+		}
+	}
+	for _, spec := range links {
+		dev, err := tuntap.OpenDevice(spec.Device)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", spec.Device, err)
+		}
+		l := &link{Link: spec, dev: dev, ready: make(chan struct{})}
+		j.links = append(j.links, l)
+		if len(spec.Addresses) == 0 {
+			close(l.ready)
+			continue
+		}
+		if err := l.configure(handle); err != nil {
+			return fmt.Errorf("device %s: %w", spec.Device, err)
+		}
+	}
+	return nil
+}
+
+// jailSysctls gives an app without capabilities what it would expect of a
+// machine of its own: low ports and ping.
+func jailSysctls() error {
+	for name, value := range map[string]string{
+		"net/ipv4/ip_unprivileged_port_start": "0",
+		"net/ipv4/ping_group_range":           "0 2147483647",
+	} {
+		if err := sysctl(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sysctl writes one of the calling thread's namespace: /proc/sys/net follows
+// the thread that opens it.
+func sysctl(name, value string) error {
+	err := os.WriteFile("/proc/sys/"+name, []byte(value), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without the feature, IPv6 for one, has nothing to set
+	}
+	if err != nil {
+		return fmt.Errorf("sysctl %s: %w", name, err)
+	}
+	return nil
+}
+
+// configure sets addresses and routes by netlink. The kernel's IPv6
+// autoconfiguration is switched off first: the router answers none of it.
+func (l *link) configure(handle *netlink.Handle) error {
+	six := slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	conf := "net/ipv6/conf/" + l.Device + "/"
+	settings := [][2]string{{"disable_ipv6", "1"}}
+	if six {
+		settings = [][2]string{{"addr_gen_mode", "1"}, {"accept_ra", "0"}, {"accept_dad", "0"}, {"accept_redirects", "0"}, {"router_solicitations", "0"}}
+	}
+	for _, s := range settings {
+		if err := sysctl(conf+s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	dev, err := handle.LinkByName(l.Device)
+	if err != nil {
+		return err
+	}
+	if err := handle.LinkSetMTU(dev, l.MTU); err != nil {
+		return fmt.Errorf("mtu %d: %w", l.MTU, err)
+	}
+	if err := handle.LinkSetTxQLen(dev, queueLength); err != nil {
+		return fmt.Errorf("queue length: %w", err)
+	}
+	for _, a := range l.Addresses {
+		addr := &netlink.Addr{IPNet: ipNet(a)}
+		if a.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := handle.AddrAdd(dev, addr); err != nil {
+			return fmt.Errorf("address %s: %w", a, err)
+		}
+	}
+	if err := handle.LinkSetUp(dev); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	for _, gw := range l.Gateways {
+		route := &netlink.Route{LinkIndex: dev.Attrs().Index, Gw: gw.AsSlice()}
+		if err := handle.RouteAdd(route); err != nil {
+			return fmt.Errorf("default route by %s: %w", gw, err)
+		}
+	}
+	return nil
+}
+
+// queueLength is the device's ring in packets: what waits there survives a
+// router that is being started again.
+const queueLength = 1000
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// HandOver gives every device to its router, with the registrations that it
+// had. It is called for a new jail and again for each new router process.
+func (j *Jail) HandOver() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.links {
+		if l.Network == "" {
+			continue
+		}
+		if l.life != nil {
+			_ = l.life.Close() // of a router that is gone
+			l.life = nil
+		}
+		life, err := tuntap.HandOver(l.Socket, l.dev, l.handover(j.Name))
+		if err != nil {
+			return fmt.Errorf("hand device %s over to %s: %w", l.Device, l.Socket, err)
+		}
+		l.life = life
+	}
+	return nil
+}
+
+func (l *link) handover(name string) tuntap.Handover {
+	h := tuntap.Handover{Vassal: name, Registered: l.registered, Rules: l.Rules}
+	for _, a := range l.Addresses {
+		h.May = append(h.May, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+	}
+	return h
+}
+
+// Registered notes that the router gave addr to the jail.
+func (j *Jail) Registered(network string, addr netip.Addr) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.links {
+		if l.Network != network || slices.Contains(l.registered, addr) {
+			continue
+		}
+		l.registered = append(l.registered, addr)
+		if l.complete() && len(l.Addresses) > 0 {
+			close(l.ready)
+		}
+	}
+}
+
+func (l *link) complete() bool {
+	for _, a := range l.Addresses {
+		if !slices.Contains(l.registered, a.Addr()) {
+			return false
+		}
+	}
+	return true
+}
+
+// Addresses are the jail's registered addresses, native ones first.
+func (j *Jail) Addresses() []netip.Addr {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var all []netip.Addr
+	for _, l := range j.links {
+		all = append(all, l.registered...)
+	}
+	return all
+}
+
+// Lost says whether a router ended the life line of one of the jail's devices.
+func (j *Jail) Lost() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.links, func(l *link) bool {
+		if l.life == nil {
+			return l.Network != ""
+		}
+		select {
+		case <-l.life.Lost():
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// Do runs fn with a thread of the jail's network namespace.
+func (j *Jail) Do(fn func() error) error {
+	if !j.ns.IsOpen() {
+		return fn()
+	}
+	return netns.Do(j.ns, fn)
+}
+
+// Leave says goodbye to the routers: the jail's addresses are free when it returns.
+func (j *Jail) Leave() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, l := range j.links {
+		if l.life != nil {
+			errs = append(errs, l.life.Close())
+			l.life = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close leaves the routers and gives the namespace and its devices back to the
+// kernel. Taking a device down costs tens of milliseconds (unregister_netdevice):
+// many jails are closed side by side.
+func (j *Jail) Close() error {
+	errs := []error{j.Leave()}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, l := range j.links {
+		errs = append(errs, l.dev.Close())
+	}
+	j.links = nil
+	if j.ns.IsOpen() {
+		errs = append(errs, j.ns.Close())
+	}
+	return errors.Join(errs...)
+}

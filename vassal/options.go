@@ -1,0 +1,232 @@
+package vassal
+
+import (
+	_ "embed"
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/google/shlex"
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
+)
+
+// Options are a vassal's options, hooks aside (HookOptions).
+var Options = []ini.Option[Config]{
+	{Name: "command", Aliases: []string{"unprivileged-binary-patch-arg", "unprivileged-binary-patch", "privileged-binary-patch-arg", "privileged-binary-patch"}, Kind: ini.Command, Since: "0.1", Set: setCommand,
+		Meaning: "the app: a program and its arguments, quoted as in a shell, run without one"},
+	{Name: "uid", Kind: ini.Text, Since: "0.1", Set: setUID,
+		Meaning: "the user that the app runs under, by name or number; without it, in a native network, a stable number of its own"},
+	{Name: "gid", Kind: ini.Text, Since: "0.1", Set: setGID,
+		Meaning: "the group that the app runs under, by name or number; without it the user's own"},
+	{Name: "add-gid", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addGID,
+		Meaning: "one more group of the app"},
+	{Name: "cap", Kind: ini.List, Since: "0.1", Set: setCap,
+		Meaning: "the capabilities that the app keeps, such as net_bind_service"},
+	{Name: "chdir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chdir", &c.Chdir, p) },
+		Meaning: "the directory that the app starts in"},
+	{Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },
+		Meaning: "the directory that becomes the app's root"},
+	{Name: "env", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setEnv,
+		Meaning: "a variable of the app's environment, NAME=VALUE"},
+	{Name: "umask", Kind: ini.Int, Since: "0.1", Set: setUmask,
+		Meaning: "the app's umask, in octal"},
+	{Name: "logto", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("logto", &c.LogTo, p) },
+		Meaning: "the file that the app's output is appended to, instead of the emperor's log"},
+	{Name: "stop-signal", Kind: ini.Text, Since: "0.1", Set: setSignal,
+		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi)"},
+	{Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
+		Meaning: "the time that the app has for stopping before it is killed (10s)"},
+	{Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
+		Meaning: "the uwsgi that runs app-server options, instead of the first in PATH"},
+	{Name: "jailed", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Jailed = ini.ParseBool(p.Value); return nil },
+		Meaning: "uWSGI's word that the vassal lives in a jail; a vassal with a device always does"},
+	{Name: "tuntap-device", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setDevice,
+		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET"},
+	{Name: "tuntap-device-rule", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: setDeviceRule,
+		Meaning: "in|out SRC DST ACTION: a rule of the device before it"},
+	{Name: "tuntap-device-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setAddress,
+		Meaning: "the device's address, or \"auto\" for one that stays with the vassal's name"},
+	{Name: "tuntap-device-gateway", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setGateway,
+		Meaning: "the default route of the device (the router's address)"},
+	{Name: "tuntap-device-mtu", Kind: ini.Int, Since: "0.1", Set: setMTU,
+		Meaning: "the device's MTU in bytes (1500)"},
+}
+
+func setCommand(c *Config, p ini.Pair) error {
+	argv, err := shlex.Split(p.Value)
+	if err != nil {
+		return fmt.Errorf("%q: %w (quote as in a shell)", p.Value, err)
+	}
+	if len(argv) == 0 {
+		return fmt.Errorf("empty command; want PROGRAM [ARGUMENT...]")
+	}
+	if p.Key == "unprivileged-binary-patch" || p.Key == "privileged-binary-patch" {
+		argv = []string{p.Value}
+	}
+	c.Command = argv
+	return nil
+}
+
+func setMercy(c *Config, p ini.Pair) error {
+	d, err := ini.ParseDuration(p.Value)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is no time: want seconds (10) or a number with a unit (500ms)", p.Value)
+	}
+	c.ReloadMercy = d
+	return nil
+}
+
+func setUID(c *Config, p ini.Pair) error {
+	id := Identity{Name: p.Value, Pos: p.Pos, Main: -1}
+	u, err := user.Lookup(p.Value)
+	if n, nerr := strconv.Atoi(p.Value); err != nil && nerr == nil && n >= 0 {
+		id.ID = n
+		if u, err = user.LookupId(p.Value); err != nil {
+			c.UID = &id
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("no user %q on this machine; make it with: adduser --system %s", p.Value, p.Value)
+	}
+	id.Home = u.HomeDir
+	id.ID, _ = strconv.Atoi(u.Uid)
+	id.Main, _ = strconv.Atoi(u.Gid)
+	groups, err := u.GroupIds()
+	if err != nil {
+		return fmt.Errorf("groups of user %q: %w", p.Value, err)
+	}
+	for _, g := range groups {
+		n, _ := strconv.Atoi(g)
+		id.Groups = append(id.Groups, n)
+	}
+	c.UID = &id
+	return nil
+}
+
+func lookupGroup(p ini.Pair) (Identity, error) {
+	id := Identity{Name: p.Value, Pos: p.Pos}
+	if n, err := strconv.Atoi(p.Value); err == nil && n >= 0 {
+		id.ID = n
+		return id, nil
+	}
+	g, err := user.LookupGroup(p.Value)
+	if err != nil {
+		return id, fmt.Errorf("no group %q on this machine; make it with: addgroup --system %s", p.Value, p.Value)
+	}
+	id.ID, _ = strconv.Atoi(g.Gid)
+	return id, nil
+}
+
+func setGID(c *Config, p ini.Pair) error {
+	id, err := lookupGroup(p)
+	c.GID = &id
+	return err
+}
+
+func addGID(c *Config, p ini.Pair) error {
+	id, err := lookupGroup(p)
+	c.AddGID = append(c.AddGID, id)
+	return err
+}
+
+func setCap(c *Config, p ini.Pair) error {
+	c.Cap, c.CapSet = nil, true
+	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		name := strings.TrimPrefix(strings.ToLower(word), "cap_")
+		if _, ok := capabilities()[name]; !ok {
+			return fmt.Errorf("unknown capability %q; capabilities(7) lists them", word)
+		}
+		c.Cap = append(c.Cap, name)
+	}
+	return nil
+}
+
+// capabilities maps the names of capabilities(7), lower case and without
+// "cap_", to their numbers.
+var capabilities = sync.OnceValue(func() map[string]capability.Cap {
+	m := map[string]capability.Cap{}
+	for _, c := range capability.ListKnown() {
+		m[c.String()] = c
+	}
+	return m
+})
+
+func parseSignal(s string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
+		return syscall.Signal(n), nil
+	}
+	if n := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")); n != 0 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("unknown signal %q; want a name such as TERM or a number", s)
+}
+
+// optionClass says whose an option is.
+type optionClass int
+
+const (
+	unknown  optionClass = iota
+	honoured             // ours, and it does something
+	needless             // accepted: the job is done anyway, or it only shapes an app server
+	appsOwn              // an option of the app server
+	logic                // the dialect's own: include, if-env, set, …
+)
+
+//go:embed uwsgi-options.txt
+var uwsgiOptions string
+
+var classes = sync.OnceValue(func() map[string]optionClass {
+	m := map[string]optionClass{}
+	for name := range strings.FieldsSeq(uwsgiOptions) {
+		m[name] = appsOwn
+	}
+	for _, name := range needlessOptions {
+		m[name] = needless
+	}
+	for _, d := range ini.Dialect() {
+		m[d.Name] = logic
+	}
+	for _, d := range ini.Docs("vassal", Options) {
+		for _, name := range append(d.Aliases, d.Name) {
+			m[name] = honoured
+		}
+	}
+	for _, d := range ini.Docs("hooks", HookOptions) {
+		m[d.Name] = honoured
+	}
+	return m
+})
+
+// needlessOptions alone do not make a vassal an app server: our own emperor
+// does their job, or they only shape a server that other options ask for.
+var needlessOptions = []string{
+	"master", "plugin", "plugins", "plugin-dir", "plugins-dir", "need-plugin", "need-plugins", "autoload",
+	"vacuum", "processes", "workers", "threads", "enable-threads", "die-on-term", "no-orphans", "auto-procname",
+	"procname", "procname-prefix", "procname-prefix-spaced", "chmod-socket", "chown-socket", "need-app", "no-initgroups",
+	"lazy", "lazy-apps", "single-interpreter", "thunder-lock", "harakiri", "buffer-size", "listen", "memory-report",
+	"disable-logging", "log-date", "attach-daemon", "logger", "req-logger", "touch-reload", "pidfile", "safe-pidfile", "heartbeat",
+}
+
+// class says whose the option is.
+func class(name string) optionClass { return classes()[name] }
+
+// Known says whether a vassal's ini may have the option.
+func Known(name string) bool { return class(name) != unknown }
+
+// Needless says that the option is accepted although nothing is left to do.
+func Needless(name string) bool { return class(name) == needless }
+
+func knownNames() []string {
+	names := make([]string, 0, len(classes()))
+	for n := range classes() {
+		names = append(names, n)
+	}
+	return names
+}

@@ -1,0 +1,63 @@
+package vassal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reap is the whole life of an init stage that is pid 1 of a pid namespace. It
+// starts the real init stage beside itself, gives its rights away, waits for
+// orphans, and ends with the app. Its end kills the namespace.
+func (plan *Plan) reap(p *pipe) (int, error) {
+	pid, err := plan.startSecond(p)
+	if err != nil {
+		return 1, fmt.Errorf("start in the pid namespace: %w", err)
+	}
+	if err := p.close(); err != nil {
+		return 1, err
+	}
+	// The kernel shields pid 1 only from signals without a handler
+	// (pid_namespaces(7)), and Go's runtime has one for all.
+	signal.Ignore()
+	none := Plan{Bounded: true, UID: -1, GID: -1}
+	if err := none.confine(); err != nil {
+		return 1, nil // the pipe is closed; our end takes the namespace with it
+	}
+	for {
+		var status syscall.WaitStatus
+		switch done, err := syscall.Wait4(-1, &status, 0, nil); {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 1, nil
+		case done == pid && status.Signaled():
+			return signalExit + int(status.Signal()), nil
+		case done == pid:
+			return status.ExitStatus(), nil
+		}
+	}
+}
+
+// signalExit added to a signal's number is the exit code of a reaper whose app
+// was ended by the signal, as shells do it.
+const signalExit = 128
+
+// startSecond clones the stage that becomes the app. It inherits the
+// handshake, where the emperor sends the plan once more; its pidfd goes up.
+func (plan *Plan) startSecond(p *pipe) (int, error) {
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{os.Args[0], InitStage}, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2, handshakeFD}, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
+	})
+	if err != nil {
+		return 0, err
+	}
+	if pidfd < 0 {
+		return 0, errors.New("this kernel has no pidfds (Linux 5.3)")
+	}
+	return pid, errors.Join(p.send(word{App: true}, pidfd), unix.Close(pidfd))
+}

@@ -1,0 +1,126 @@
+package vassal
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// Register sends the packet that registers each native address, an echo to
+// its gateway from inside the jail, and waits for the answer: then the device,
+// the router and the host's side all work. Rules may forbid the answer, so the
+// router's own word that it registered the address is enough after a moment.
+func (j *Jail) Register(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	for _, l := range j.links {
+		for _, a := range l.Addresses {
+			gw := l.gateway(a)
+			if !gw.IsValid() {
+				continue
+			}
+			if err := j.echo(ctx, l, a.Addr(), gw); err != nil {
+				return fmt.Errorf("register %s: %w", a.Addr(), err)
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	registerTimeout = 5 * time.Second
+	registerGrace   = 50 * time.Millisecond // for the answer, once the router has registered
+	echoInterval    = 20 * time.Millisecond // doubled after each echo
+)
+
+// gateway is the router's address in a's network.
+func (l *link) gateway(a netip.Prefix) netip.Addr {
+	for _, gw := range l.Gateways {
+		if a.Masked().Contains(gw) {
+			return gw
+		}
+	}
+	return netip.Addr{}
+}
+
+func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
+	var conn *icmp.PacketConn
+	if err := j.Do(func() (err error) {
+		network := "ip4:icmp"
+		if from.Is6() {
+			network = "ip6:ipv6-icmp"
+		}
+		conn, err = icmp.ListenPacket(network, from.String())
+		return err
+	}); err != nil {
+		return err
+	}
+	defer conn.Close()
+	answered := make(chan struct{})
+	go awaitEcho(conn, to, answered)
+
+	wait := echoInterval
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ready := l.ready
+	seq := 0
+	for {
+		select {
+		case <-answered:
+			return nil
+		case <-ready:
+			ready = nil
+			timer.Reset(registerGrace)
+		case <-timer.C:
+			if ready == nil {
+				return nil
+			}
+			seq++
+			if err := sendEcho(conn, to, seq); err != nil {
+				return fmt.Errorf("echo to the gateway %s: %w", to, err)
+			}
+			timer.Reset(wait)
+			wait *= 2
+		case <-ctx.Done():
+			return fmt.Errorf("neither the gateway %s nor the router answered an echo: %w", to, ctx.Err())
+		}
+	}
+}
+
+func sendEcho(conn *icmp.PacketConn, to netip.Addr, seq int) error {
+	var kind icmp.Type = ipv4.ICMPTypeEcho
+	if to.Is6() {
+		kind = ipv6.ICMPTypeEchoRequest
+	}
+	m := icmp.Message{Type: kind, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: seq}}
+	b, err := m.Marshal(nil)
+	if err != nil {
+		return err
+	}
+	_, err = conn.WriteTo(b, &net.IPAddr{IP: to.AsSlice()})
+	return err
+}
+
+// awaitEcho ends when conn is closed or the gateway has answered.
+func awaitEcho(conn *icmp.PacketConn, from netip.Addr, answered chan<- struct{}) {
+	buf := make([]byte, 1500)
+	for {
+		n, addr, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		ip, ok := addr.(*net.IPAddr)
+		reply := n > 0 && (buf[0] == byte(ipv4.ICMPTypeEchoReply) || buf[0] == byte(ipv6.ICMPTypeEchoReply))
+		if a, valid := netip.AddrFromSlice(ip.IP); ok && valid && reply && a.Unmap() == from {
+			close(answered)
+			return
+		}
+	}
+}

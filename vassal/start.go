@@ -1,0 +1,247 @@
+package vassal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Launch is what a start needs beside the jail.
+type Launch struct {
+	Plan       Plan
+	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
+	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
+	Output     *os.File // the app's 1 and 2
+}
+
+// Generation is one start of a vassal's app. Whoever started it must call Wait.
+type Generation struct {
+	PID     int       // the app's
+	Started time.Time // when it became the app
+	Log     *os.File  // logto, opened by the init stage; the receiver closes it
+
+	process *os.Process
+	inode   uint64   // of the jail's network namespace; 0: the emperor's
+	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
+	cgroup  Cgroup
+	reaped  bool // behind a reaper: exit codes over 128 are signals
+
+	once sync.Once
+	exit Exit
+}
+
+// Exit is how an app ended.
+type Exit struct {
+	Code   int            // meaningful when Signal is 0
+	Signal syscall.Signal // 0: it exited
+	Err    error          // cleaning up after it failed: processes may be left
+}
+
+func (e Exit) String() string {
+	if e.Signal != 0 {
+		return "killed by " + unix.SignalName(e.Signal)
+	}
+	return "exit code " + strconv.Itoa(e.Code)
+}
+
+// Start clones the init stage into the jail and waits until it has become the
+// app. Whatever went wrong, nothing of the attempt is left.
+func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
+	ours, theirs, err := newPipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.close()
+	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper, inode: j.Inode}
+	err = j.clone(g, l, theirs)
+	if err := errors.Join(err, theirs.Close()); err != nil {
+		return nil, errors.Join(fmt.Errorf("clone: %w", err), l.Cgroup.discard())
+	}
+	g.PID = g.process.Pid
+	stop := context.AfterFunc(ctx, func() { g.Kill() })
+	err = g.converse(ctx, j, ours, &l.Plan)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		g.Kill()
+		g.Wait()
+		if g.Log != nil {
+			err = errors.Join(err, g.Log.Close())
+		}
+		return nil, err
+	}
+	g.Started = time.Now()
+	return g, nil
+}
+
+// discard removes the cgroup of a clone that failed.
+func (c Cgroup) discard() error {
+	if c == "" {
+		return nil
+	}
+	return c.Remove(context.Background())
+}
+
+// clone starts the init stage from a thread in the jail, where it is born.
+func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	files := []*os.File{null, l.Output, l.Output, handshake}
+	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces}
+	if l.Cgroup != "" {
+		dir, err := l.Cgroup.Open()
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
+	}
+	return j.Do(func() error {
+		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: "/", Sys: sys})
+		return err
+	})
+}
+
+// converse leads the init stage from the plan to its end of file.
+func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, plan *Plan) error {
+	if err := p.send(plan); err != nil {
+		return err
+	}
+	ready := false
+	for {
+		var w word
+		fd, err := p.receive(&w)
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET):
+			if !ready {
+				return fmt.Errorf("the init stage ended early (%s)", g.Wait())
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("handshake: %w", err)
+		case w.Error != "":
+			return errors.New(w.Error)
+		case w.Log:
+			g.Log = os.NewFile(uintptr(fd), plan.LogTo)
+		case w.App:
+			if err := g.adopt(fd); err != nil {
+				return err
+			}
+			second := *plan
+			second.Reaper, second.Mounts = false, false
+			if err := p.send(second); err != nil {
+				return err
+			}
+		case w.Waiting:
+			if err := j.Register(ctx); err != nil {
+				return err
+			}
+			ready = true
+			if err := p.send(goAhead{Go: true}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// adopt takes the app's pidfd from its reaper; it knows the app's pid here.
+func (g *Generation) adopt(fd int) error {
+	g.app = os.NewFile(uintptr(fd), "app")
+	pid, err := pidOf(fd)
+	if err != nil {
+		return err
+	}
+	g.PID = pid
+	return nil
+}
+
+// pidOf reads the pid of a pidfd as this pid namespace numbers it (proc(5)).
+func pidOf(pidfd int) (int, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var key string
+	var value int
+	for {
+		n, err := fmt.Fscanln(f, &key, &value)
+		if n == 2 && key == "Pid:" {
+			return value, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return 0, errors.New("pidfd without a pid")
+		}
+	}
+}
+
+// Signal sends a signal to the app; to a process that is gone it does nothing.
+func (g *Generation) Signal(sig syscall.Signal) error {
+	var err error
+	if g.app != nil {
+		err = unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
+	} else {
+		err = g.process.Signal(sig)
+	}
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Kill ends the app and every process that it left, whatever they ignore.
+func (g *Generation) Kill() {
+	if g.cgroup != "" {
+		_ = g.cgroup.Kill()
+	}
+	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
+}
+
+// Wait waits for the app's end, ends what is left of it, and says how it
+// ended. It may be called more than once, also from several goroutines.
+func (g *Generation) Wait() Exit {
+	g.once.Do(func() {
+		state, err := g.process.Wait()
+		g.exit.Err = err
+		if err == nil {
+			g.exit = g.exitOf(state.Sys().(syscall.WaitStatus))
+		}
+		if g.cgroup != "" {
+			ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+			defer cancel()
+			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
+		} else if g.inode != 0 {
+			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
+		}
+		if g.app != nil {
+			g.exit.Err = errors.Join(g.exit.Err, g.app.Close())
+		}
+	})
+	return g.exit
+}
+
+// removeTimeout bounds the wait for killed processes: only one stuck in the
+// kernel (state D) takes longer.
+const removeTimeout = 10 * time.Second
+
+func (g *Generation) exitOf(s syscall.WaitStatus) Exit {
+	if s.Signaled() {
+		return Exit{Signal: s.Signal()}
+	}
+	if code := s.ExitStatus(); g.reaped && code > signalExit {
+		return Exit{Signal: syscall.Signal(code - signalExit)}
+	}
+	return Exit{Code: s.ExitStatus()}
+}
