@@ -189,29 +189,45 @@ func expandFileOf(f expandFileRequest, uid int) expansion {
 	return expansion{Name: f.Name, Config: c, Errors: errs}
 }
 
-// ReadVassal reads one vassal's ini with the rights of the caller. check, if
-// any, sees the very file that is read. Without errors (warnings aside) the
+// ReadVassal reads one vassal's ini with the rights of the caller. As under
+// uWSGI's emperor, the ini's own folder is where relative names start. check,
+// if any, sees the very file that is read. Without errors (warnings aside) the
 // Config is good.
 func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Config, ini.Errors) {
-	first := true
-	f, err := ini.Load(path, ini.Options{
-		Dir:      filepath.Dir(path),
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	place := func(p *ini.Pos) {
+		if p.File != "" && !filepath.IsAbs(p.File) {
+			p.File = filepath.Join(dir, p.File)
+		}
+	}
+	f, err := ini.Load(base, ini.Options{
+		Dir:      dir,
 		IsOption: vassal.Known,
 		ReadFile: func(p string) ([]byte, error) {
 			verify := check
-			if !first {
-				verify = nil
-			}
-			first = false
+			check = nil // the first file is the vassal's own
 			return readRegular(p, verify)
 		},
 	})
 	if err != nil {
 		var errs ini.Errors
-		if errors.As(err, &errs) {
-			return nil, errs
+		if !errors.As(err, &errs) {
+			errs = ini.Errors{{Pos: ini.Pos{File: base}, Message: err.Error()}}
 		}
-		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+		for i := range errs {
+			place(&errs[i].Pos)
+		}
+		return nil, errs
+	}
+	f.Name = path
+	for i := range f.Pairs {
+		place(&f.Pairs[i].Pos)
+	}
+	for i := range f.Warnings {
+		place(&f.Warnings[i].Pos)
 	}
 	c, errs := vassal.Parse(name, f)
 	return c, append(f.Warnings, errs...)

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/ini"
-	"fiefdom/tuntap"
 	"fiefdom/vassal"
 )
 
@@ -161,7 +160,7 @@ func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network,
 			return l, n, fmt.Errorf("address %s is outside the network of %s (%s)", a, n.Device, e.pools())
 		case a == p.Addr():
 			return l, n, fmt.Errorf("address %s is the router's own", a)
-		case a == p.Masked().Addr() || a.Is4() && a == tuntap.LastAddr(p):
+		case a == p.Masked().Addr() || a.Is4() && a == nth(p, 1<<(32-p.Bits())-1):
 			return l, n, fmt.Errorf("address %s is the network's own or its broadcast address", a)
 		}
 		l.Addresses = append(l.Addresses, netip.PrefixFrom(a, p.Bits()))

@@ -169,7 +169,7 @@ func setRouterAddress(n *NetworkOptions, p ini.Pair) error {
 	if a.Addr() == a.Masked().Addr() {
 		return fmt.Errorf("%s is the network itself; the router needs an address in it, such as %s", a, a.Addr().Next())
 	}
-	if a.Addr().Is4() && a.Addr() == LastAddr(a) {
+	if a.Addr().Is4() && a.Addr() == lastAddr(a) {
 		return fmt.Errorf("%s is the broadcast address; the router needs another, such as %s", a, a.Masked().Addr().Next())
 	}
 	if a.Addr().IsMulticast() || a.Addr().IsLoopback() || a.Addr().IsLinkLocalUnicast() || a.Addr().Is4In6() {
@@ -177,16 +177,6 @@ func setRouterAddress(n *NetworkOptions, p ini.Pair) error {
 	}
 	n.Addresses = append(n.Addresses, a)
 	return nil
-}
-
-// LastAddr is the last address of a prefix: of IPv4 ones the broadcast address.
-func LastAddr(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last
 }
 
 func setNAT(n *NetworkOptions, p ini.Pair) error {

@@ -58,7 +58,7 @@ func checkFile(path string) (ini.Errors, error) {
 }
 
 func isEmperors(path string) (bool, error) {
-	f, err := ini.Load(path, loadOptions(path))
+	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
 	if err != nil {
 		return false, nil // the checks will say what is wrong with it
 	}

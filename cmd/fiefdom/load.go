@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"path/filepath"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -33,7 +32,7 @@ func loadEmperor(path string) (*loaded, error) {
 }
 
 func readEmperor(path string) (*loaded, ini.Errors) {
-	f, err := ini.Load(path, ini.Options{Dir: filepath.Dir(path), IsOption: knownToEmperor})
+	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
 	if err != nil {
 		var errs ini.Errors
 		if errors.As(err, &errs) {

@@ -194,6 +194,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 			}
 		}
 	})
+	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
 	return r.emperor.Run(ctx)
 }

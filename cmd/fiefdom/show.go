@@ -4,16 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"fiefdom/internal/ini"
 )
-
-func loadOptions(path string) ini.Options {
-	return ini.Options{Dir: filepath.Dir(path), IsOption: knownToEmperor}
-}
 
 func showCommand() *cobra.Command {
 	var origin bool
@@ -26,7 +21,7 @@ func showCommand() *cobra.Command {
 			if _, err := os.Stat(args[0]); err != nil {
 				return err
 			}
-			f, err := ini.Load(args[0], loadOptions(args[0]))
+			f, err := ini.Load(args[0], ini.Options{IsOption: knownToEmperor})
 			if err != nil {
 				var errs ini.Errors
 				if errors.As(err, &errs) {
