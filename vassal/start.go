@@ -29,6 +29,7 @@ type Generation struct {
 	Log     *os.File  // logto, opened by the init stage; the receiver closes it
 
 	process *os.Process
+	end     *os.File // pidfd of process, in the poller: waiting costs no thread
 	inode   uint64   // of the jail's network namespace; 0: the emperor's
 	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
 	cgroup  Cgroup
@@ -99,7 +100,8 @@ func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
 	}
 	defer null.Close()
 	files := []*os.File{null, l.Output, l.Output, handshake}
-	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces}
+	pidfd := -1
+	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
 	if l.Cgroup != "" {
 		dir, err := l.Cgroup.Open()
 		if err != nil {
@@ -108,10 +110,32 @@ func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
 		defer dir.Close()
 		sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
 	}
-	return j.Do(func() error {
+	if err := j.Do(func() error {
 		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: "/", Sys: sys})
 		return err
-	})
+	}); err != nil {
+		return err
+	}
+	if pidfd >= 0 && unix.SetNonblock(pidfd, true) == nil {
+		g.end = os.NewFile(uintptr(pidfd), "process")
+	}
+	return nil
+}
+
+// awaitEnd waits until the process has ended, in the poller: a thousand
+// vassals would be a thousand threads in waitid. A pidfd becomes readable
+// then (pidfd_open(2)).
+func (g *Generation) awaitEnd() {
+	if g.end == nil {
+		return
+	}
+	if raw, err := g.end.SyscallConn(); err == nil {
+		_ = raw.Read(func(fd uintptr) bool {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		})
+	}
+	_ = g.end.Close()
 }
 
 // converse leads the init stage from the plan to its end of file.
@@ -213,6 +237,7 @@ func (g *Generation) Kill() {
 // ended. It may be called more than once, also from several goroutines.
 func (g *Generation) Wait() Exit {
 	g.once.Do(func() {
+		g.awaitEnd()
 		state, err := g.process.Wait()
 		g.exit.Err = err
 		if err == nil {
