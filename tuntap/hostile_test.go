@@ -1,0 +1,355 @@
+package tuntap
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/nettest"
+	"fiefdom/tuntap/tuntest"
+)
+
+// bystander pings the host while something hostile goes on; every ping must
+// arrive, in order, with nothing else between them.
+func (w *world) bystander(n int, hostile func()) {
+	w.t.Helper()
+	end := w.vassal("bystander", shop)
+	var wg sync.WaitGroup
+	wg.Go(hostile)
+	for i := range n {
+		ping := tuntest.Echo(shop, gateway, 7, uint16(i))
+		end.Send(w.t, ping)
+		if got := w.host.Receive(w.t); string(got) != string(ping) {
+			w.t.Errorf("ping %d: the host got % x", i, got)
+			break
+		}
+		w.host.Send(w.t, tuntest.Echo(gateway, shop, 7, uint16(i)))
+		end.Receive(w.t)
+	}
+	wg.Wait()
+	s := w.stats("bystander")
+	if len(s.Drops) > 0 {
+		w.t.Errorf("the bystander lost %v", s.Drops)
+	}
+}
+
+// residentKB is the process's resident memory.
+func residentKB(t *testing.T) int {
+	t.Helper()
+	runtime.GC()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); f[0] == "VmRSS:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+func TestOversizedFrames(t *testing.T) { // T01
+	w := newWorld(t, native(), foreignOnly)
+	end := dialedVassal(w, blog)
+	for i := range scaled(200, 5000) {
+		f := w.connect()
+		b := append([]byte{0, 0xff, 0xff, byte(i)}, make([]byte, (i*331)%65536)...)
+		_, _ = f.conn.Write(b) // the router may close in the middle of it
+		f.awaitEOF(5 * time.Second)
+		f.conn.Close()
+		if h := w.await("closed"); h.err != errFrameTooLong {
+			t.Fatalf("closed: %v", h.err)
+		}
+	}
+	end.send(udp(blog, internet, 9))
+	w.host.Receive(t)
+}
+
+// dialedVassal is a foreign peer that is registered.
+func dialedVassal(w *world, addr netip.Addr) *foreigner {
+	w.t.Helper()
+	f := w.connect()
+	f.send(tuntest.Echo(addr, gateway, 1, 1))
+	w.await("registered")
+	w.host.Receive(w.t)
+	return f
+}
+
+func TestMalformedPackets(t *testing.T) { // T02
+	n := scaled(2000, 10000)
+	w := newWorld(t, native())
+	good := udp(blog, internet, 9)
+	bad := [][]byte{
+		changed(good, 0, 0x05), changed(good, 0, 0x15), changed(good, 0, 0x55), changed(good, 0, 0x75), changed(good, 0, 0xf5),
+		changed(good, 0, 0x41), changed(good, 3, 0xff), append(make([]byte, 10), good...), good[:19], good[:1],
+		udp(blog6, shop6, 9)[:39], changed(udp(blog6, shop6, 9), 5, 0),
+	}
+	w.bystander(scaled(200, 1000), func() {
+		f := w.connect()
+		for i := range n {
+			f.send(bad[i%len(bad)])
+		}
+	})
+	w.dropped("", DropMalformed, uint64(n))
+}
+
+func TestSpoofing(t *testing.T) { // T03
+	n := scaled(20_000, 1_000_000)
+	w := newWorld(t, native())
+	end := w.vassal("thief", blog)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	sources := make([][]byte, 1000)
+	for i := range sources {
+		src := netip.AddrFrom4([4]byte{10, 9, byte(1 + rnd.IntN(200)), byte(1 + rnd.IntN(200))})
+		if i%4 == 0 {
+			src = netip.AddrFrom4([4]byte{byte(1 + rnd.IntN(9)), byte(rnd.Uint32()), byte(rnd.Uint32()), byte(rnd.Uint32())})
+		}
+		sources[i] = udp(src, internet, 9)
+	}
+	w.bystander(scaled(200, 1000), func() {
+		for i := range n {
+			if err := end.Write(sources[i%len(sources)]); err != nil {
+				t.Errorf("send: %v", err)
+				return
+			}
+		}
+	})
+	w.dropped("thief", DropSpoofed, uint64(n))
+	if !w.host.Empty() {
+		t.Error("a spoofed packet reached the host")
+	}
+}
+
+func TestHijack(t *testing.T) { // T04
+	w := newWorld(t, native())
+	older, _ := w.handOver(Handover{Vassal: "older"})
+	holder := w.vassal("blog", blog)
+	newer, _ := w.handOver(Handover{Vassal: "newer"})
+	w.bystander(scaled(200, 1000), func() {
+		for range 500 {
+			older.Send(t, udp(blog, internet, 9))
+			newer.Send(t, udp(blog, internet, 9))
+		}
+	})
+	w.dropped("older", DropTaken, 500)
+	w.dropped("newer", DropTaken, 500)
+	w.host.Send(t, udp(internet, blog, 9))
+	holder.Receive(t)
+	if !older.Empty() || !newer.Empty() {
+		t.Error("a thief got the holder's packet")
+	}
+}
+
+func TestSlowClients(t *testing.T) { // T09
+	n := scaled(150, 1000)
+	w := newWorld(t, native(), foreignOnly, func(r *Router) {
+		r.Limit(Limits{Unregistered: 2 * n})
+		if scaled(0, 1) == 0 {
+			r.half = int64(600 * time.Millisecond)
+		}
+	})
+	limit := time.Duration(w.r.half)
+	end := dialedVassal(w, shop)
+	peers := make([]*foreigner, n)
+	start := time.Now()
+	for i := range peers {
+		peers[i] = w.connect()
+		peers[i].write([]byte{0})
+	}
+	// They go on with one byte now and then, which must not buy time.
+	slow := framed(kindData, udp(blog, internet, 9))
+	drip := time.NewTicker(limit / 16)
+	defer drip.Stop()
+	for i := 1; i < 8; i++ {
+		<-drip.C
+		for _, f := range peers {
+			f.write(slow[i : i+1])
+		}
+		end.send(udp(shop, internet, 9))
+		w.host.Receive(t)
+	}
+	for range peers {
+		if h := w.await("closed"); h.err != errHalfFrame {
+			t.Fatalf("closed: %v", h.err)
+		}
+	}
+	if took := time.Since(start); took < limit || took > limit+3*time.Second {
+		t.Errorf("closed after %v; want %v", took, limit)
+	}
+	end.send(udp(shop, internet, 9))
+	w.host.Receive(t)
+}
+
+func TestSlowButWholeFramesAreFine(t *testing.T) {
+	w := newWorld(t, native(), foreignOnly, func(r *Router) { r.half = int64(400 * time.Millisecond) })
+	f := w.connect()
+	frame := framed(kindData, udp(blog, internet, 9))
+	for range 4 { // longer than the limit in all, never within one frame
+		f.write(frame[:10])
+		time.Sleep(150 * time.Millisecond) // the slowness itself is what is tested
+		f.write(frame[10:])
+		w.host.Receive(t)
+	}
+}
+
+func TestDescriptorFlood(t *testing.T) { // T10
+	w := newWorld(t, native(), foreignOnly)
+	file, _ := tuntest.Pair(t)
+	defer file.Close()
+	many := make([]int, 253)
+	for i := range many {
+		many[i] = int(file.Fd())
+	}
+	rights := unix.UnixRights(many...)
+	packet := framed(kindData, udp(blog, internet, 9))
+	before := openDescriptors(t)
+	for range scaled(200, 1000) {
+		f := w.connect()
+		if _, _, err := f.conn.WriteMsgUnix(packet, rights, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.awaitEOF(5 * time.Second)
+		f.conn.Close()
+		if h := w.await("closed"); h.err != errDescriptors {
+			t.Fatalf("closed: %v", h.err)
+		}
+	}
+	nettest.Eventually(t, 5*time.Second, "descriptors to be closed", func() bool { return openDescriptors(t) <= before })
+	if !w.host.Empty() {
+		t.Error("a packet that came with descriptors passed")
+	}
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(dir)
+}
+
+func TestStuckReader(t *testing.T) { // T13
+	w := newWorld(t, native(), foreignOnly)
+	stuck := dialedVassal(w, blog)
+	good := dialedVassal(w, shop)
+	before := residentKB(t)
+	flood := tuntest.UDP(netip.AddrPortFrom(internet, 1), netip.AddrPortFrom(blog, 2), make([]byte, 1400))
+	n := scaled(5000, 500_000)
+	for i := range n {
+		w.host.Send(t, flood)
+		if i%10 == 0 {
+			w.host.Send(t, udp(internet, shop, 9))
+			good.receive()
+		}
+	}
+	var got PeerStats
+	nettest.Eventually(t, 5*time.Second, "all packets to be judged", func() bool {
+		for _, p := range w.r.Snapshot()[0].Peers {
+			if p.Addresses[0] == blog {
+				got = p
+			} else if len(p.Drops) > 0 {
+				t.Fatalf("the other one lost %v", p.Drops)
+			}
+		}
+		return got.RxPackets+got.Drops[DropFull] == uint64(n)
+	})
+	if got.Drops[DropFull] == 0 || got.RxBytes > 1<<20 {
+		t.Errorf("%d bytes were taken for it, drops %v", got.RxBytes, got.Drops)
+	}
+	if grown := residentKB(t) - before; grown > 4<<10 { // the test's own buffers included
+		t.Errorf("memory grew by %d KB", grown)
+	}
+	// What waits is whole: it reads on, and every frame is the packet.
+	for range got.RxPackets {
+		if b := stuck.receive(); string(b) != string(flood) {
+			t.Fatalf("a frame of %d bytes", len(b))
+		}
+	}
+	w.host.Send(t, udp(internet, blog, 9))
+	if b := stuck.receive(); string(b) != string(udp(internet, blog, 9)) {
+		t.Error("nothing comes after the queue was drained")
+	}
+}
+
+func TestConnectionFlood(t *testing.T) { // T08, with a socket that anybody may connect to
+	w := newWorld(t, native(), foreignOnly, func(r *Router) { r.Limit(Limits{Unregistered: 32}) })
+	end := dialedVassal(w, shop)
+	before := residentKB(t)
+	for range scaled(1000, 10_000) {
+		f := w.connect()
+		if rand.IntN(2) == 0 {
+			_, _ = f.conn.Write([]byte{0, 20})
+		}
+		if rand.IntN(8) == 0 {
+			f.conn.Close()
+		}
+	}
+	end.send(udp(shop, internet, 9))
+	w.host.Receive(t)
+	nettest.Eventually(t, 5*time.Second, "the flood to be bounded", func() bool {
+		return len(w.r.Snapshot()[0].Peers) <= 33
+	})
+	if grown := residentKB(t) - before; grown > 20<<10 { // both ends are this process
+		t.Errorf("memory grew by %d KB", grown)
+	}
+}
+
+func TestPeersAreBounded(t *testing.T) {
+	w := newWorld(t, native(), foreignOnly, func(r *Router) { r.Limit(Limits{Peers: 2}) })
+	dialedVassal(w, blog)
+	dialedVassal(w, shop)
+	w.connect().awaitEOF(5 * time.Second) // both have addresses: nobody gives way
+}
+
+// A peer that sends everything interleaved: good packets, rules, empty frames,
+// chunks of any size. The good ones all arrive.
+func TestInterleavedFrames(t *testing.T) {
+	w := newWorld(t, native(), foreignOnly)
+	f := w.connect()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	var stream []byte
+	want := 0
+	for range 500 {
+		switch rnd.IntN(5) {
+		case 0:
+			stream = append(stream, framed(kindRules, make([]byte, rnd.IntN(100)))...)
+		case 1:
+			stream = append(stream, framed(byte(rnd.IntN(256)), nil)...)
+		case 2:
+			stream = append(stream, framed(kindData, make([]byte, rnd.IntN(8193)))...)
+		default:
+			stream = append(stream, framed(200, udp(blog, internet, 9))...)
+			want++
+		}
+	}
+	go func() {
+		for rest := stream; len(rest) > 0; {
+			n := min(len(rest), 1+rnd.IntN(3000))
+			if _, err := f.conn.Write(rest[:n]); err != nil {
+				return
+			}
+			rest = rest[n:]
+		}
+	}()
+	for range want {
+		w.host.Receive(t)
+	}
+	if !w.host.Empty() {
+		t.Error("more than the good packets arrived")
+	}
+}
