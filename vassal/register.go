@@ -66,12 +66,14 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 	answered := make(chan struct{})
 	go awaitEcho(conn, to, answered)
 
+	if err := sendEcho(conn, to, 0); err != nil {
+		return fmt.Errorf("echo to the gateway %s: %w", to, err)
+	}
 	wait := echoInterval
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	ready := l.ready
-	seq := 0
-	for {
+	for seq := 1; ; seq++ {
 		select {
 		case <-answered:
 			return nil
@@ -82,7 +84,6 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 			if ready == nil {
 				return nil
 			}
-			seq++
 			if err := sendEcho(conn, to, seq); err != nil {
 				return fmt.Errorf("echo to the gateway %s: %w", to, err)
 			}
