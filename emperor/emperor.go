@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -227,6 +228,9 @@ func (e *Emperor) expanded(got []expansion) {
 			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
 			e.happen(v, bad)
 			continue
+		}
+		if len(x.Config.Needless) > 0 {
+			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
 		v.config, v.err = x.Config, ""
 		v.backoff.clear()

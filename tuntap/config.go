@@ -69,7 +69,11 @@ func ParseNetworks(pairs []ini.Pair) ([]NetworkOptions, ini.Errors) {
 		if n.Stats == "" {
 			n.Stats = o.stats
 		}
-		if err := n.check(); err != nil {
+		err := n.check()
+		for j := range i {
+			err = errors.Join(err, n.apart(&o.Networks[j]))
+		}
+		if err != nil {
 			errs = append(errs, ini.Error{Pos: n.Pos, Message: err.Error()})
 		}
 	}
@@ -90,6 +94,18 @@ func (n *NetworkOptions) check() error {
 		for _, b := range n.Addresses[:i] {
 			if a.Overlaps(b) {
 				return fmt.Errorf("addresses %s and %s are of one prefix; a network has one address a prefix", b, a)
+			}
+		}
+	}
+	return nil
+}
+
+// apart checks that two networks share no address.
+func (n *NetworkOptions) apart(other *NetworkOptions) error {
+	for _, a := range n.Addresses {
+		for _, b := range other.Addresses {
+			if a.Overlaps(b) {
+				return fmt.Errorf("pool %s overlaps %s of %s; networks need pools of their own", a.Masked(), b.Masked(), other.Pos)
 			}
 		}
 	}

@@ -43,7 +43,8 @@ type Config struct {
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
 
-	Strict bool `json:"strict,omitempty"`
+	Needless []string `json:"needless,omitempty"` // options that were accepted and do nothing here
+	Strict   bool     `json:"strict,omitempty"`
 }
 
 // Identity is a user or group as the ini names it, with its number.
@@ -80,6 +81,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Decode(&c.Hooks, HookOptions, f.Pairs)...)
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
+	c.noteNeedless(f.Pairs)
 	if len(c.Command) == 0 && len(c.App) == 0 {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: "nothing to run: write command = PROGRAM ARGUMENTS (or an app-server option of uWSGI such as psgi or wsgi-file)"})
 	}
@@ -116,6 +118,17 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 	for i, p := range pairs {
 		if len(c.App) == 0 && p.Key == "attach-daemon" && len(c.Command) == 0 {
 			c.Command = []string{"/bin/sh", "-c", pairs[i].Value}
+		}
+	}
+}
+
+// noteNeedless lists the options that only an app server would have a use for,
+// when the app is none.
+func (c *Config) noteNeedless(pairs []ini.Pair) {
+	for _, p := range pairs {
+		idle := class(p.Key) == needless || class(p.Key) == appsOwn
+		if len(c.Command) > 0 && idle && p.Key != "attach-daemon" && !slices.Contains(c.Needless, p.Key) {
+			c.Needless = append(c.Needless, p.Key)
 		}
 	}
 }

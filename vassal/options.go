@@ -220,9 +220,6 @@ func class(name string) optionClass { return classes()[name] }
 // Known says whether a vassal's ini may have the option.
 func Known(name string) bool { return class(name) != unknown }
 
-// Needless says that the option is accepted although nothing is left to do.
-func Needless(name string) bool { return class(name) == needless }
-
 func knownNames() []string {
 	names := make([]string, 0, len(classes()))
 	for n := range classes() {
