@@ -53,8 +53,12 @@ func TestDoctor(t *testing.T) {
 			check: "tun", level: levelFail, detail: "/dev/net/tun", fix: "modprobe tun",
 		},
 		{
-			name: "tun forbidden", prepare: `touch /run/tun; mount --bind /run/tun /dev/net/tun; mount -o remount,bind,nodev /dev/net/tun; exec "$@"`,
-			check: "tun", level: levelFail, detail: "inappropriate ioctl", fix: "",
+			name: "tun is no device", prepare: `touch /run/tun; mount --bind /run/tun /dev/net/tun; exec "$@"`,
+			check: "tun", level: levelFail, detail: "inappropriate ioctl", fix: "ls -l /dev/net/tun",
+		},
+		{
+			name: "tun forbidden", prepare: `mount -t tmpfs -o nodev none /dev/net; mknod /dev/net/tun c 10 200; exec "$@"`,
+			check: "tun", level: levelFail, detail: "permission denied", fix: "--device /dev/net/tun",
 		},
 		{
 			name: "no cgroup tree", prepare: `umount -R -l /sys/fs/cgroup; exec "$@"`,
@@ -69,7 +73,7 @@ func TestDoctor(t *testing.T) {
 			check: "iptables", level: levelFail, detail: "not installed", fix: "apt install iptables",
 		},
 		{
-			name: "no ip6tables", prepare: `PATH=/nonexistent exec "$@"`,
+			name: "no ip6tables", prepare: `mkdir /run/bin; ln -s "$(command -v iptables)" "$(command -v iptables-restore)" /run/bin; PATH=/run/bin exec "$@"`,
 			check: "ip6tables", level: levelWarn, detail: "not installed", fix: "apt install iptables",
 		},
 		{
