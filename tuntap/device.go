@@ -12,8 +12,9 @@ import (
 const tunPath = "/dev/net/tun"
 
 // Device is an open tun device: a descriptor that gives and takes one raw IP
-// packet a read or write. It holds the bare descriptor, not an os.File, whose
-// Fd method makes the open file blocking, for everyone who shares it.
+// packet a read or write. It holds the bare descriptor, not an os.File: one of
+// those is in the runtime's poller, and a process that merely keeps the device
+// would wake up for each of its packets.
 type Device struct {
 	Name string
 
