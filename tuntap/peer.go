@@ -2,6 +2,7 @@ package tuntap
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"fiefdom/firewall"
@@ -27,6 +28,7 @@ type peer struct {
 	uid, gid   uint32
 	pid        int32
 	prefixes   []netip.Prefix // registered
+	addrs      []netip.Addr   // that registered them
 	registered [2]bool        // by family
 	refused    int64          // the loop's clock when a refusal was last told
 
@@ -72,11 +74,9 @@ type identity struct {
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
-	id := &identity{vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain}
-	for _, pfx := range p.prefixes {
-		id.addresses = append(id.addresses, pfx.Addr())
-	}
-	p.public.Store(id)
+	p.public.Store(&identity{
+		vassal: p.vassal, addresses: slices.Clone(p.addrs), uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
+	})
 }
 
 func (p *peer) stats() PeerStats {

@@ -65,7 +65,7 @@ func (n *network) register(p *peer, pfx netip.Prefix, addr netip.Addr) {
 		return
 	}
 	n.table.Insert(pfx, owner{kind: ownerPeer, peer: p})
-	p.prefixes = append(p.prefixes, pfx)
+	p.prefixes, p.addrs = append(p.prefixes, pfx), append(p.addrs, addr)
 	p.registered[family(addr)] = true
 	p.publish()
 	n.r.settled(p)
@@ -99,7 +99,7 @@ func (n *network) release(p *peer) {
 			n.table.Insert(pfx, owner{kind: ownerPool}) // a grant of the whole pool stood in its place
 		}
 	}
-	p.prefixes = nil
+	p.prefixes, p.addrs = nil, nil
 }
 
 // giveBack registers what a vassal had before the router was started again:

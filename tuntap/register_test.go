@@ -161,6 +161,9 @@ func TestGrantedPrefix(t *testing.T) {
 	w.host.Receive(t)
 	w.host.Send(t, udp(internet, netip.MustParseAddr("10.9.4.200"), 9))
 	end.Receive(t)
+	if got := w.stats("gw").Addresses; len(got) != 1 || got[0] != netip.MustParseAddr("10.9.4.9") {
+		t.Errorf("addresses %v", got)
+	}
 	if _, _, err := w.tryHandOver(Handover{Vassal: "x", May: prefixes("10.9.4.5/32"), Registered: []netip.Addr{netip.MustParseAddr("10.9.4.5")}}); err == nil {
 		t.Error("an address of a granted prefix was given to another vassal")
 	}

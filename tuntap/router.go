@@ -209,6 +209,7 @@ func (n *network) adapt(p *peer, pol *policy) {
 	}
 	n.r.say(slog.LevelWarn, "address of a peer is the router's own now", slog.String("network", n.name), slog.String("vassal", p.vassal))
 	p.prefixes, p.registered = kept, [2]bool{}
+	p.addrs = slices.DeleteFunc(p.addrs, func(a netip.Addr) bool { return slices.Contains(pol.cfg.Own, a) })
 	for _, pfx := range kept {
 		p.registered[family(pfx.Addr())] = true
 	}
