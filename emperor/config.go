@@ -57,22 +57,38 @@ var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
 var Options = []ini.Option[Config]{
-	{Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
-		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern"},
-	{Name: "emperor-freq", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Freq, p) },
-		Meaning: "seconds between rescans, the net under the kernel's notices (3)"},
-	{Name: "emperor-use-clone", Kind: ini.List, Since: "0.1", Set: setNamespaces,
-		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount)"},
-	{Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
-		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there"},
-	{Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
-		Meaning: "the instance's name (the ini's base name)"},
-	{Name: "runtime-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.Runtime, p) },
-		Meaning: "the directory of sockets and pipes (/run/fiefdom/INSTANCE)"},
-	{Name: "state-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.State, p) },
-		Meaning: "the directory of leases and other lasting state (/var/lib/fiefdom/INSTANCE)"},
-	{Name: "chmod-socket", Kind: ini.Int, Since: "0.1", Set: setSocketMode,
-		Meaning: "the mode of routers' sockets, in octal (600)"},
+	{
+		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
+		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",
+	},
+	{
+		Name: "emperor-freq", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Freq, p) },
+		Meaning: "seconds between rescans, the net under the kernel's notices (3)",
+	},
+	{
+		Name: "emperor-use-clone", Kind: ini.List, Since: "0.1", Set: setNamespaces,
+		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount)",
+	},
+	{
+		Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
+		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there",
+	},
+	{
+		Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
+		Meaning: "the instance's name (the ini's base name)",
+	},
+	{
+		Name: "runtime-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.Runtime, p) },
+		Meaning: "the directory of sockets and pipes (/run/fiefdom/INSTANCE)",
+	},
+	{
+		Name: "state-dir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDir(&c.State, p) },
+		Meaning: "the directory of leases and other lasting state (/var/lib/fiefdom/INSTANCE)",
+	},
+	{
+		Name: "chmod-socket", Kind: ini.Int, Since: "0.1", Set: setSocketMode,
+		Meaning: "the mode of routers' sockets, in octal (600)",
+	},
 }
 
 func setDuration(dst *time.Duration, p ini.Pair) error {

@@ -145,7 +145,7 @@ func (e *Emperor) rescan() {
 		v := e.vassals[name]
 		switch {
 		case v == nil:
-			v = e.newMember(f)
+			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
 		case v.removed || v.file != f:

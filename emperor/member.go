@@ -39,10 +39,8 @@ type member struct {
 	uid     int
 }
 
-func (e *Emperor) newMember(f iniFile) *member {
-	v := &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(), uid: -1}
-	e.vassals[f.name] = v
-	return v
+func (e *Emperor) newMember(f iniFile) {
+	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(), uid: -1}
 }
 
 // happen moves a vassal through the table.

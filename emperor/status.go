@@ -3,6 +3,7 @@ package emperor
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -66,9 +67,7 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 	for i := range all {
 		t := traffic[all[i].Name]
 		all[i].RxBytes, all[i].TxBytes = t.RxBytes, t.TxBytes
-		for reason, n := range t.Drops {
-			all[i].Drops[reason] = n
-		}
+		maps.Copy(all[i].Drops, t.Drops)
 	}
 }
 

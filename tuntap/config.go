@@ -114,24 +114,42 @@ func (n *NetworkOptions) apart(other *NetworkOptions) error {
 
 // Options are the emperor's options about networks.
 var Options = []ini.Option[RouterOptions]{
-	{Name: "tuntap-router", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addNetwork,
-		Meaning: "DEVICE SOCKET [STATS]: a network: make DEVICE, listen on SOCKET for the devices of vassals"},
-	{Name: "tuntap-router-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: networkSetter(setRouterAddress),
-		Meaning: "the router's address with its prefix, such as 10.9.0.1/16; it makes the network native: the rest of the prefix is the pool"},
-	{Name: "tuntap-router-nat", Kind: ini.Text, Since: "0.1", Set: networkSetter(setNAT),
-		Meaning: "off, auto or an interface: masquerade the pool out of it (auto: where the default route points)"},
-	{Name: "tuntap-router-attach", Kind: ini.Text, Since: "0.1", Set: networkSetter(setAttach),
-		Meaning: "all or asked: give every vassal without a device one, with an address, a route and resolvers"},
-	{Name: "tuntap-router-isolate", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setBool(func(n *NetworkOptions) **bool { return &n.Isolate })),
-		Meaning: "after all rules, keep vassals from each other, from private addresses and from the host"},
-	{Name: "tuntap-router-direct", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setBool(func(n *NetworkOptions) **bool { return &n.Direct })),
-		Meaning: "switch packets between vassals in the router instead of sending them through the host's kernel"},
-	{Name: "tuntap-router-firewall-in", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRule(func(n *NetworkOptions) *[]firewall.Rule { return &n.In })),
-		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets towards vassals; the first that matches decides"},
-	{Name: "tuntap-router-firewall-out", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRule(func(n *NetworkOptions) *[]firewall.Rule { return &n.Out })),
-		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets from vassals; the first that matches decides"},
-	{Name: "tuntap-router-stats", Kind: ini.Text, Since: "0.1", Set: func(o *RouterOptions, p ini.Pair) error { o.stats = p.Value; return nil },
-		Meaning: "the stats socket of networks that name none"},
+	{
+		Name: "tuntap-router", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addNetwork,
+		Meaning: "DEVICE SOCKET [STATS]: a network: make DEVICE, listen on SOCKET for the devices of vassals",
+	},
+	{
+		Name: "tuntap-router-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: networkSetter(setRouterAddress),
+		Meaning: "the router's address with its prefix, such as 10.9.0.1/16; it makes the network native: the rest of the prefix is the pool",
+	},
+	{
+		Name: "tuntap-router-nat", Kind: ini.Text, Since: "0.1", Set: networkSetter(setNAT),
+		Meaning: "off, auto or an interface: masquerade the pool out of it (auto: where the default route points)",
+	},
+	{
+		Name: "tuntap-router-attach", Kind: ini.Text, Since: "0.1", Set: networkSetter(setAttach),
+		Meaning: "all or asked: give every vassal without a device one, with an address, a route and resolvers",
+	},
+	{
+		Name: "tuntap-router-isolate", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setBool(func(n *NetworkOptions) **bool { return &n.Isolate })),
+		Meaning: "after all rules, keep vassals from each other, from private addresses and from the host",
+	},
+	{
+		Name: "tuntap-router-direct", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setBool(func(n *NetworkOptions) **bool { return &n.Direct })),
+		Meaning: "switch packets between vassals in the router instead of sending them through the host's kernel",
+	},
+	{
+		Name: "tuntap-router-firewall-in", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRule(func(n *NetworkOptions) *[]firewall.Rule { return &n.In })),
+		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets towards vassals; the first that matches decides",
+	},
+	{
+		Name: "tuntap-router-firewall-out", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRule(func(n *NetworkOptions) *[]firewall.Rule { return &n.Out })),
+		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets from vassals; the first that matches decides",
+	},
+	{
+		Name: "tuntap-router-stats", Kind: ini.Text, Since: "0.1", Set: func(o *RouterOptions, p ini.Pair) error { o.stats = p.Value; return nil },
+		Meaning: "the stats socket of networks that name none",
+	},
 }
 
 func addNetwork(o *RouterOptions, p ini.Pair) error {
@@ -147,7 +165,7 @@ func addNetwork(o *RouterOptions, p ini.Pair) error {
 		n.Stats = words[2]
 	}
 	if len(n.Device) > 15 || strings.ContainsAny(n.Device, "/:") {
-		return fmt.Errorf("%q is no device name: at most 15 characters without / and :", n.Device)
+		return fmt.Errorf("%q is no device name: at most 15 characters, without slashes and colons", n.Device)
 	}
 	for _, other := range o.Networks {
 		if other.Device == n.Device || other.Socket == n.Socket {

@@ -177,7 +177,7 @@ func setDevice(c *Config, p ini.Pair) error {
 // checkDeviceName applies the kernel's rule (dev_valid_name in net/core/dev.c).
 func checkDeviceName(name string) error {
 	if len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t") {
-		return fmt.Errorf("%q is no device name: at most 15 characters without blanks, / and :", name)
+		return fmt.Errorf("%q is no device name: at most 15 characters, without blanks, slashes and colons", name)
 	}
 	return nil
 }

@@ -43,17 +43,25 @@ func hookOptions(phases ...Phase) []ini.Option[[]Hook] {
 	var table []ini.Option[[]Hook]
 	for _, ph := range phases {
 		table = append(table,
-			ini.Option[[]Hook]{Name: "hook-" + string(ph), Kind: ini.Action, Repeats: true, Since: "0.1",
-				Meaning: "ACTION:ARGUMENTS, done once at " + string(ph), Set: hookSetter(ph, 0, "")},
-			ini.Option[[]Hook]{Name: "exec-" + string(ph), Kind: ini.Command, Repeats: true, Since: "0.1",
-				Meaning: "a command for the shell, run once at " + string(ph), Set: hookSetter(ph, 3, "exec")},
+			ini.Option[[]Hook]{
+				Name: "hook-" + string(ph), Kind: ini.Action, Repeats: true, Since: "0.1",
+				Meaning: "ACTION:ARGUMENTS, done once at " + string(ph), Set: hookSetter(ph, 0, ""),
+			},
+			ini.Option[[]Hook]{
+				Name: "exec-" + string(ph), Kind: ini.Command, Repeats: true, Since: "0.1",
+				Meaning: "a command for the shell, run once at " + string(ph), Set: hookSetter(ph, 3, "exec"),
+			},
 		)
 		if ph != AsUser {
 			table = append(table,
-				ini.Option[[]Hook]{Name: "mount-" + string(ph), Kind: ini.Text, Repeats: true, Since: "0.1",
-					Meaning: "TYPE SOURCE TARGET [FLAGS [DATA]], mounted once at " + string(ph), Set: hookSetter(ph, 1, "mount")},
-				ini.Option[[]Hook]{Name: "umount-" + string(ph), Kind: ini.Text, Repeats: true, Since: "0.1",
-					Meaning: "TARGET [FLAGS], unmounted once at " + string(ph), Set: hookSetter(ph, 2, "umount")},
+				ini.Option[[]Hook]{
+					Name: "mount-" + string(ph), Kind: ini.Text, Repeats: true, Since: "0.1",
+					Meaning: "TYPE SOURCE TARGET [FLAGS [DATA]], mounted once at " + string(ph), Set: hookSetter(ph, 1, "mount"),
+				},
+				ini.Option[[]Hook]{
+					Name: "umount-" + string(ph), Kind: ini.Text, Repeats: true, Since: "0.1",
+					Meaning: "TARGET [FLAGS], unmounted once at " + string(ph), Set: hookSetter(ph, 2, "umount"),
+				},
 			)
 		}
 	}
@@ -78,7 +86,7 @@ func hookSetter(ph Phase, rank int, action string) func(*[]Hook, ini.Pair) error
 	}
 }
 
-// Phase returns the hooks of one phase in the order in which they run:
+// PhaseOf returns the hooks of one phase in the order in which they run:
 // hook-, mount-, umount-, then exec- options, each in the file's order.
 func PhaseOf(hooks []Hook, ph Phase) []Hook {
 	var of []Hook

@@ -18,44 +18,82 @@ import (
 
 // Options are a vassal's options, hooks aside (HookOptions).
 var Options = []ini.Option[Config]{
-	{Name: "command", Aliases: []string{"unprivileged-binary-patch-arg", "unprivileged-binary-patch", "privileged-binary-patch-arg", "privileged-binary-patch"}, Kind: ini.Command, Since: "0.1", Set: setCommand,
-		Meaning: "the app: a program and its arguments, quoted as in a shell, run without one"},
-	{Name: "uid", Kind: ini.Text, Since: "0.1", Set: setUID,
-		Meaning: "the user that the app runs under, by name or number; without it, in a native network, a stable number of its own"},
-	{Name: "gid", Kind: ini.Text, Since: "0.1", Set: setGID,
-		Meaning: "the group that the app runs under, by name or number; without it the user's own"},
-	{Name: "add-gid", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addGID,
-		Meaning: "one more group of the app"},
-	{Name: "cap", Kind: ini.List, Since: "0.1", Set: setCap,
-		Meaning: "the capabilities that the app keeps, such as net_bind_service"},
-	{Name: "chdir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chdir", &c.Chdir, p) },
-		Meaning: "the directory that the app starts in"},
-	{Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },
-		Meaning: "the directory that becomes the app's root"},
-	{Name: "env", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setEnv,
-		Meaning: "a variable of the app's environment, NAME=VALUE"},
-	{Name: "umask", Kind: ini.Int, Since: "0.1", Set: setUmask,
-		Meaning: "the app's umask, in octal"},
-	{Name: "logto", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("logto", &c.LogTo, p) },
-		Meaning: "the file that the app's output is appended to, instead of the emperor's log"},
-	{Name: "stop-signal", Kind: ini.Text, Since: "0.1", Set: setSignal,
-		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi)"},
-	{Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
-		Meaning: "the time that the app has for stopping before it is killed (10s)"},
-	{Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
-		Meaning: "the uwsgi that runs app-server options, instead of the first in PATH"},
-	{Name: "jailed", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Jailed = ini.ParseBool(p.Value); return nil },
-		Meaning: "uWSGI's word that the vassal lives in a jail; a vassal with a device always does"},
-	{Name: "tuntap-device", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setDevice,
-		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET"},
-	{Name: "tuntap-device-rule", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: setDeviceRule,
-		Meaning: "in|out SRC DST ACTION: a rule of the device before it"},
-	{Name: "tuntap-device-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setAddress,
-		Meaning: "the device's address, or \"auto\" for one that stays with the vassal's name"},
-	{Name: "tuntap-device-gateway", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setGateway,
-		Meaning: "the default route of the device (the router's address)"},
-	{Name: "tuntap-device-mtu", Kind: ini.Int, Since: "0.1", Set: setMTU,
-		Meaning: "the device's MTU in bytes (1500)"},
+	{
+		Name: "command", Aliases: []string{"unprivileged-binary-patch-arg", "unprivileged-binary-patch", "privileged-binary-patch-arg", "privileged-binary-patch"}, Kind: ini.Command, Since: "0.1", Set: setCommand,
+		Meaning: "the app: a program and its arguments, quoted as in a shell, run without one",
+	},
+	{
+		Name: "uid", Kind: ini.Text, Since: "0.1", Set: setUID,
+		Meaning: "the user that the app runs under, by name or number; without it, in a native network, a stable number of its own",
+	},
+	{
+		Name: "gid", Kind: ini.Text, Since: "0.1", Set: setGID,
+		Meaning: "the group that the app runs under, by name or number; without it the user's own",
+	},
+	{
+		Name: "add-gid", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addGID,
+		Meaning: "one more group of the app",
+	},
+	{
+		Name: "cap", Kind: ini.List, Since: "0.1", Set: setCap,
+		Meaning: "the capabilities that the app keeps, such as net_bind_service",
+	},
+	{
+		Name: "chdir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chdir", &c.Chdir, p) },
+		Meaning: "the directory that the app starts in",
+	},
+	{
+		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },
+		Meaning: "the directory that becomes the app's root",
+	},
+	{
+		Name: "env", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setEnv,
+		Meaning: "a variable of the app's environment, NAME=VALUE",
+	},
+	{
+		Name: "umask", Kind: ini.Int, Since: "0.1", Set: setUmask,
+		Meaning: "the app's umask, in octal",
+	},
+	{
+		Name: "logto", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("logto", &c.LogTo, p) },
+		Meaning: "the file that the app's output is appended to, instead of the emperor's log",
+	},
+	{
+		Name: "stop-signal", Kind: ini.Text, Since: "0.1", Set: setSignal,
+		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi)",
+	},
+	{
+		Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
+		Meaning: "the time that the app has for stopping before it is killed (10s)",
+	},
+	{
+		Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
+		Meaning: "the uwsgi that runs app-server options, instead of the first in PATH",
+	},
+	{
+		Name: "jailed", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Jailed = ini.ParseBool(p.Value); return nil },
+		Meaning: "uWSGI's word that the vassal lives in a jail; a vassal with a device always does",
+	},
+	{
+		Name: "tuntap-device", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setDevice,
+		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET",
+	},
+	{
+		Name: "tuntap-device-rule", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: setDeviceRule,
+		Meaning: "in|out SRC DST ACTION: a rule of the device before it",
+	},
+	{
+		Name: "tuntap-device-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setAddress,
+		Meaning: "the device's address, or \"auto\" for one that stays with the vassal's name",
+	},
+	{
+		Name: "tuntap-device-gateway", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setGateway,
+		Meaning: "the default route of the device (the router's address)",
+	},
+	{
+		Name: "tuntap-device-mtu", Kind: ini.Int, Since: "0.1", Set: setMTU,
+		Meaning: "the device's MTU in bytes (1500)",
+	},
 }
 
 func setCommand(c *Config, p ini.Pair) error {

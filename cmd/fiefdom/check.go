@@ -38,11 +38,7 @@ also against each other. The exit code is 4 if something is wrong.`,
 // checkFile checks one file as what it is: an emperor's is one with emperor
 // or tuntap-router.
 func checkFile(path string) (ini.Errors, error) {
-	is, err := isEmperors(path)
-	if err != nil {
-		return nil, err
-	}
-	if !is {
+	if !isEmperors(path) {
 		_, errs := emperor.ReadVassal(emperor.NameOf(path), path, nil)
 		return errs, nil
 	}
@@ -57,15 +53,17 @@ func checkFile(path string) (ini.Errors, error) {
 	return append(errs, more...), nil
 }
 
-func isEmperors(path string) (bool, error) {
+// isEmperors says that a file is an emperor's. What cannot be read is taken for
+// a vassal's; the checks will say what is wrong with it.
+func isEmperors(path string) bool {
 	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
 	if err != nil {
-		return false, nil // the checks will say what is wrong with it
+		return false
 	}
 	for _, p := range f.Pairs {
 		if p.Key == "emperor" || p.Key == "tuntap-router" {
-			return true, nil
+			return true
 		}
 	}
-	return false, nil
+	return false
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -34,8 +35,7 @@ func loadEmperor(path string) (*loaded, error) {
 func readEmperor(path string) (*loaded, ini.Errors) {
 	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
 	if err != nil {
-		var errs ini.Errors
-		if errors.As(err, &errs) {
+		if errs, ok := errors.AsType[ini.Errors](err); ok {
 			return nil, errs
 		}
 		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
@@ -73,12 +73,7 @@ func emperorNames() []string {
 // knownToEmperor says whether an emperor's file may have the option. uWSGI's
 // options are accepted there: they are its users' files.
 func knownToEmperor(name string) bool {
-	for _, n := range emperorNames() {
-		if n == name {
-			return true
-		}
-	}
-	return vassal.Known(name)
+	return slices.Contains(emperorNames(), name) || vassal.Known(name)
 }
 
 // vassalNetworks is what the emperor knows of the networks.

@@ -76,10 +76,7 @@ func writeMarkdown(w io.Writer, docs []ini.Doc) error {
 			group = d.Group
 			fmt.Fprintf(&b, "\n## %s\n\n| option | kind | meaning |\n|---|---|---|\n", titles[group])
 		}
-		name := "`" + d.Name + "`"
-		for _, a := range d.Aliases {
-			name += ", `" + a + "`"
-		}
+		name := "`" + strings.Join(append([]string{d.Name}, d.Aliases...), "`, `") + "`"
 		if d.Repeats && group != "ini" {
 			name += " …"
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -97,8 +98,8 @@ func (r *runner) later(f func() error) { r.undo = append(r.undo, f) }
 
 func (r *runner) takeBack() error {
 	var errs []error
-	for i := len(r.undo) - 1; i >= 0; i-- {
-		errs = append(errs, r.undo[i]())
+	for _, f := range slices.Backward(r.undo) {
+		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
 }

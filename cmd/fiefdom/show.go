@@ -23,8 +23,7 @@ func showCommand() *cobra.Command {
 			}
 			f, err := ini.Load(args[0], ini.Options{IsOption: knownToEmperor})
 			if err != nil {
-				var errs ini.Errors
-				if errors.As(err, &errs) {
+				if errs, ok := errors.AsType[ini.Errors](err); ok {
 					return printErrors(errs)
 				}
 				return err
