@@ -45,6 +45,7 @@ type Emperor struct {
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
 
+	made    sync.Once
 	calls   chan func() // to the loop
 	stopped chan struct{}
 
@@ -64,8 +65,7 @@ type Emperor struct {
 // Run starts and keeps the vassals until ctx is done, then stops them all. It
 // returns when nothing of them is left.
 func (e *Emperor) Run(ctx context.Context) error {
-	e.calls = make(chan func(), 64)
-	e.stopped = make(chan struct{})
+	e.make()
 	e.vassals = map[string]*member{}
 	e.expanding = map[owner]bool{}
 	e.queued = map[owner][]iniFile{}
@@ -104,8 +104,18 @@ func (e *Emperor) loop(ctx context.Context) {
 	}
 }
 
+// make makes what the loop and its callers share. The API and the router's
+// keeper may call before Run does.
+func (e *Emperor) make() {
+	e.made.Do(func() {
+		e.calls = make(chan func(), 64)
+		e.stopped = make(chan struct{})
+	})
+}
+
 // call has the loop run f; after the loop's end it does nothing.
 func (e *Emperor) call(f func()) {
+	e.make()
 	select {
 	case e.calls <- f:
 	case <-e.stopped:

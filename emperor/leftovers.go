@@ -21,6 +21,7 @@ import (
 const (
 	cgroupRecord = "cgroup" // the path of the instance's cgroup
 	routerRecord = "router" // pid and start time of the router
+	appRecords   = "apps"   // where there is no cgroup: pid and start time of each app
 )
 
 // EndLeftovers ends what a killed emperor of this instance has left:
@@ -34,7 +35,10 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("end leftovers: %w", err)
 		}
 	}
-	if err := endProcess(i.Path(routerRecord)); err != nil {
+	if err := i.endApps(); err != nil {
+		return fmt.Errorf("end leftovers: %w", err)
+	}
+	if err := endProcess(i.Path(routerRecord), nil); err != nil {
 		return fmt.Errorf("end the leftover router: %w", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)
@@ -62,18 +66,56 @@ func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
 	return c, os.WriteFile(i.Path(cgroupRecord), []byte(c), 0o600)
 }
 
+// recordApp notes an app whose children only its namespace can find: there is
+// no cgroup to find them by.
+func (i *Instance) recordApp(vassal string, pid int) error {
+	if err := os.MkdirAll(i.Path(appRecords), 0o700); err != nil {
+		return err
+	}
+	return recordProcess(i.Path(appRecords, safeName(vassal)), pid)
+}
+
+func (i *Instance) forgetApp(vassal string) error {
+	return os.Remove(i.Path(appRecords, safeName(vassal)))
+}
+
+// endApps ends the recorded apps that still live, with all of their jails. A
+// namespace's inode is used again by others as soon as it is free; that of a
+// process which is surely ours is not.
+func (i *Instance) endApps() error {
+	entries, err := os.ReadDir(i.Path(appRecords))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, endProcess(i.Path(appRecords, e.Name()), func(pidfd *os.File) error {
+			inode, err := vassal.NamespaceOf(pidfd)
+			if err != nil || inode == vassal.OwnNamespace() {
+				return err
+			}
+			return vassal.KillNamespace(inode)
+		}))
+	}
+	return errors.Join(errs...)
+}
+
 // RecordRouter notes which process is the router.
-func (i *Instance) RecordRouter(pid int) error {
+func (i *Instance) RecordRouter(pid int) error { return recordProcess(i.Path(routerRecord), pid) }
+
+// recordProcess writes a pid and its start time: pids come back, together
+// with start times they do not.
+func recordProcess(path string, pid int) error {
 	began, err := startTime(pid)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(i.Path(routerRecord), fmt.Appendf(nil, "%d %s", pid, began), 0o600)
+	return os.WriteFile(path, fmt.Appendf(nil, "%d %s", pid, began), 0o600)
 }
 
 // endProcess kills a recorded process if it is still the one that was
-// recorded: pids come back, start times do not.
-func endProcess(record string) error {
+// recorded; before, if any, comes first.
+func endProcess(record string, before func(pidfd *os.File) error) error {
 	b, err := os.ReadFile(record)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -87,9 +129,15 @@ func endProcess(record string) error {
 	if err != nil {
 		return nil // gone
 	}
-	defer unix.Close(fd)
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
 	if now, err := startTime(pid); err != nil || now != began {
 		return nil
+	}
+	if before != nil {
+		if err := before(pidfd); err != nil {
+			return err
+		}
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err

@@ -201,6 +201,9 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 	e.jobs.Go(func() {
 		exit := g.Wait()
 		e.call(func() {
+			if e.Cgroup == "" {
+				exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
+			}
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}
@@ -345,11 +348,15 @@ func (s *startJob) makeJail() error {
 	}
 	s.jail = jail
 	if err := jail.HandOver(); err != nil {
-		s.e.jails.Delete(jail.Inode)
-		s.jail = nil
-		return errors.Join(fmt.Errorf("jail: %w", err), jail.Close())
+		return errors.Join(fmt.Errorf("jail: %w", err), s.dropJail(jail))
 	}
 	return nil
+}
+
+func (s *startJob) dropJail(jail *vassal.Jail) error {
+	s.e.jails.Delete(jail.Inode)
+	s.jail = nil
+	return jail.Close()
 }
 
 func (s *startJob) start(ctx context.Context) error {
@@ -364,6 +371,11 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
-	s.gen, err = s.jail.Start(ctx, l)
-	return err
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.e.Cgroup != "" {
+		return err
+	}
+	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {
+		s.e.Log.Warn("record the app", "vassal", s.name, "err", err)
+	}
+	return nil
 }

@@ -220,7 +220,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		if c.UID.Home != "" {
 			home = c.UID.Home
 		}
-	case native && len(c.Command) > 0:
+	case native:
 		uid, err := e.Leases.UID(c.Name)
 		if err != nil {
 			return err

@@ -41,12 +41,22 @@ func namespaceOfPID(pid int) (uint64, error) {
 	return st.Sys().(*syscall.Stat_t).Ino, nil
 }
 
+// OwnNamespace is the inode of the emperor's own network namespace; 0 when it
+// cannot be read.
+func OwnNamespace() uint64 {
+	inode, err := namespaceOfPID(os.Getpid())
+	if err != nil {
+		return 0
+	}
+	return inode
+}
+
 // KillNamespace kills every process of a network namespace: the way to end a
 // vassal's children where there is no v2 cgroup tree. It must not be given
 // the namespace of the host.
 func KillNamespace(inode uint64) error {
-	if own, err := namespaceOfPID(os.Getpid()); err != nil || own == inode || inode == 0 {
-		return errors.Join(err, errors.New("refusing to kill the emperor's own network namespace"))
+	if own := OwnNamespace(); own == 0 || own == inode || inode == 0 {
+		return errors.New("refusing to kill the emperor's own network namespace")
 	}
 	for {
 		killed, err := killNamespaceOnce(inode)
