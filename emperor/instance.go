@@ -22,8 +22,7 @@ type Instance struct {
 // or the end of the process. A second emperor gets an error with the first's pid.
 func Lock(c *Config) (*Instance, error) {
 	i := &Instance{Name: c.Instance, Runtime: c.Runtime, State: c.State}
-	// Owners of vassals pass through the runtime directory to the API's socket.
-	if err := os.MkdirAll(i.Runtime, 0o711); err != nil {
+	if err := i.makeRuntime(); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
 	if err := os.MkdirAll(i.State, 0o700); err != nil {
@@ -42,6 +41,15 @@ func Lock(c *Config) (*Instance, error) {
 	}
 	i.lock = f
 	return i, nil
+}
+
+// makeRuntime makes the runtime directory. Owners of vassals find instances by
+// its parent and pass through it to the API's socket.
+func (i *Instance) makeRuntime() error {
+	if err := os.MkdirAll(filepath.Dir(i.Runtime), 0o755); err != nil {
+		return err
+	}
+	return os.MkdirAll(i.Runtime, 0o711)
 }
 
 // takeLock opens and locks the lock file. A lock on a file that the holder
@@ -68,7 +76,7 @@ func (i *Instance) takeLock() (*os.File, error) {
 		if there, err := os.Stat(f.Name()); err == nil && os.SameFile(ours, there) {
 			return f, nil
 		}
-		if err := errors.Join(f.Close(), os.MkdirAll(i.Runtime, 0o711)); err != nil {
+		if err := errors.Join(f.Close(), i.makeRuntime()); err != nil {
 			return nil, err
 		}
 	}

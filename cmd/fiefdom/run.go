@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -58,8 +57,9 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	out = &lineWriter{w: out}
-	log := newLog(out, format)
+	lines := newLogWriter(out)
+	defer lines.close()
+	log := newLog(lines, format)
 	for _, w := range l.warnings {
 		log.Warn(w.Error())
 	}
@@ -73,7 +73,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: out}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines}
 	err = r.run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
@@ -219,20 +219,4 @@ func routerUID() (uid, gid int) {
 		return fallback, fallback
 	}
 	return uid, gid
-}
-
-// lineWriter keeps lines of several writers whole.
-type lineWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lineWriter) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, err := l.w.Write(b)
-	if err != nil {
-		return n, fmt.Errorf("log: %w", err)
-	}
-	return n, nil
 }
