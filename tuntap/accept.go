@@ -13,7 +13,7 @@ import (
 const acceptBurst = 64
 
 // listenerReady accepts connections, a bounded number a turn.
-func (n *network) listenerReady(events uint32) {
+func (n *network) listenerReady(uint32) {
 	for range acceptBurst {
 		fd, _, err := unix.Accept4(n.listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {

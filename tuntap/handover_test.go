@@ -2,7 +2,7 @@ package tuntap
 
 import (
 	"context"
-
+	"errors"
 	"net/netip"
 	"os"
 	"strings"
@@ -56,7 +56,7 @@ func TestDeviceThatIsGoneEndsThePeer(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the life line does not say so")
 	}
-	if h := w.await("closed"); h.err != errDeviceGone {
+	if h := w.await("closed"); !errors.Is(h.err, errDeviceGone) {
 		t.Errorf("closed: %v", h.err)
 	}
 }
@@ -153,7 +153,7 @@ func TestOnlyTheEmperorHandsOver(t *testing.T) {
 	if _, _, err := w.tryHandOver(Handover{Vassal: "blog"}); err == nil {
 		t.Fatal("a hand-over of somebody else was accepted")
 	}
-	if h := w.await("closed"); h.err != errDescriptors {
+	if h := w.await("closed"); !errors.Is(h.err, errDescriptors) {
 		t.Errorf("closed: %v", h.err)
 	}
 	// Without a descriptor, its frames are data as in uWSGI.
@@ -247,7 +247,7 @@ func TestRouterThatDiesIsSeenOnTheLifeline(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("nothing was seen")
 	}
-	if err := w.r.Update(native()); err != ErrClosed {
+	if err := w.r.Update(native()); !errors.Is(err, ErrClosed) {
 		t.Errorf("update of an ended router: %v", err)
 	}
 	w.r.Identified(1, "x")

@@ -1,6 +1,7 @@
 package tuntap
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -71,7 +72,7 @@ func TestOversizedFrames(t *testing.T) { // T01
 		_, _ = f.conn.Write(b) // the router may close in the middle of it
 		f.awaitEOF(5 * time.Second)
 		f.conn.Close()
-		if h := w.await("closed"); h.err != errFrameTooLong {
+		if h := w.await("closed"); !errors.Is(h.err, errFrameTooLong) {
 			t.Fatalf("closed: %v", h.err)
 		}
 	}
@@ -183,7 +184,7 @@ func TestSlowClients(t *testing.T) { // T09
 		w.host.Receive(t)
 	}
 	for range peers {
-		if h := w.await("closed"); h.err != errHalfFrame {
+		if h := w.await("closed"); !errors.Is(h.err, errHalfFrame) {
 			t.Fatalf("closed: %v", h.err)
 		}
 	}
@@ -224,7 +225,7 @@ func TestDescriptorFlood(t *testing.T) { // T10
 		}
 		f.awaitEOF(5 * time.Second)
 		f.conn.Close()
-		if h := w.await("closed"); h.err != errDescriptors {
+		if h := w.await("closed"); !errors.Is(h.err, errDescriptors) {
 			t.Fatalf("closed: %v", h.err)
 		}
 	}

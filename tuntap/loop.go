@@ -138,7 +138,7 @@ func (r *Router) attend(p *peer) {
 }
 
 // hostReady reads packets from the host's device.
-func (n *network) hostReady(events uint32) {
+func (n *network) hostReady(uint32) {
 	r := n.r
 	if n.host.mask == 0 { // not serving: only an error can have come
 		n.loseHost(unix.EBADFD)
@@ -168,7 +168,7 @@ func (n *network) loseHost(err error) {
 }
 
 // deviceReady reads packets from a handed-over device.
-func (p *peer) deviceReady(events uint32) {
+func (p *peer) deviceReady(uint32) {
 	r := p.net.r
 	if p.dev.mask == 0 {
 		r.closePeer(p, errDeviceGone)

@@ -15,69 +15,69 @@ const (
 // answer writes the answer to a rejected packet into b and returns its length,
 // 0 when it gets none: a TCP reset, else ICMP "administratively prohibited"
 // (RFC 1812, RFC 4443) from the router's own address.
-func (pk *packet) answer(b []byte, own netip.Addr) int {
-	dst := pk.flow.Dst
-	if pk.part == laterPart || dst.IsMulticast() || dst == broadcast4 {
+func (p *packet) answer(b []byte, own netip.Addr) int {
+	dst := p.flow.Dst
+	if p.part == laterPart || dst.IsMulticast() || dst == broadcast4 {
 		return 0
 	}
 	if !own.IsValid() {
 		own = dst
 	}
-	if typ, ok := pk.icmpType(); ok {
-		if pk.v6 && typ < icmp6Echo || !pk.v6 && typ != icmpEcho {
+	if typ, ok := p.icmpType(); ok {
+		if p.v6 && typ < icmp6Echo || !p.v6 && typ != icmpEcho {
 			return 0 // never an error about an error
 		}
 	}
-	if pk.flow.Proto == protoTCP && len(pk.l4) >= 20 {
-		if pk.l4[13]&tcpRST != 0 {
+	if p.flow.Proto == protoTCP && len(p.l4) >= 20 {
+		if p.l4[13]&tcpRST != 0 {
 			return 0
 		}
-		return pk.answerReset(b)
+		return p.answerReset(b)
 	}
-	if pk.v6 {
-		return pk.answer6(b, own)
+	if p.v6 {
+		return p.answer6(b, own)
 	}
-	return pk.answer4(b, own)
+	return p.answer4(b, own)
 }
 
 var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-func (pk *packet) answer4(b []byte, own netip.Addr) int {
-	quoted := pk.raw[:min(len(pk.raw), quote4+int(pk.raw[0]&15)*4-20)]
+func (p *packet) answer4(b []byte, own netip.Addr) int {
+	quoted := p.raw[:min(len(p.raw), quote4+int(p.raw[0]&15)*4-20)]
 	icmp := b[20 : 28+len(quoted)]
 	clear(icmp[:8])
 	icmp[0], icmp[1] = icmpUnreachable, 13
 	copy(icmp[8:], quoted)
 	binary.BigEndian.PutUint16(icmp[2:], fold(sum(0, icmp)))
-	return putIPv4(b, own, pk.flow.Src, protoICMP, len(icmp))
+	return putIPv4(b, own, p.flow.Src, protoICMP, len(icmp))
 }
 
-func (pk *packet) answer6(b []byte, own netip.Addr) int {
-	quoted := pk.raw[:min(len(pk.raw), quote6)]
+func (p *packet) answer6(b []byte, own netip.Addr) int {
+	quoted := p.raw[:min(len(p.raw), quote6)]
 	icmp := b[40 : 48+len(quoted)]
 	clear(icmp[:8])
 	icmp[0], icmp[1] = icmp6Unreachable, 1
 	copy(icmp[8:], quoted)
-	binary.BigEndian.PutUint16(icmp[2:], fold(sum(pseudo(own, pk.flow.Src, protoICMP6, len(icmp)), icmp)))
-	return putIPv6(b, own, pk.flow.Src, protoICMP6, len(icmp))
+	binary.BigEndian.PutUint16(icmp[2:], fold(sum(pseudo(own, p.flow.Src, protoICMP6, len(icmp)), icmp)))
+	return putIPv6(b, own, p.flow.Src, protoICMP6, len(icmp))
 }
 
 // answerReset resets the connection as RFC 9293, 3.5.2 says.
-func (pk *packet) answerReset(b []byte) int {
+func (p *packet) answerReset(b []byte) int {
 	head := 20
-	if pk.v6 {
+	if p.v6 {
 		head = 40
 	}
 	tcp := b[head : head+20]
 	clear(tcp)
-	copy(tcp[0:2], pk.l4[2:4])
-	copy(tcp[2:4], pk.l4[0:2])
-	flags := pk.l4[13]
+	copy(tcp[0:2], p.l4[2:4])
+	copy(tcp[2:4], p.l4[0:2])
+	flags := p.l4[13]
 	if flags&tcpACK != 0 {
-		copy(tcp[4:8], pk.l4[8:12])
+		copy(tcp[4:8], p.l4[8:12])
 		tcp[13] = tcpRST
 	} else {
-		end := binary.BigEndian.Uint32(pk.l4[4:]) + uint32(max(0, len(pk.l4)-int(pk.l4[12]>>4)*4))
+		end := binary.BigEndian.Uint32(p.l4[4:]) + uint32(max(0, len(p.l4)-int(p.l4[12]>>4)*4))
 		if flags&tcpSYN != 0 {
 			end++
 		}
@@ -88,9 +88,9 @@ func (pk *packet) answerReset(b []byte) int {
 		tcp[13] = tcpRST | tcpACK
 	}
 	tcp[12] = 5 << 4
-	src, dst := pk.flow.Dst, pk.flow.Src
+	src, dst := p.flow.Dst, p.flow.Src
 	binary.BigEndian.PutUint16(tcp[16:], fold(sum(pseudo(src, dst, protoTCP, 20), tcp)))
-	if pk.v6 {
+	if p.v6 {
 		return putIPv6(b, src, dst, protoTCP, 20)
 	}
 	return putIPv4(b, src, dst, protoTCP, 20)

@@ -29,8 +29,10 @@ func TestReasonText(t *testing.T) {
 }
 
 func TestStatsAreReadableJSON(t *testing.T) {
-	in := NetworkStats{Name: "fief0", Drops: map[Reason]uint64{DropNoRoute: 3},
-		Peers: []PeerStats{{Vassal: "blog", Addresses: []netip.Addr{blog}, TxBytes: 7}}}
+	in := NetworkStats{
+		Name: "fief0", Drops: map[Reason]uint64{DropNoRoute: 3},
+		Peers: []PeerStats{{Vassal: "blog", Addresses: []netip.Addr{blog}, TxBytes: 7}},
+	}
 	text, err := json.Marshal(in)
 	if err != nil || !strings.Contains(string(text), `"drops":{"no-route":3}`) {
 		t.Fatalf("%s: %v", text, err)
@@ -43,8 +45,10 @@ func TestStatsAreReadableJSON(t *testing.T) {
 
 func TestUWSGIStats(t *testing.T) {
 	s := NetworkStats{Peers: []PeerStats{
-		{Addresses: []netip.Addr{blog6, blog}, UID: 33, GID: 34, PID: 35, RxPackets: 2, RxBytes: 100, TxPackets: 1, TxBytes: 50,
-			Drops: map[Reason]uint64{DropRule: 2, DropFull: 3}},
+		{
+			Addresses: []netip.Addr{blog6, blog}, UID: 33, GID: 34, PID: 35, RxPackets: 2, RxBytes: 100, TxPackets: 1, TxBytes: 50,
+			Drops: map[Reason]uint64{DropRule: 2, DropFull: 3},
+		},
 		{Addresses: []netip.Addr{}},
 		{Addresses: []netip.Addr{shop6}},
 	}}

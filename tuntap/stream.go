@@ -43,9 +43,9 @@ func (p *peer) streamReady(events uint32) {
 func (r *Router) readStream(p *peer) {
 	n, fds, err := r.receive(p)
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return
-	case err == errDescriptors:
+	case errors.Is(err, errDescriptors):
 		r.closePeer(p, err)
 		return
 	case err != nil || n == 0:

@@ -75,7 +75,7 @@ func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	listener.SetUnlinkOnClose(false)
 	listener.Close()
 
-	w.r, err = New(slog.New(slog.NewTextHandler(io.Discard, nil)), w.record(), os.Getpid())
+	w.r, err = New(slog.New(slog.DiscardHandler), w.record(), os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
