@@ -60,6 +60,9 @@ func actionNames() []string { return slices.Sorted(maps.Keys(actions)) }
 // RunHooks runs hooks in their order and stops at the first that fails.
 func RunHooks(ctx context.Context, hooks []Hook, out io.Writer) error {
 	for _, h := range hooks {
+		if err := h.check(); err != nil {
+			return fmt.Errorf("%s: %w", h.Pos, err)
+		}
 		if err := actions[h.Action](ctx, h.Args, out); err != nil {
 			return fmt.Errorf("%s: hook %s %q: %w", h.Pos, h.Phase, h, err)
 		}

@@ -71,16 +71,22 @@ func (c Cgroup) Open() (*os.File, error) {
 // Kill kills every process in c and below it.
 func (c Cgroup) Kill() error {
 	err := os.WriteFile(c.file("cgroup.kill"), []byte("1"), 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if removed(err) {
 		return nil
 	}
 	return err
 }
 
+// removed says that the cgroup is gone; one that went while its file was open
+// is ENODEV.
+func removed(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
+}
+
 // populated says whether a process is left in c or below it.
 func (c Cgroup) populated() (bool, error) {
 	b, err := os.ReadFile(c.file("cgroup.events"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if removed(err) {
 		return false, nil
 	}
 	return strings.Contains(string(b), "populated 1"), err

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -82,8 +83,8 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
-	if len(c.Command) == 0 && len(c.App) == 0 {
-		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: "nothing to run: write command = PROGRAM ARGUMENTS (or an app-server option of uWSGI such as psgi or wsgi-file)"})
+	if !errs.Failed() {
+		errs = append(errs, c.Validate()...) // what failed to parse would only be told twice
 	}
 	return c, errs
 }
@@ -174,14 +175,6 @@ func setDevice(c *Config, p ini.Pair) error {
 	return nil
 }
 
-// checkDeviceName applies the kernel's rule (dev_valid_name in net/core/dev.c).
-func checkDeviceName(name string) error {
-	if len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t") {
-		return fmt.Errorf("%q is no device name: at most 15 characters, without blanks, slashes and colons", name)
-	}
-	return nil
-}
-
 func setAddress(c *Config, p ini.Pair) error {
 	d := c.device(p.Pos)
 	for word := range strings.FieldsSeq(strings.ReplaceAll(p.Value, ",", " ")) {
@@ -213,7 +206,7 @@ func setGateway(c *Config, p ini.Pair) error {
 
 func setMTU(c *Config, p ini.Pair) error {
 	n, err := ini.ParseInt(p.Value)
-	if err != nil || n < 576 || n > 65000 {
+	if err != nil || n < minMTU || n > maxMTU {
 		return fmt.Errorf("%q is no MTU: want 576 to 65000 bytes (1280 or more for IPv6)", p.Value)
 	}
 	c.device(p.Pos).MTU = n
@@ -250,11 +243,12 @@ func setEnv(c *Config, p ini.Pair) error {
 }
 
 func setUmask(c *Config, p ini.Pair) error {
-	var n int
-	if _, err := fmt.Sscanf(p.Value, "%o", &n); err != nil || n < 0 || n > 0o777 {
+	n, err := strconv.ParseUint(p.Value, 8, 9)
+	if err != nil {
 		return fmt.Errorf("%q is no umask: want octal digits such as 022", p.Value)
 	}
-	c.Umask = &n
+	mask := int(n)
+	c.Umask = &mask
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 // one that execs.
 func (plan *Plan) confine() error {
 	keep := plan.capNumbers()
-	if plan.Bounded {
+	if plan.Bounded || plan.KeepCaps { // root regains at exec what is in the bounding set
 		if err := dropBounding(keep); err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ type Jail struct {
 
 	mu    sync.Mutex
 	links []*link
+	left  bool // it is on its way out: no router gets its devices any more
 }
 
 // link is a device that the jail holds. The jail's descriptor of it is a
@@ -49,6 +50,7 @@ type link struct {
 	life       *tuntap.Lifeline
 	registered []netip.Addr
 	ready      chan struct{} // closed when every native address is registered
+	once       sync.Once     // of ready
 }
 
 // NewJail makes the namespace and everything in it that needs no router: the
@@ -92,6 +94,7 @@ func (j *Jail) furnish(links []Link) error {
 			return fmt.Errorf("loopback up: %w", err)
 		}
 	}
+	routed := map[bool]bool{} // families that have their default route, by Is4
 	for _, spec := range links {
 		dev, err := tuntap.OpenDevice(spec.Device)
 		if err != nil {
@@ -100,10 +103,10 @@ func (j *Jail) furnish(links []Link) error {
 		l := &link{Link: spec, dev: dev, ready: make(chan struct{})}
 		j.links = append(j.links, l)
 		if len(spec.Addresses) == 0 {
-			close(l.ready)
+			l.setReady()
 			continue
 		}
-		if err := l.configure(handle); err != nil {
+		if err := l.configure(handle, routed); err != nil {
 			return fmt.Errorf("device %s: %w", spec.Device, err)
 		}
 	}
@@ -138,8 +141,9 @@ func sysctl(name, value string) error {
 }
 
 // configure sets addresses and routes by netlink. The kernel's IPv6
-// autoconfiguration is switched off first: the router answers none of it.
-func (l *link) configure(handle *netlink.Handle) error {
+// autoconfiguration is switched off first: the router answers none of it. Of
+// several devices the first has the default route of its families.
+func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	six := slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
 	conf := "net/ipv6/conf/" + l.Device + "/"
 	settings := [][2]string{{"disable_ipv6", "1"}}
@@ -174,6 +178,10 @@ func (l *link) configure(handle *netlink.Handle) error {
 		return fmt.Errorf("up: %w", err)
 	}
 	for _, gw := range l.Gateways {
+		if routed[gw.Is4()] {
+			continue
+		}
+		routed[gw.Is4()] = true
 		route := &netlink.Route{LinkIndex: dev.Attrs().Index, Gw: gw.AsSlice()}
 		if err := handle.RouteAdd(route); err != nil {
 			return fmt.Errorf("default route by %s: %w", gw, err)
@@ -195,6 +203,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 func (j *Jail) HandOver() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.left {
+		return nil // its addresses may be somebody else's already
+	}
 	for _, l := range j.links {
 		if l.Network == "" {
 			continue
@@ -220,20 +231,31 @@ func (l *link) handover(name string) tuntap.Handover {
 	return h
 }
 
-// Registered notes that the router gave addr to the jail.
+// Registered notes that the router gave addr to the jail. The router is a
+// process without rights: its word cannot add addresses without end, nor one
+// that a native device does not have.
 func (j *Jail) Registered(network string, addr netip.Addr) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, l := range j.links {
-		if l.Network != network || slices.Contains(l.registered, addr) {
+		if l.Network != network || slices.Contains(l.registered, addr) || !l.mayHave(addr) {
 			continue
 		}
 		l.registered = append(l.registered, addr)
-		if l.complete() && len(l.Addresses) > 0 {
-			close(l.ready)
+		if l.complete() {
+			l.setReady()
 		}
 	}
 }
+
+func (l *link) mayHave(addr netip.Addr) bool {
+	if len(l.Addresses) == 0 {
+		return len(l.registered) < maxAddresses
+	}
+	return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == addr })
+}
+
+func (l *link) setReady() { l.once.Do(func() { close(l.ready) }) }
 
 func (l *link) complete() bool {
 	for _, a := range l.Addresses {
@@ -280,10 +302,12 @@ func (j *Jail) Do(fn func() error) error {
 	return netns.Do(j.ns, fn)
 }
 
-// Leave says goodbye to the routers: the jail's addresses are free when it returns.
+// Leave says goodbye to the routers: the jail's addresses are free when it
+// returns, and a new router does not get its devices.
 func (j *Jail) Leave() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.left = true
 	var errs []error
 	for _, l := range j.links {
 		if l.life != nil {

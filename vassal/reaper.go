@@ -21,9 +21,7 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err := p.close(); err != nil {
 		return 1, err
 	}
-	// The kernel shields pid 1 only from signals without a handler
-	// (pid_namespaces(7)), and Go's runtime has one for all.
-	signal.Ignore()
+	ignoreSignals()
 	none := Plan{Bounded: true, UID: -1, GID: -1}
 	if err := none.confine(); err != nil {
 		return 1, nil // the pipe is closed; our end takes the namespace with it
@@ -38,6 +36,18 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 			return signalExit + int(status.Signal()), nil
 		case done == pid:
 			return status.ExitStatus(), nil
+		}
+	}
+}
+
+// ignoreSignals shields pid 1 from its own namespace: the kernel does so only
+// for signals without a handler (pid_namespaces(7)), and Go's runtime has one
+// for all. SIGCHLD stays: children of who ignores it cannot be waited for.
+func ignoreSignals() {
+	const last = 64
+	for sig := syscall.Signal(1); sig <= last; sig++ {
+		if sig != syscall.SIGCHLD {
+			signal.Ignore(sig)
 		}
 	}
 }

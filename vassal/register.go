@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -62,9 +63,11 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 	}); err != nil {
 		return err
 	}
-	defer conn.Close()
 	answered := make(chan struct{})
-	go awaitEcho(conn, to, answered)
+	var reader sync.WaitGroup
+	reader.Go(func() { awaitEcho(conn, to, answered) })
+	defer reader.Wait()
+	defer conn.Close()
 
 	if err := sendEcho(conn, to, 0); err != nil {
 		return fmt.Errorf("echo to the gateway %s: %w", to, err)
@@ -119,7 +122,10 @@ func awaitEcho(conn *icmp.PacketConn, from netip.Addr, answered chan<- struct{})
 		}
 		ip, ok := addr.(*net.IPAddr)
 		reply := n > 0 && (buf[0] == byte(ipv4.ICMPTypeEchoReply) || buf[0] == byte(ipv6.ICMPTypeEchoReply))
-		if a, valid := netip.AddrFromSlice(ip.IP); ok && valid && reply && a.Unmap() == from {
+		if !ok || !reply {
+			continue
+		}
+		if a, valid := netip.AddrFromSlice(ip.IP); valid && a.Unmap() == from {
 			close(answered)
 			return
 		}

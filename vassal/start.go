@@ -116,7 +116,10 @@ func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
 	}); err != nil {
 		return err
 	}
-	if pidfd >= 0 && unix.SetNonblock(pidfd, true) == nil {
+	if pidfd >= 0 { // non-blocking, or it is not for the poller
+		if unix.SetNonblock(pidfd, true) != nil {
+			return errors.Join(errors.New("pidfd"), g.process.Kill())
+		}
 		g.end = os.NewFile(uintptr(pidfd), "process")
 	}
 	return nil
