@@ -236,6 +236,9 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	for _, g := range c.AddGID {
 		p.Groups, p.SetGroups = append(slices.Clone(p.Groups), g.ID), true
 	}
+	if e.Config.Tyrant {
+		p.LogUID = p.UID
+	}
 	if p.CleanEnv {
 		p.Env = append(cleanEnv(home), c.Env...)
 	}

@@ -105,16 +105,13 @@ func (plan *Plan) openLog(p *pipe) error {
 		return nil
 	}
 	if plan.LogUID > 0 {
-		// The file system's idea of us, for this thread alone (setfsuid(2)).
-		if err := unix.Setfsgid(plan.GID); err != nil {
+		if err := seeFilesAs(plan.LogUID, plan.GID); err != nil {
 			return err
 		}
-		if err := unix.Setfsuid(plan.LogUID); err != nil {
-			return err
-		}
-		defer func() { _ = errors.Join(unix.Setfsuid(0), unix.Setfsgid(0)) }()
+		defer func() { _ = seeFilesAs(0, 0) }()
 	}
-	f, err := os.OpenFile(plan.LogTo, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	// Without blocking: a FIFO that nobody reads would hold the start for ever.
+	f, err := os.OpenFile(plan.LogTo, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOCTTY, 0o640)
 	if err != nil {
 		return err
 	}
@@ -123,6 +120,23 @@ func (plan *Plan) openLog(p *pipe) error {
 		return errors.Join(err, errors.New("not a regular file"))
 	}
 	return p.send(word{Log: true}, int(f.Fd()))
+}
+
+// seeFilesAs makes this thread open files with a user's rights only, those of
+// the emperor's groups gone too. setfsuid(2) does not say that it failed.
+func seeFilesAs(uid, gid int) error {
+	if err := syscall.Setgroups(nil); err != nil {
+		return fmt.Errorf("groups: %w", err)
+	}
+	const ask = -1
+	_, _ = unix.SetfsgidRetGid(gid)
+	_, _ = unix.SetfsuidRetUid(uid)
+	is, _ := unix.SetfsuidRetUid(ask)
+	group, _ := unix.SetfsgidRetGid(ask)
+	if is != uid || group != gid {
+		return fmt.Errorf("become %d:%d for files: %w", uid, gid, unix.EPERM)
+	}
+	return nil
 }
 
 // privateMounts cuts the mount namespace off the host's: what happens here
@@ -140,7 +154,13 @@ func (plan *Plan) privateMounts() error {
 		}
 	}
 	if plan.Resolv != "" {
-		if err := unix.Mount(plan.Resolv, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
+		err := unix.Mount(plan.Resolv, "/etc/resolv.conf", "", unix.MS_BIND, "")
+		if errors.Is(err, unix.ENOENT) {
+			// A mount needs a file to lie on, and the host's /etc is not ours.
+			fmt.Println("no resolvers: the host has no /etc/resolv.conf to put them in place of")
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("private /etc/resolv.conf: %w", err)
 		}
 	}
