@@ -171,6 +171,9 @@ func transfer(t *testing.T, from, to *nettest.NS, addr netip.AddrPort) {
 			return
 		}
 		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			return
+		}
 		h := sha256.New()
 		if _, err := io.Copy(h, conn); err == nil {
 			sum <- h.Sum(nil)
