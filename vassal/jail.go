@@ -162,7 +162,7 @@ func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	if err := handle.LinkSetMTU(dev, l.MTU); err != nil {
 		return fmt.Errorf("mtu %d: %w", l.MTU, err)
 	}
-	if err := handle.LinkSetTxQLen(dev, queueLength); err != nil {
+	if err := handle.LinkSetTxQLen(dev, QueueLength); err != nil {
 		return fmt.Errorf("queue length: %w", err)
 	}
 	for _, a := range l.Addresses {
@@ -190,9 +190,9 @@ func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	return nil
 }
 
-// queueLength is the device's ring in packets: what waits there survives a
-// router that is being started again.
-const queueLength = 1000
+// QueueLength is a device's ring in packets: what waits there survives a router
+// that is being started again.
+const QueueLength = 1000
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}

@@ -46,6 +46,9 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 		return nil, err
 	}
 	r.later(dev.Close)
+	if err := setQueue(o.Device); err != nil {
+		return nil, err
+	}
 	for _, a := range o.Addresses {
 		if err := setAddress(o.Device, a); err != nil {
 			return nil, err
@@ -81,6 +84,16 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 		}
 	}
 	return n, nil
+}
+
+// setQueue gives a device the queue that vassals' have: what waits there
+// survives a router that is being started again.
+func setQueue(device string) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetTxQLen(link, vassal.QueueLength)
 }
 
 // setAddress gives a device its address and takes it up. IPv6 skips duplicate
