@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -10,6 +11,10 @@ import (
 // tests, fiefdom itself (every process of it, as each starts the next with its
 // own argv[0]), and the app of the tests' vassals.
 func TestMain(m *testing.M) {
+	// Under the race detector every process would wait a second before it exits.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 	testscript.Main(m, map[string]func(){
 		"fiefdom": main,
 		"agent":   agent,
