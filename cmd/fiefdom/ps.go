@@ -46,12 +46,21 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// table prints a line a vassal. The last column is there when somebody has an
+// error: without it the usual line fits a terminal of 80 columns.
 func table(out io.Writer, all []emperor.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS\tERROR")
+	failed := slices.ContainsFunc(all, func(s emperor.Status) bool { return s.Error != "" })
+	end := func(text string) string {
+		if !failed {
+			return "\n"
+		}
+		return "\t" + text + "\n"
+	}
+	fmt.Fprint(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS", end("ERROR"))
 	for _, s := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
-			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), firstLine(s.Error, 60))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
+			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(firstLine(s.Error, 60)))
 	}
 	return w.Flush()
 }

@@ -23,8 +23,12 @@ var layers = map[string]struct {
 	why string
 }{
 	"cmd/fiefdom": {
-		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat"},
+		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples"},
 		"it joins all the others with functions",
+	},
+	"examples": {
+		nil,
+		"files, so that the binary alone can show them",
 	},
 	"emperor": {
 		[]string{"vassal"},
