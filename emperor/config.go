@@ -94,7 +94,7 @@ var Options = []ini.Option[Config]{
 func setDuration(dst *time.Duration, p ini.Pair) error {
 	d, err := ini.ParseDuration(p.Value)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is no time: want seconds (3) or a number with a unit (500ms)", p.Value)
+		return fmt.Errorf("%s = %s: want seconds (3) or a number with a unit (500ms)", p.Key, p.Value)
 	}
 	*dst = d
 	return nil
@@ -102,7 +102,7 @@ func setDuration(dst *time.Duration, p ini.Pair) error {
 
 func setDir(dst *string, p ini.Pair) error {
 	if !filepath.IsAbs(p.Value) {
-		return fmt.Errorf("%q: want an absolute path", p.Value)
+		return fmt.Errorf("%s = %s: want an absolute path", p.Key, p.Value)
 	}
 	*dst = filepath.Clean(p.Value)
 	return nil
@@ -113,7 +113,7 @@ func setSocketMode(c *Config, p ini.Pair) error {
 	if p.Value == "" || p.Value == "true" {
 		mode = 0o666 // uWSGI's chmod-socket without a value
 	} else if _, err := fmt.Sscanf(p.Value, "%o", &mode); err != nil || mode > 0o777 {
-		return fmt.Errorf("%q is no mode: want octal digits such as 660", p.Value)
+		return fmt.Errorf("%s = %s: want octal digits such as 660", p.Key, p.Value)
 	}
 	c.SocketMode = mode
 	return nil

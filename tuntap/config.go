@@ -215,7 +215,7 @@ func setRouterAddress(n *NetworkOptions, p ini.Pair) error {
 
 func setNAT(n *NetworkOptions, p ini.Pair) error {
 	if p.Value == "" || strings.ContainsAny(p.Value, "/ \t") || len(p.Value) > 15 {
-		return fmt.Errorf("%q: want off, auto or an interface such as eth0", p.Value)
+		return fmt.Errorf("%s = %s: want off, auto or an interface such as eth0", p.Key, p.Value)
 	}
 	n.NAT = p.Value
 	return nil
@@ -223,7 +223,7 @@ func setNAT(n *NetworkOptions, p ini.Pair) error {
 
 func setAttach(n *NetworkOptions, p ini.Pair) error {
 	if p.Value != "all" && p.Value != "asked" {
-		return fmt.Errorf("%q: want all or asked", p.Value)
+		return fmt.Errorf("%s = %s: want all or asked", p.Key, p.Value)
 	}
 	n.AttachAll = p.Value == "all"
 	return nil
@@ -234,7 +234,7 @@ func setBool(field func(*NetworkOptions) **bool) func(*NetworkOptions, ini.Pair)
 		switch p.Value {
 		case "on", "off", "true", "false", "yes", "no", "1", "0":
 		default:
-			return fmt.Errorf("%q: want on or off", p.Value) // a typo must not change isolation
+			return fmt.Errorf("%s = %s: want on or off", p.Key, p.Value) // a typo must not change isolation
 		}
 		on := ini.ParseBool(p.Value)
 		*field(n) = &on
