@@ -83,10 +83,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
-	if !errs.Failed() {
-		errs = append(errs, c.Validate()...) // what failed to parse would only be told twice
-	}
-	return c, errs
+	return c, append(errs, c.Validate()...)
 }
 
 // DefaultMercy is the time between the stop signal and cgroup.kill.

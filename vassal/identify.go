@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,11 +60,16 @@ func KillNamespace(inode uint64) error {
 	if own := OwnNamespace(); own == 0 || own == inode || inode == 0 {
 		return errors.New("refusing to kill the emperor's own network namespace")
 	}
-	for {
+	deadline := time.Now().Add(removeTimeout)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		killed, err := killNamespaceOnce(inode)
 		if err != nil || killed == 0 {
 			return err
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d processes of a network namespace do not end", killed)
+		}
+		time.Sleep(wait) // nothing tells when others' children have ended
 	}
 }
 
@@ -81,24 +88,24 @@ func killNamespaceOnce(inode uint64) (killed int, err error) {
 		if err != nil {
 			continue // gone
 		}
-		if got, err := namespaceOfPID(pid); err == nil && got == inode && !isZombie(pid) {
-			if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
-				killed++
-			}
+		if livesIn(pid, inode) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+			killed++
 		}
 		_ = unix.Close(fd)
 	}
 	return killed, nil
 }
 
-func isZombie(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// livesIn says whether a thread of the process is in the namespace. Any
+// thread counts: a process whose first thread has ended looks like a zombie
+// without namespaces, and goes on with the others.
+func livesIn(pid int, inode uint64) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/net", pid))
 	if err != nil {
-		return true
+		return false
 	}
-	_, rest, ok := strings.Cut(string(b), ") ") // the name before may hold anything but that
-	for ok && strings.Contains(rest, ") ") {
-		_, rest, _ = strings.Cut(rest, ") ")
-	}
-	return ok && strings.HasPrefix(rest, "Z")
+	return slices.ContainsFunc(tasks, func(path string) bool {
+		st, err := os.Stat(path) // fails for a zombie: it has given its namespaces back
+		return err == nil && st.Sys().(*syscall.Stat_t).Ino == inode
+	})
 }

@@ -125,6 +125,9 @@ func setUID(c *Config, p ini.Pair) error {
 	u, err := user.Lookup(p.Value)
 	if n, nerr := strconv.Atoi(p.Value); err != nil && nerr == nil && n >= 0 {
 		id.ID = n
+		if n > maxID { // libc's lookup would cut it to 32 bits: another user, maybe root
+			return id.check()
+		}
 		if u, err = user.LookupId(p.Value); err != nil {
 			c.UID = &id
 			return nil

@@ -116,10 +116,7 @@ func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
 	}); err != nil {
 		return err
 	}
-	if pidfd >= 0 { // non-blocking, or it is not for the poller
-		if unix.SetNonblock(pidfd, true) != nil {
-			return errors.Join(errors.New("pidfd"), g.process.Kill())
-		}
+	if pidfd >= 0 && unix.SetNonblock(pidfd, true) == nil {
 		g.end = os.NewFile(uintptr(pidfd), "process")
 	}
 	return nil

@@ -1,0 +1,207 @@
+package vassal
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fiefdom/internal/ini"
+)
+
+// parse reads a vassal's ini as the expander does.
+func parse(t *testing.T, text string) (*Config, ini.Errors) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "blog.ini")
+	if err := os.WriteFile(path, []byte("[uwsgi]\n"+text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := ini.Load(path, ini.Options{IsOption: Known})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Parse("blog", f)
+}
+
+func good(t *testing.T, text string) *Config {
+	t.Helper()
+	c, errs := parse(t, text)
+	if len(errs) > 0 {
+		t.Fatalf("%q: %v", text, errs)
+	}
+	return c
+}
+
+func TestParseGood(t *testing.T) {
+	mask := 0o27
+	for name, tc := range map[string]struct {
+		text string
+		got  func(*Config) any
+		want any
+	}{
+		"command":       {"command = /bin/app 'a b' c", func(c *Config) any { return c.Command }, []string{"/bin/app", "a b", "c"}},
+		"patch alias":   {"unprivileged-binary-patch-arg = /bin/app x", func(c *Config) any { return c.Command }, []string{"/bin/app", "x"}},
+		"patch, one":    {"privileged-binary-patch = /bin/my app", func(c *Config) any { return c.Command }, []string{"/bin/my app"}},
+		"attach-daemon": {"attach-daemon = app; b", func(c *Config) any { return c.Command }, []string{"/bin/sh", "-c", "app; b"}},
+		"last wins":     {"command = a\ncommand = b", func(c *Config) any { return c.Command }, []string{"b"}},
+		"uid number":    {"command = a\nuid = 12345", func(c *Config) any { return c.UID.ID }, 12345},
+		"uid name":      {"command = a\nuid = nobody", func(c *Config) any { return c.UID.Home }, "/nonexistent"},
+		"gid number":    {"command = a\ngid = 77", func(c *Config) any { return c.GID.ID }, 77},
+		"add-gid":       {"command = a\nadd-gid = 77\nadd-gid = 78", func(c *Config) any { return len(c.AddGID) }, 2},
+		"cap":           {"command = a\ncap = CAP_NET_BIND_SERVICE,net_raw", func(c *Config) any { return c.Cap }, []string{"net_bind_service", "net_raw"}},
+		"cap, none":     {"command = a\ncap =", func(c *Config) any { return c.CapSet && len(c.Cap) == 0 }, true},
+		"chdir":         {"command = a\nchdir = /srv//app/", func(c *Config) any { return c.Chdir }, "/srv/app"},
+		"chroot":        {"command = a\nchroot = /srv", func(c *Config) any { return c.Chroot }, "/srv"},
+		"logto":         {"command = a\nlogto = /var/log/a", func(c *Config) any { return c.LogTo }, "/var/log/a"},
+		"binary-path":   {"psgi = a\nbinary-path = /opt/uwsgi", func(c *Config) any { return c.Args()[0] }, "/opt/uwsgi"},
+		"env":           {"command = a\nenv = A=1\nenv = B=x=y", func(c *Config) any { return c.Env }, []string{"A=1", "B=x=y"}},
+		"umask":         {"command = a\numask = 027", func(c *Config) any { return *c.Umask }, mask},
+		"jailed":        {"command = a\njailed = true", func(c *Config) any { return c.Jailed }, true},
+		"stop by name":  {"command = a\nstop-signal = sigquit", func(c *Config) any { return c.Signal() }, syscall.SIGQUIT},
+		"stop by num":   {"command = a\nstop-signal = 10", func(c *Config) any { return c.Signal() }, syscall.Signal(10)},
+		"stop, none":    {"command = a", func(c *Config) any { return c.Signal() }, syscall.SIGTERM},
+		"stop of uwsgi": {"psgi = a.pl", func(c *Config) any { return c.Signal() }, syscall.SIGINT},
+		"mercy":         {"command = a\nreload-mercy = 500ms", func(c *Config) any { return c.ReloadMercy }, 500 * time.Millisecond},
+		"mercy, none":   {"command = a", func(c *Config) any { return c.ReloadMercy }, DefaultMercy},
+		"device":        {"command = a\ntuntap-device = uwsgi0 /run/s", func(c *Config) any { return c.Devices[0].Name + c.Devices[0].Socket }, "uwsgi0/run/s"},
+		"auto":          {"command = a\ntuntap-device-address = auto", func(c *Config) any { return c.Devices[0].Auto && c.Devices[0].Name == DefaultDevice }, true},
+		"addresses": {"command = a\ntuntap-device-address = 10.9.0.7, fd00::7", func(c *Config) any { return c.Devices[0].Addresses },
+			[]netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd00::7")}},
+		"gateway":      {"command = a\ntuntap-device-gateway = 10.9.0.1", func(c *Config) any { return c.Devices[0].Gateways[0].String() }, "10.9.0.1"},
+		"mtu":          {"command = a\ntuntap-device-mtu = 1400", func(c *Config) any { return c.Devices[0].MTU }, 1400},
+		"rule":         {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Dst.String() }, "10.0.0.0/8"},
+		"rule's place": {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Line }, 4},
+		"rule belongs": {"command = a\ntuntap-device = u0\ntuntap-device = u1\ntuntap-device-rule = in 0.0.0.0 10.0.0.1 allow", func(c *Config) any { return len(c.Devices[1].Rules) }, 1},
+		"hook":         {"command = a\nhook-as-root = !exec:secret", func(c *Config) any { return c.Hooks[0].String() }, "exec"},
+		"needless":     {"command = a\nmaster = true\nprocesses = 4", func(c *Config) any { return c.Needless }, []string{"master", "processes"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := good(t, tc.text)
+			if got := tc.got(c); !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+			// It crosses to the emperor as JSON.
+			b, err := json.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var back Config
+			if err := json.Unmarshal(b, &back); err != nil {
+				t.Fatal(err)
+			}
+			if got := tc.got(&back); !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("after the crossing: got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestParseBad(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text string
+		line int // of the error; 0: the file's
+		want string
+	}{
+		"nothing":          {"uid = 5", 0, "nothing to run"},
+		"only needless":    {"master = true\nplugins = tuntap", 0, "nothing to run"},
+		"command, quotes":  {"command = 'a", 2, "quote as in a shell"},
+		"command, empty":   {"command =", 2, "empty command"},
+		"uid, nobody's":    {"command = a\nuid = no-such-user", 3, "adduser --system no-such-user"},
+		"uid -1":           {"command = a\nuid = 4294967295", 3, "no number of a user"},
+		"uid wraps to 0":   {"command = a\nuid = 4294967296", 3, "no number of a user"},
+		"uid, negative":    {"command = a\nuid = -1", 3, "no user"},
+		"gid, nobody's":    {"command = a\ngid = no-such-group", 3, "addgroup --system no-such-group"},
+		"gid -1":           {"command = a\ngid = 4294967295", 3, "no number of a user or group"},
+		"add-gid wraps":    {"command = a\nadd-gid = 4294967296", 3, "no number of a user or group"},
+		"cap":              {"command = a\ncap = fly", 3, `unknown capability "fly"`},
+		"chdir":            {"command = a\nchdir = here", 3, "absolute path"},
+		"chroot":           {"command = a\nchroot = here", 3, "absolute path"},
+		"logto":            {"command = a\nlogto = here", 3, "absolute path"},
+		"binary-path":      {"command = a\nbinary-path = here", 3, "absolute path"},
+		"env":              {"command = a\nenv = A", 3, "NAME=VALUE"},
+		"env, no name":     {"command = a\nenv = =1", 3, "NAME=VALUE"},
+		"umask":            {"command = a\numask = 9", 3, "octal"},
+		"umask, a rest":    {"command = a\numask = 022x", 3, "octal"},
+		"umask, too much":  {"command = a\numask = 1777", 3, "octal"},
+		"stop-signal":      {"command = a\nstop-signal = HALT", 3, "unknown signal"},
+		"stop-signal 65":   {"command = a\nstop-signal = 65", 3, "unknown signal"},
+		"reload-mercy":     {"command = a\nreload-mercy = soon", 3, "is no time"},
+		"mercy, endless":   {"command = a\nreload-mercy = 10000h", 0, "at most 1h"},
+		"device, words":    {"command = a\ntuntap-device = a b c", 3, "DEVICE [SOCKET]"},
+		"device, long":     {"command = a\ntuntap-device = sixteen-letters-", 3, "no device name"},
+		"device, pattern":  {"command = a\ntuntap-device = tun%d", 0, "no device name"},
+		"device, loopback": {"command = a\ntuntap-device = lo", 3, "every namespace has one"},
+		"device, twice":    {"command = a\ntuntap-device = u0\ntuntap-device = u0", 4, "already declared at"},
+		"address":          {"command = a\ntuntap-device-address = here", 3, "neither an address"},
+		"address, prefix":  {"command = a\ntuntap-device-address = 10.9.0.7/16", 3, "10.9.0.7"},
+		"address, twice":   {"command = a\ntuntap-device-address = 10.9.0.7 10.9.0.7", 3, "declared twice"},
+		"address, mapped":  {"command = a\ntuntap-device-address = ::ffff:10.9.0.7", 3, "cannot be a device's address"},
+		"address, local":   {"command = a\ntuntap-device-address = 127.0.0.1", 3, "cannot be a device's address"},
+		"gateway":          {"command = a\ntuntap-device-gateway = here", 3, "is no address"},
+		"gateways":         {"command = a\ntuntap-device-gateway = 10.9.0.1\ntuntap-device-gateway = 10.9.0.2", 3, "two gateways"},
+		"mtu":              {"command = a\ntuntap-device-mtu = 100", 3, "is no MTU"},
+		"mtu, big":         {"command = a\ntuntap-device-mtu = 65536", 3, "is no MTU"},
+		"rule":             {"command = a\ntuntap-device-rule = out 0.0.0.0 10.0.0.1 dney", 3, `unknown action "dney"`},
+		"hook":             {"command = a\nhook-as-root = fly:away", 3, `unknown action "fly"`},
+		"hook phase":       {"command = a\nstrict = true\nhook-as-rot = exec:a", 4, "unknown option"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, errs := parse(t, tc.text)
+			if !errs.Failed() {
+				t.Fatal("no error")
+			}
+			for _, err := range errs {
+				if strings.Contains(err.Message, tc.want) {
+					if err.Pos.Line != tc.line && (tc.line != 0 || err.Pos.Line != 3) {
+						t.Errorf("at line %d, want %d: %v", err.Pos.Line, tc.line, err)
+					}
+					if filepath.Base(err.Pos.File) != "blog.ini" {
+						t.Errorf("in %q: %v", err.Pos.File, err)
+					}
+					return
+				}
+			}
+			t.Errorf("none says %q: %v", tc.want, errs)
+		})
+	}
+}
+
+func TestParseTellsAllErrors(t *testing.T) {
+	_, errs := parse(t, "command = 'a\nuid = no-such-user\numask = 9\ntuntap-device-mtu = 1")
+	lines := map[int]bool{}
+	for _, err := range errs {
+		lines[err.Pos.Line] = true
+	}
+	for _, line := range []int{2, 3, 4, 5} {
+		if !lines[line] {
+			t.Errorf("nothing about line %d: %v", line, errs)
+		}
+	}
+}
+
+func TestUnknownOption(t *testing.T) {
+	_, errs := parse(t, "command = a\ntuntap-devce = u0")
+	if errs.Failed() || len(errs) != 1 || !strings.Contains(errs[0].Message, `did you mean "tuntap-device"?`) {
+		t.Errorf("%v", errs)
+	}
+}
+
+func TestArgsOfUWSGI(t *testing.T) {
+	c := good(t, "psgi = app.pl\nplugins = tuntap\nplugins = psgi\nuid = 5\ntuntap-device = u0\nprocesses = 2\nhook-as-root = exec:true")
+	want := []string{"uwsgi", "--set", "master=true", "--set", "psgi=app.pl", "--set", "plugins=psgi", "--set", "processes=2"}
+	if got := c.Args(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	c = good(t, "wsgi-file = a.py\nmaster = false")
+	if got := c.Args(); reflect.DeepEqual(got[1:3], []string{"--set", "master=true"}) {
+		t.Errorf("a master was added: %q", got)
+	}
+	if got := good(t, "psgi = app.pl\ncommand = a").App; got != nil {
+		t.Errorf("a command beside app-server options: %v", got)
+	}
+}
