@@ -70,7 +70,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	n.Device = os.NewFile(uintptr(dev.FD()), o.Device)
+	n.Device = dev
 	if n.Listener, err = r.listen("unix", o.Socket, r.config.SocketMode); err != nil {
 		return nil, err
 	}

@@ -19,9 +19,9 @@ import (
 // Network is what the keeper holds of one network for all routers to come.
 type Network struct {
 	Config   tuntap.NetworkConfig
-	Device   *os.File // the host's tun device: a duplicate that is never read
-	Listener *os.File // the listening socket
-	Stats    *os.File // the stats server's listening socket; nil: none
+	Device   *tuntap.Device // the host's: never read here, and not in Go's poller, which every packet would wake
+	Listener *os.File       // the listening socket
+	Stats    *os.File       // the stats server's listening socket; nil: none
 }
 
 // Keeper keeps a router process running. Set the fields, then Run.
@@ -164,12 +164,12 @@ func (k *Keeper) lead(w *wire) error {
 	}
 	k.mu.Unlock()
 	for i, n := range k.Networks {
-		files := []*os.File{n.Device, n.Listener}
-		if n.Stats != nil {
-			files = append(files, n.Stats)
+		fds, err := n.descriptors()
+		if err != nil {
+			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
 		}
-		orders[i].FDs = len(files)
-		if err := w.send(orders[i], files...); err != nil {
+		orders[i].FDs = len(fds)
+		if err := w.send(orders[i], fds...); err != nil {
 			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
 		}
 	}
@@ -177,6 +177,38 @@ func (k *Keeper) lead(w *wire) error {
 		k.Log.Error("a device could not be handed to the new router", "err", err)
 	}
 	return w.send(order{Serve: true})
+}
+
+// descriptors are the network's, in the order in which the router takes them.
+func (n *Network) descriptors() ([]int, error) {
+	fds := []int{n.Device.FD()}
+	for _, f := range []*os.File{n.Listener, n.Stats} {
+		if f == nil {
+			continue
+		}
+		fd, err := descriptor(f)
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// introduce sends a network with its descriptors.
+func (n *Network) introduce(w *wire, o order) error {
+	fds := []int{n.Device.FD()}
+	for _, f := range []*os.File{n.Listener, n.Stats} {
+		if f == nil {
+			continue
+		}
+		fd, err := descriptor(f)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
+	return w.send(o, fds...)
 }
 
 // read takes the router's reports until the connection ends.

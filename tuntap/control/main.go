@@ -110,7 +110,10 @@ func (s *server) speak() {
 		switch {
 		case gone:
 		case o.file != nil:
-			err = s.wire.send(o.report, o.file)
+			var fd int
+			if fd, err = descriptor(o.file); err == nil {
+				err = s.wire.send(o.report, fd)
+			}
 		default:
 			err = s.wire.send(o.report)
 		}

@@ -108,7 +108,9 @@ func newPair() (*wire, *os.File, error) {
 	return ours, theirs, nil
 }
 
-func (w *wire) send(v any, files ...*os.File) error {
+// send sends one message; the descriptors stay the caller's.
+// send sends v with descriptors, which stay the caller's.
+func (w *wire) send(v any, fds ...int) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -116,13 +118,7 @@ func (w *wire) send(v any, files ...*os.File) error {
 	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
 	b = append(b, body...)
 	var oob []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			if fds[i], err = descriptor(f); err != nil {
-				return err
-			}
-		}
+	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
 	w.mu.Lock()
