@@ -48,8 +48,9 @@ test-root: deps build ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
 .PHONY: soak
-soak: deps build ## The long tests at full size (root; about an hour)
-	FIEFDOM_TEST_ROOT=1 FIEFDOM_TEST_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v -run Soak ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+soak: deps build ## All tests at their full numbers, then minutes of each fuzz target (root)
+	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too

@@ -192,6 +192,10 @@ func (p *peer) deviceReady(uint32) {
 	}
 }
 
+// nobody is what becomes of a packet for an address of the pool that nobody
+// has: its sender is told, and need not wait for a timeout.
+var nobody = verdict{why: DropNoRoute, reject: true}
+
 // fromPeer takes a packet from p all its way. framed has room before the packet.
 func (r *Router) fromPeer(p *peer, framed []byte) {
 	n, pk := p.net, &r.pk
@@ -208,7 +212,8 @@ func (r *Router) fromPeer(p *peer, framed []byte) {
 	to := n.table.owner(pk.flow.Dst)
 	switch {
 	case to.kind == ownerPool:
-		n.note(p, pk, drop(DropNoRoute))
+		n.note(p, pk, nobody)
+		r.reject(n, p, pk, nobody)
 	case to.kind == ownerPeer && n.policy.Load().cfg.Direct:
 		if v := n.towards(to.peer, pk); v.why != pass {
 			n.note(to.peer, pk, v)
@@ -231,9 +236,13 @@ func (r *Router) fromHost(n *network, framed []byte) {
 		return
 	}
 	to := n.table.owner(pk.flow.Dst)
-	if to.kind != ownerPeer {
-		// What is not even of the pool is the host's own chatter (MLD, mDNS).
-		n.note(nil, pk, verdict{why: DropNoRoute, quiet: to.kind != ownerPool})
+	if to.kind == ownerPool {
+		n.note(nil, pk, nobody)
+		r.reject(n, nil, pk, nobody)
+		return
+	}
+	if to.kind != ownerPeer { // not even of the pool: the host's own chatter (MLD, mDNS)
+		n.note(nil, pk, verdict{why: DropNoRoute, quiet: true})
 		return
 	}
 	if v := n.towards(to.peer, pk); v.why != pass {
@@ -257,7 +266,7 @@ func (r *Router) reject(n *network, to *peer, pk *packet, v verdict) {
 	if !b.take(r.now, rejectRate, rejectBurst) {
 		return
 	}
-	size := pk.answer(r.scratch[room:], n.policy.Load().own[family(pk.flow.Src)])
+	size := pk.answer(r.scratch[room:], n.policy.Load().own[family(pk.flow.Src)], v.why)
 	switch {
 	case size == 0:
 	case to != nil:

@@ -152,7 +152,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("a later part has no ports")
 		}
 		// What is decoded can be answered, and the answer is a packet.
-		if n := p.answer(scratch, own[family(p.flow.Src)]); n > 0 {
+		if n := p.answer(scratch, own[family(p.flow.Src)], DropRule); n > 0 {
 			var back packet
 			if why := back.decode(scratch[:n]); why != pass || back.flow.Dst != p.flow.Src {
 				t.Fatalf("answer: %v, to %v", why, back.flow.Dst)

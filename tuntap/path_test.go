@@ -67,11 +67,13 @@ func TestPoolAddressWithoutPeerHasNoRoute(t *testing.T) {
 		end := w.vassal("blog", blog)
 		end.Send(t, udp(blog, shop, 80))
 		w.dropped("blog", DropNoRoute, 1)
+		checkUnreachable(t, end.Receive(t), 1, 3, gateway, blog, udp(blog, shop, 80))
 		w.host.Send(t, udp(internet, shop, 80))
-		w.host.Send(t, udp(internet, blog, 80))
-		end.Receive(t)
-		if got := w.r.Snapshot()[0].Drops[DropNoRoute]; got != 1 {
-			t.Errorf("%d drops at the host's side; want 1", got)
+		checkUnreachable(t, w.host.Receive(t), 1, 3, gateway, internet, udp(internet, shop, 80))
+		w.host.Send(t, tcp(internet, shop, 80, tuntest.SYN)) // no reset: somebody may have the address later
+		checkUnreachable(t, w.host.Receive(t), 1, 3, gateway, internet, tcp(internet, shop, 80, tuntest.SYN))
+		if got := w.r.Snapshot()[0].Drops[DropNoRoute]; got != 2 {
+			t.Errorf("%d drops at the host's side; want 2", got)
 		}
 		if !w.host.Empty() {
 			t.Error("it was sent back to the host")

@@ -12,10 +12,11 @@ const (
 	quote6      = 1192
 )
 
-// answer writes the answer to a rejected packet into b and returns its length,
-// 0 when it gets none: a TCP reset, else ICMP "administratively prohibited"
-// (RFC 1812, RFC 4443) from the router's own address.
-func (p *packet) answer(b []byte, own netip.Addr) int {
+// answer writes the answer to a dropped packet into b and returns its length,
+// 0 when it gets none. What a rule rejects gets a TCP reset, else ICMP
+// "administratively prohibited"; what is for an address that nobody has gets
+// ICMP "host unreachable" (RFC 1812, RFC 4443), from the router's own address.
+func (p *packet) answer(b []byte, own netip.Addr, why Reason) int {
 	dst := p.flow.Dst
 	if p.part == laterPart || dst.IsMulticast() || dst == broadcast4 {
 		return 0
@@ -32,31 +33,37 @@ func (p *packet) answer(b []byte, own netip.Addr) int {
 		if p.l4[13]&tcpRST != 0 {
 			return 0
 		}
-		return p.answerReset(b)
+		if why != DropNoRoute {
+			return p.answerReset(b)
+		}
+	}
+	code4, code6 := byte(13), byte(1)
+	if why == DropNoRoute {
+		code4, code6 = 1, 3
 	}
 	if p.v6 {
-		return p.answer6(b, own)
+		return p.answer6(b, own, code6)
 	}
-	return p.answer4(b, own)
+	return p.answer4(b, own, code4)
 }
 
 var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-func (p *packet) answer4(b []byte, own netip.Addr) int {
+func (p *packet) answer4(b []byte, own netip.Addr, code byte) int {
 	quoted := p.raw[:min(len(p.raw), quote4+int(p.raw[0]&15)*4-20)]
 	icmp := b[20 : 28+len(quoted)]
 	clear(icmp[:8])
-	icmp[0], icmp[1] = icmpUnreachable, 13
+	icmp[0], icmp[1] = icmpUnreachable, code
 	copy(icmp[8:], quoted)
 	binary.BigEndian.PutUint16(icmp[2:], fold(sum(0, icmp)))
 	return putIPv4(b, own, p.flow.Src, protoICMP, len(icmp))
 }
 
-func (p *packet) answer6(b []byte, own netip.Addr) int {
+func (p *packet) answer6(b []byte, own netip.Addr, code byte) int {
 	quoted := p.raw[:min(len(p.raw), quote6)]
 	icmp := b[40 : 48+len(quoted)]
 	clear(icmp[:8])
-	icmp[0], icmp[1] = icmp6Unreachable, 1
+	icmp[0], icmp[1] = icmp6Unreachable, code
 	copy(icmp[8:], quoted)
 	binary.BigEndian.PutUint16(icmp[2:], fold(sum(pseudo(own, p.flow.Src, protoICMP6, len(icmp)), icmp)))
 	return putIPv6(b, own, p.flow.Src, protoICMP6, len(icmp))

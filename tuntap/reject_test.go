@@ -29,12 +29,12 @@ func TestRejectIsAnswered(t *testing.T) {
 		end.Send(t, tcp(blog, internet, 22, tuntest.ACK))
 		checkReset(t, end.Receive(t), internet, blog, tuntest.RST, 2000, 0)
 		end.Send(t, udp(blog, internet, 22))
-		checkUnreachable(t, end.Receive(t), gateway, blog, udp(blog, internet, 22))
+		checkUnreachable(t, end.Receive(t), 13, 1, gateway, blog, udp(blog, internet, 22))
 
 		w.host.Send(t, tcp(internet, blog, 22, tuntest.SYN))
 		checkReset(t, w.host.Receive(t), blog, internet, tuntest.RST|tuntest.ACK, 0, 1001)
 		w.host.Send(t, udp(internet, blog, 22))
-		checkUnreachable(t, w.host.Receive(t), gateway, internet, udp(internet, blog, 22))
+		checkUnreachable(t, w.host.Receive(t), 13, 1, gateway, internet, udp(internet, blog, 22))
 
 		w.dropped("blog", DropRule, 5)
 		end.Send(t, tcp(blog, internet, 22, tuntest.RST)) // a reset gets no answer
@@ -60,14 +60,15 @@ func checkReset(t *testing.T, b []byte, src, dst netip.Addr, flags byte, seq, ac
 	checkSums(t, b)
 }
 
-func checkUnreachable(t *testing.T, b []byte, src, dst netip.Addr, about []byte) {
+// checkUnreachable checks an ICMP error; code4 and code6 are those of the families.
+func checkUnreachable(t *testing.T, b []byte, code4, code6 byte, src, dst netip.Addr, about []byte) {
 	t.Helper()
 	var p packet
 	if why := p.decode(b); why != pass {
 		t.Fatalf("answer is %v", why)
 	}
 	typ, ok := p.icmpType()
-	if want := map[bool][2]byte{false: {3, 13}, true: {1, 1}}[p.v6]; !ok || typ != want[0] || p.l4[1] != want[1] {
+	if want := map[bool][2]byte{false: {3, code4}, true: {1, code6}}[p.v6]; !ok || typ != want[0] || p.l4[1] != want[1] {
 		t.Errorf("answer is % x", p.l4)
 	}
 	if p.flow.Src != src || p.flow.Dst != dst {
@@ -131,7 +132,7 @@ func TestNoAnswer(t *testing.T) {
 		if why := p.decode(b); why != pass {
 			t.Fatalf("%s: %v", name, why)
 		}
-		if n := p.answer(make([]byte, 1500), gateway); n != 0 {
+		if n := p.answer(make([]byte, 1500), gateway, DropRule); n != 0 {
 			t.Errorf("%s is answered with %d bytes", name, n)
 		}
 	}

@@ -168,7 +168,6 @@ func (k *Keeper) lead(w *wire) error {
 		if err != nil {
 			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
 		}
-		orders[i].FDs = len(fds)
 		if err := w.send(orders[i], fds...); err != nil {
 			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
 		}
@@ -193,22 +192,6 @@ func (n *Network) descriptors() ([]int, error) {
 		fds = append(fds, fd)
 	}
 	return fds, nil
-}
-
-// introduce sends a network with its descriptors.
-func (n *Network) introduce(w *wire, o order) error {
-	fds := []int{n.Device.FD()}
-	for _, f := range []*os.File{n.Listener, n.Stats} {
-		if f == nil {
-			continue
-		}
-		fd, err := descriptor(f)
-		if err != nil {
-			return err
-		}
-		fds = append(fds, fd)
-	}
-	return w.send(o, fds...)
 }
 
 // read takes the router's reports until the connection ends.

@@ -94,7 +94,7 @@ func (s *server) events() tuntap.Events {
 			s.report(report{Refused: &Refusal{Registration{network, vassal, addr}, reason, holder}}, nil)
 		},
 		Identify: func(conn uint64, pidfd *os.File) {
-			s.report(report{Identify: conn, FDs: 1}, pidfd)
+			s.report(report{Identify: conn}, pidfd)
 		},
 		Closed: func(network, vassal string, why error) {
 			s.report(report{Closed: &Closing{network, vassal, why.Error()}}, nil)

@@ -24,7 +24,6 @@ type order struct {
 	Identified *identity             `json:"identified,omitempty"`
 	Snapshot   uint64                `json:"snapshot,omitempty"` // the number of the request
 	Stats      bool                  `json:"stats,omitempty"`
-	FDs        int                   `json:"fds,omitempty"`
 }
 
 // identity answers report.Identify: whose is the connection.
@@ -42,7 +41,6 @@ type report struct {
 	Serving    bool          `json:"serving,omitempty"`
 	Snapshot   *snapshot     `json:"snapshot,omitempty"`
 	Error      string        `json:"error,omitempty"` // an order failed
-	FDs        int           `json:"fds,omitempty"`
 }
 
 // Registration says that the router gave an address to a peer.
