@@ -175,7 +175,6 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 		return
 	}
 	v.gen, v.err = job.gen, ""
-	v.output.setFile(job.gen.Log)
 	v.starts++
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
@@ -360,7 +359,10 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Namespaces: s.r.namespaces}
+	l := vassal.Launch{Plan: s.r.plan, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	if l.Plan.LogTo == "" {
+		s.output.setFile(nil)
+	}
 	var err error
 	if s.e.Cgroup != "" {
 		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {

@@ -46,7 +46,7 @@ type word struct {
 	Error   string `json:"error,omitempty"`   // the last word
 }
 
-// goAhead is the emperor's answer to Waiting.
+// goAhead is the emperor's answer to Waiting and to Log.
 type goAhead struct {
 	Go bool `json:"go"`
 }

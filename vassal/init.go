@@ -88,6 +88,11 @@ func waitForGo(p *pipe) error {
 	if err := p.send(word{Waiting: true}); err != nil {
 		return err
 	}
+	return p.awaitAnswer()
+}
+
+// awaitAnswer waits for the emperor's goAhead.
+func (p *pipe) awaitAnswer() error {
 	var answer goAhead
 	if _, err := p.receive(&answer); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -119,7 +124,10 @@ func (plan *Plan) openLog(p *pipe) error {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return errors.Join(err, errors.New("not a regular file"))
 	}
-	return p.send(word{Log: true}, int(f.Fd()))
+	if err := p.send(word{Log: true}, int(f.Fd())); err != nil {
+		return err
+	}
+	return p.awaitAnswer() // no line may be on its way before the emperor has the file
 }
 
 // seeFilesAs makes this thread open files with a user's rights only, those of

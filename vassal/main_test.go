@@ -87,6 +87,9 @@ func tryStart(t *testing.T, j *Jail, l Launch) (*started, error) {
 	defer w.Close()
 	t.Cleanup(func() { r.Close() })
 	l.Output = w
+	if l.Log == nil {
+		l.Log = func(f *os.File) { f.Close() }
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	g, err := j.Start(ctx, l)
@@ -97,9 +100,6 @@ func tryStart(t *testing.T, j *Jail, l Launch) (*started, error) {
 		g.Kill()
 		if exit := g.Wait(); exit.Err != nil {
 			t.Error(exit.Err)
-		}
-		if g.Log != nil {
-			g.Log.Close()
 		}
 	})
 	return &started{g, r}, nil

@@ -20,13 +20,16 @@ type Launch struct {
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
 	Output     *os.File // the app's 1 and 2
+
+	// Log takes the file of logto, which is the callee's from then on, before
+	// the vassal writes its first line.
+	Log func(*os.File)
 }
 
 // Generation is one start of a vassal's app. Whoever started it must call Wait.
 type Generation struct {
 	PID     int       // the app's
 	Started time.Time // when it became the app
-	Log     *os.File  // logto, opened by the init stage; the receiver closes it
 
 	process *os.Process
 	end     *os.File // pidfd of process, in the poller: waiting costs no thread
@@ -68,16 +71,13 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
-	err = g.converse(ctx, j, ours, &l.Plan)
+	err = g.converse(ctx, j, ours, &l)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
 		g.Kill()
 		g.Wait()
-		if g.Log != nil {
-			err = errors.Join(err, g.Log.Close())
-		}
 		return nil, err
 	}
 	g.Started = time.Now()
@@ -139,7 +139,8 @@ func (g *Generation) awaitEnd() {
 }
 
 // converse leads the init stage from the plan to its end of file.
-func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, plan *Plan) error {
+func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) error {
+	plan := &l.Plan
 	if err := p.send(plan); err != nil {
 		return err
 	}
@@ -158,7 +159,10 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, plan *Plan)
 		case w.Error != "":
 			return errors.New(w.Error)
 		case w.Log:
-			g.Log = os.NewFile(uintptr(fd), plan.LogTo)
+			l.Log(os.NewFile(uintptr(fd), plan.LogTo))
+			if err := p.send(goAhead{Go: true}); err != nil {
+				return err
+			}
 		case w.App:
 			if err := g.adopt(fd); err != nil {
 				return err
