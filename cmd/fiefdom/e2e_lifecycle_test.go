@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -371,9 +371,12 @@ func TestOutputOfVassals(t *testing.T) {
 	nettest.Eventually(t, patience, "the lines are there", func() bool {
 		return r.mustRun("logs", "talks") == "one\ntwo\n" && r.read("/run/t/writes.log") == "three\n"
 	})
-	log, err := os.ReadFile(filepath.Clean(r.log))
-	if err != nil || !strings.Contains(string(log), "\ntalks | one\ntalks | two\n") || strings.Contains(string(log), "three") {
-		t.Errorf("the emperor's log has not just the lines of talks (%v)", err)
+	log, err := os.ReadFile(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(log, []byte("\ntalks | one\n")) || !bytes.Contains(log, []byte("\ntalks | two\n")) || bytes.Contains(log, []byte("three")) {
+		t.Error("the emperor's log has not just the lines of talks")
 	}
 	if out := r.mustRun("status", "talks"); !strings.Contains(out, "state: running") || !strings.Contains(out, "\none\ntwo\n") {
 		t.Errorf("status:\n%s", out)
