@@ -157,5 +157,5 @@ func checkClash(n *tuntap.NetworkOptions) finding {
 	if err != nil {
 		return fail("", "%s: %v", n.Pos, err)
 	}
-	return fine("%s: %v overlaps no network of the host", n.Device, n.Pool())
+	return fine("%s: %s overlaps no network of the host", n.Device, strings.Trim(fmt.Sprint(n.Pool()), "[]"))
 }
