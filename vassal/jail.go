@@ -37,9 +37,11 @@ type Jail struct {
 
 	ns nsh.NsHandle
 
-	mu    sync.Mutex
+	joining sync.Mutex // one conversation with the routers at a time; before mu
+
+	mu    sync.Mutex // never held while a router is waited for: the emperor's loop asks for addresses
 	links []*link
-	left  bool // it is on its way out: no router gets its devices any more
+	left  bool // it is on its way out: no router gets its devices any more; guarded by joining
 }
 
 // link is a device that the jail holds. The jail's descriptor of it is a
@@ -201,8 +203,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // HandOver gives every device to its router, with the registrations that it
 // had. It is called for a new jail and again for each new router process.
 func (j *Jail) HandOver() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.joining.Lock()
+	defer j.joining.Unlock()
 	if j.left {
 		return nil // its addresses may be somebody else's already
 	}
@@ -210,21 +212,30 @@ func (j *Jail) HandOver() error {
 		if l.Network == "" {
 			continue
 		}
-		if l.life != nil {
-			_ = l.life.Close() // of a router that is gone
-			l.life = nil
+		if old := j.setLife(l, nil); old != nil {
+			_ = old.Close() // of a router that is gone
 		}
-		life, err := tuntap.HandOver(l.Socket, l.dev, l.handover(j.Name))
+		j.mu.Lock()
+		h := l.handover(j.Name)
+		j.mu.Unlock()
+		life, err := tuntap.HandOver(l.Socket, l.dev, h)
 		if err != nil {
 			return fmt.Errorf("hand device %s over to %s: %w", l.Device, l.Socket, err)
 		}
-		l.life = life
+		j.setLife(l, life)
 	}
 	return nil
 }
 
+func (j *Jail) setLife(l *link, life *tuntap.Lifeline) (old *tuntap.Lifeline) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	old, l.life = l.life, life
+	return old
+}
+
 func (l *link) handover(name string) tuntap.Handover {
-	h := tuntap.Handover{Vassal: name, Registered: l.registered, Rules: l.Rules}
+	h := tuntap.Handover{Vassal: name, Registered: slices.Clone(l.registered), Rules: l.Rules}
 	for _, a := range l.Addresses {
 		h.May = append(h.May, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 	}
@@ -305,14 +316,13 @@ func (j *Jail) Do(fn func() error) error {
 // Leave says goodbye to the routers: the jail's addresses are free when it
 // returns, and a new router does not get its devices.
 func (j *Jail) Leave() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.joining.Lock()
+	defer j.joining.Unlock()
 	j.left = true
 	var errs []error
 	for _, l := range j.links {
-		if l.life != nil {
-			errs = append(errs, l.life.Close())
-			l.life = nil
+		if life := j.setLife(l, nil); life != nil {
+			errs = append(errs, life.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -323,6 +333,8 @@ func (j *Jail) Leave() error {
 // many jails are closed side by side.
 func (j *Jail) Close() error {
 	errs := []error{j.Leave()}
+	j.joining.Lock()
+	defer j.joining.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, l := range j.links {
