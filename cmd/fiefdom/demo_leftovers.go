@@ -26,7 +26,11 @@ func hostState() ([]string, error) {
 		kind string
 		of   func() ([]string, error)
 	}{
-		{"process", processes}, {"device", devices}, {"cgroup", cgroups}, {"mount", mounts}, {"file", runFiles},
+		{"process", processes},
+		{"device", devices},
+		{"cgroup", cgroups},
+		{"mount", mounts},
+		{"file", runFiles},
 		{"iptables", func() ([]string, error) { return savedRules("iptables-save") }},
 		{"ip6tables", func() ([]string, error) { return savedRules("ip6tables-save") }},
 	} {
