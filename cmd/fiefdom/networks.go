@@ -201,7 +201,11 @@ func (r *runner) writeResolv(device string, resolvers []netip.Addr) (string, err
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
 	path := r.instance.Path("resolv-" + device)
-	return path, os.WriteFile(path, []byte(b.String()), 0o644)
+	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		return "", err
+	}
+	// Every vassal's uid reads it, whatever umask the emperor was started with.
+	return path, os.Chmod(path, 0o644)
 }
 
 // resolvConfs is where the host's resolvers are: its own file, and behind a

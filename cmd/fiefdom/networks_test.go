@@ -1,0 +1,36 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/emperor"
+)
+
+// An app under another uid reads its resolv.conf, also when the emperor was
+// started with a strict umask.
+func TestResolvConfIsForEveryUID(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077)) // the process's: not beside parallel tests
+	r := &runner{instance: &emperor.Instance{Runtime: t.TempDir()}}
+	path, err := r.writeResolv("fief0", []netip.Addr{netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8::2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "nameserver 198.51.100.2\nnameserver 2001:db8::2\n"; string(text) != want {
+		t.Errorf("got %q, want %q", text, want)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode() != 0o644 {
+		t.Errorf("mode %v, want readable by all", st.Mode())
+	}
+}
