@@ -127,6 +127,9 @@ func demoNeeds() error {
 		if f.Level == levelFail {
 			errs = append(errs, fmt.Errorf("%s: %s\nfix: %s", f.Name, f.Detail, f.Fix))
 		}
+		if len(errs) > 0 && f.Name == "user" {
+			break // whatever else fails is for want of root
+		}
 	}
 	return errors.Join(errs...)
 }

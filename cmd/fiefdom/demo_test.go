@@ -102,6 +102,14 @@ func TestDemoSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestDemoSaysThatItNeedsRoot(t *testing.T) {
+	w := nettest.NewWorld(t)
+	out, err := w.Try(t, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", ownBinary(t), "demo")
+	if err == nil || !strings.Contains(out, "fix: run it as root") || strings.Count(out, "fix: ") != 1 {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
 // The half of the demo that furnishes a machine must not do so to ours.
 func TestDemoInsideRefusesAMachine(t *testing.T) {
 	w := nettest.NewWorld(t)
