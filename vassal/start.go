@@ -40,6 +40,9 @@ type Generation struct {
 
 	once sync.Once
 	exit Exit
+
+	mu   sync.Mutex
+	over bool // app is closed
 }
 
 // Exit is how an app ended.
@@ -219,7 +222,7 @@ func pidOf(pidfd int) (int, error) {
 func (g *Generation) Signal(sig syscall.Signal) error {
 	var err error
 	if g.app != nil {
-		err = unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
+		err = g.signalApp(sig)
 	} else {
 		err = g.process.Signal(sig)
 	}
@@ -227,6 +230,27 @@ func (g *Generation) Signal(sig syscall.Signal) error {
 		return nil
 	}
 	return err
+}
+
+// signalApp signals the app behind a reaper, unless Wait has given it up.
+func (g *Generation) signalApp(sig syscall.Signal) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		return nil
+	}
+	return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
+}
+
+// closeApp gives the app's pidfd up, once nobody uses it.
+func (g *Generation) closeApp() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = true
+	if g.app == nil {
+		return nil
+	}
+	return g.app.Close()
 }
 
 // Kill ends the app and every process that it left, whatever they ignore.
@@ -254,9 +278,7 @@ func (g *Generation) Wait() Exit {
 		} else if g.inode != 0 {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
-		if g.app != nil {
-			g.exit.Err = errors.Join(g.exit.Err, g.app.Close())
-		}
+		g.exit.Err = errors.Join(g.exit.Err, g.closeApp())
 	})
 	return g.exit
 }
