@@ -109,13 +109,14 @@ func (t *target) runtimeDir() (string, error) {
 		}
 		return dir, nil
 	}
-	sockets, err := filepath.Glob(filepath.Join(runtimeRoot, "*", emperor.APISocket))
+	// Owners of vassals may pass through an instance's directory, not list it.
+	found, err := filepath.Glob(filepath.Join(runtimeRoot, "*"))
 	if err != nil {
 		return "", err
 	}
 	var dirs, names []string
-	for _, s := range sockets {
-		if dir := filepath.Dir(s); answers(dir) {
+	for _, dir := range found {
+		if answers(dir) {
 			dirs, names = append(dirs, dir), append(names, filepath.Base(dir))
 		}
 	}
