@@ -242,14 +242,16 @@ func (r *realm) ps(vassal string) emperor.Status {
 func (r *realm) await(vassal, what string, want func(emperor.Status) bool) emperor.Status {
 	r.t.Helper()
 	var s emperor.Status
+	held := false
 	defer func() {
-		if r.t.Failed() {
+		if !held {
 			r.t.Logf("%s is %+v", vassal, s)
 		}
 	}()
 	nettest.Eventually(r.t, patience, vassal+" "+what, func() bool {
 		s = r.ps(vassal)
-		return want(s)
+		held = want(s)
+		return held
 	})
 	return s
 }
