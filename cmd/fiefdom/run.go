@@ -53,6 +53,8 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	}
 	// A closed terminal or pipe costs log lines, not the emperor.
 	signal.Ignore(syscall.SIGPIPE)
+	// The modes of what is made, and vassals' own umask, do not depend on the shell.
+	syscall.Umask(0o022)
 	l, err := loadEmperor(file)
 	if err != nil {
 		return err
