@@ -4,10 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,30 +154,4 @@ func status(text, field string) string {
 		}
 	}
 	return "no field " + field
-}
-
-// inodes lists the network namespaces that processes are in, with those of
-// the emperor's kind that would outlive a test.
-func inodes(t *testing.T) []string {
-	t.Helper()
-	links, err := filepath.Glob("/proc/[0-9]*/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []string
-	for _, l := range links {
-		if target, err := os.Readlink(l); err == nil && !slices.Contains(all, target) {
-			all = append(all, target)
-		}
-	}
-	return all
-}
-
-func lookPath(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
