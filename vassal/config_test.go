@@ -70,8 +70,10 @@ func TestParseGood(t *testing.T) {
 		"mercy, none":   {"command = a", func(c *Config) any { return c.ReloadMercy }, DefaultMercy},
 		"device":        {"command = a\ntuntap-device = uwsgi0 /run/s", func(c *Config) any { return c.Devices[0].Name + c.Devices[0].Socket }, "uwsgi0/run/s"},
 		"auto":          {"command = a\ntuntap-device-address = auto", func(c *Config) any { return c.Devices[0].Auto && c.Devices[0].Name == DefaultDevice }, true},
-		"addresses": {"command = a\ntuntap-device-address = 10.9.0.7, fd00::7", func(c *Config) any { return c.Devices[0].Addresses },
-			[]netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd00::7")}},
+		"addresses": {
+			"command = a\ntuntap-device-address = 10.9.0.7, fd00::7", func(c *Config) any { return c.Devices[0].Addresses },
+			[]netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd00::7")},
+		},
 		"gateway":      {"command = a\ntuntap-device-gateway = 10.9.0.1", func(c *Config) any { return c.Devices[0].Gateways[0].String() }, "10.9.0.1"},
 		"mtu":          {"command = a\ntuntap-device-mtu = 1400", func(c *Config) any { return c.Devices[0].MTU }, 1400},
 		"rule":         {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Dst.String() }, "10.0.0.0/8"},

@@ -156,6 +156,15 @@ func (plan *Plan) privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("private mounts: %w", err)
 	}
+	if plan.Bounded {
+		// Programs with rights of their own cannot use them here, and the kernel
+		// refuses to start those whose file capabilities are beyond the bounding
+		// set (Debian's ping). Without suid they start as ordinary programs.
+		err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID})
+		if err != nil && !errors.Is(err, unix.ENOSYS) { // before Linux 5.12
+			return fmt.Errorf("private mounts without suid: %w", err)
+		}
+	}
 	if plan.Proc {
 		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 			return fmt.Errorf("private /proc: %w", err)

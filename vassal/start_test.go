@@ -34,10 +34,14 @@ func TestStartConfines(t *testing.T) {
 		want   map[string]string
 	}{
 		"root, free": {func(*Plan) {}, map[string]string{"Uid": "0 0 0 0", "CapEff": full, "NoNewPrivs": "0", "SigBlk": zero, "SigIgn": zero}},
-		"uid of its own": {func(p *Plan) { p.UID, p.GID, p.SetGroups, p.Bounded = 61200, 61201, true, true },
-			map[string]string{"Uid": "61200 61200 61200 61200", "Gid": "61201 61201 61201 61201", "Groups": "", "CapEff": zero, "CapPrm": zero, "CapInh": zero, "CapBnd": zero, "CapAmb": zero, "NoNewPrivs": "1"}},
-		"groups": {func(p *Plan) { p.UID, p.GID, p.SetGroups, p.Groups = 61200, 61201, true, []int{7, 9} },
-			map[string]string{"Groups": "7 9", "NoNewPrivs": "0", "CapEff": zero}},
+		"uid of its own": {
+			func(p *Plan) { p.UID, p.GID, p.SetGroups, p.Bounded = 61200, 61201, true, true },
+			map[string]string{"Uid": "61200 61200 61200 61200", "Gid": "61201 61201 61201 61201", "Groups": "", "CapEff": zero, "CapPrm": zero, "CapInh": zero, "CapBnd": zero, "CapAmb": zero, "NoNewPrivs": "1"},
+		},
+		"groups": {
+			func(p *Plan) { p.UID, p.GID, p.SetGroups, p.Groups = 61200, 61201, true, []int{7, 9} },
+			map[string]string{"Groups": "7 9", "NoNewPrivs": "0", "CapEff": zero},
+		},
 		"one capability": {func(p *Plan) {
 			p.UID, p.GID, p.SetGroups, p.Bounded, p.KeepCaps, p.Caps = 61200, 61201, true, true, true, []string{"net_bind_service"}
 		}, map[string]string{"CapEff": "0000000000000400", "CapPrm": "0000000000000400", "CapBnd": "0000000000000400", "CapAmb": "0000000000000400", "NoNewPrivs": "1"}},
