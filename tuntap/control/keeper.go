@@ -50,6 +50,7 @@ type Keeper struct {
 // serves. An error means that the first start failed.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	k.answers = map[uint64]chan []tuntap.NetworkStats{}
+	young := 0 // short lives in a row
 	for first := true; ; first = false {
 		began := time.Now()
 		err := k.once(ctx, func() {
@@ -65,7 +66,10 @@ func (k *Keeper) Run(ctx context.Context, ready func()) error {
 		}
 		lasted := time.Since(began)
 		k.Log.Error("router ended; starting it again", "err", err, "lasted", lasted.Round(time.Millisecond))
-		if lasted < crashLoop {
+		if young++; lasted >= crashLoop {
+			young = 0
+		}
+		if young > crashes {
 			select {
 			case <-time.After(crashLoop):
 			case <-ctx.Done():
@@ -75,8 +79,12 @@ func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	}
 }
 
-// crashLoop slows down the restarts of a router that ends right after its start.
-const crashLoop = 500 * time.Millisecond
+// A router that ends soon after its start is started again at once a few times:
+// its death may be an accident. Then crashLoop slows the restarts down.
+const (
+	crashLoop = 500 * time.Millisecond
+	crashes   = 5
+)
 
 var errStart = errors.New("start the router")
 
