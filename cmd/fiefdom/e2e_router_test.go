@@ -236,7 +236,6 @@ func TestKilledRouterLosesNoDatagram(t *testing.T) {
 	got := <-done
 	// One packet of each direction may have been in the router's own hands.
 	var echoed int
-	t.Logf("%q of 500", got.out)
 	if _, err := fmt.Sscan(got.out, &echoed); got.err != nil || err != nil || echoed < 498 {
 		t.Errorf("%q of 500 datagrams came back (%v)", got.out, got.err)
 	}
