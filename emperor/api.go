@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,9 @@ const APISocket = "api.sock"
 
 // Bounds of the API.
 const (
-	apiClients = 64
-	apiTimeout = 30 * time.Second // for a request's header, and for a stop or start to be done
+	apiClients = 16               // connections of one uid; root may have all it likes
+	apiSilence = 5 * time.Second  // for a request to come, and for an answer to be taken
+	apiTimeout = 30 * time.Second // for a stop or start to be done
 )
 
 // ServeAPI answers until ctx is done.
@@ -35,9 +37,9 @@ func (e *Emperor) ServeAPI(ctx context.Context) error {
 		return errors.Join(err, l.Close())
 	}
 	server := &http.Server{
-		Handler:           e.routes(),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       5 * time.Second,
+		Handler:           bounded(e.routes()),
+		ReadHeaderTimeout: apiSilence,
+		IdleTimeout:       apiSilence,
 		MaxHeaderBytes:    8 << 10,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, peerUID(c))
@@ -45,7 +47,7 @@ func (e *Emperor) ServeAPI(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(&limitedListener{Listener: l, slots: make(chan struct{}, apiClients)}); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(&limitedListener{Listener: l, held: map[uint32]int{}}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("control API: %w", err)
 	}
 	return nil
@@ -56,12 +58,8 @@ type peerKey struct{}
 // peerUID is the uid of the process that connected; nobody's when unknown.
 func peerUID(c net.Conn) uint32 {
 	const nobody = 65534
-	for {
-		wrapped, ok := c.(*slotConn)
-		if !ok {
-			break
-		}
-		c = wrapped.Conn
+	if known, ok := c.(*slotConn); ok {
+		return known.uid
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
@@ -83,38 +81,71 @@ func peerUID(c net.Conn) uint32 {
 	return uid
 }
 
-// limitedListener bounds the connections.
+// limitedListener bounds the connections of each uid, so that no user keeps
+// the others, and root, out.
 type limitedListener struct {
 	net.Listener
-	slots chan struct{}
+	mu   sync.Mutex
+	held map[uint32]int // connections by uid
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		uid := peerUID(c)
+		if l.take(uid) {
+			return &slotConn{Conn: c, uid: uid, release: sync.OnceFunc(func() { l.give(uid) })}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+func (l *limitedListener) take(uid uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if uid != 0 && l.held[uid] >= apiClients {
+		return false
+	}
+	l.held[uid]++
+	return true
+}
+
+func (l *limitedListener) give(uid uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[uid]--; l.held[uid] == 0 {
+		delete(l.held, uid)
+	}
 }
 
 type slotConn struct {
 	net.Conn
+	uid     uint32
 	release func()
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	l.slots <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	free := make(chan struct{}, 1)
-	free <- struct{}{}
-	return &slotConn{c, func() {
-		select {
-		case <-free:
-			<-l.slots
-		default:
-		}
-	}}, nil
 }
 
 func (c *slotConn) Close() error {
 	defer c.release()
 	return c.Conn.Close()
+}
+
+// bounded waits neither for bodies, which no request of ours has, nor for
+// clients that do not read.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn := http.NewResponseController(w)
+		if r.ContentLength != 0 {
+			_ = conn.SetReadDeadline(time.Now().Add(apiSilence))
+			http.Error(w, "requests have no body here", http.StatusBadRequest)
+			return
+		}
+		if conn.SetWriteDeadline(time.Now().Add(apiTimeout+apiSilence)) == nil {
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
 func (e *Emperor) routes() http.Handler {
@@ -266,7 +297,11 @@ func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
 			found <- nil
 		}
 	})
-	o := <-found
+	var o *output
+	select {
+	case o = <-found:
+	case <-e.stopped:
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if o == nil {
 		return // it never started
@@ -276,6 +311,9 @@ func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
 	for from := int64(0); ; {
 		b, to, grown := o.tail(from)
 		from = to
+		if flush.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
+			return
+		}
 		if _, err := w.Write(b); err != nil || !follow {
 			return
 		}

@@ -1,6 +1,8 @@
 package emperor
 
 import (
+	"context"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -11,28 +13,48 @@ import (
 func NameOf(path string) string { return strings.TrimSuffix(filepath.Base(path), iniSuffix) }
 
 // Check reads the vassals of an emperor as it would at its start, with the
-// rights of the caller, and says what is wrong with them, also with one
-// another. It changes nothing.
+// rights of each file's owner or, who is not root, of the caller, and says
+// what is wrong with them, also with one another. It changes nothing.
 func Check(c *Config, networks []Network) (ini.Errors, error) {
 	leases, err := LoadLeases(filepath.Join(c.State, leasesFile))
 	if err != nil {
 		return nil, err
 	}
-	e := &Emperor{Config: c, Networks: networks, Leases: leases}
-	found, order, problems := scan(c.Monitors)
+	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
+	seen := scan(c.Monitors)
 	var errs ini.Errors
-	for _, p := range problems {
+	for _, p := range seen.errs {
 		errs = append(errs, ini.Error{Message: p.Error()})
 	}
-	for _, name := range order {
-		f := found[name]
-		config, wrong := ReadVassal(name, f.path, nil)
-		if !wrong.Failed() {
-			wrong = append(wrong, e.admit(&member{name: name, file: f}, config)...)
+	for _, f := range seen.found {
+		e.newMember(f)
+	}
+	var all []*expansion
+	for _, name := range seen.order {
+		x := checkFile(seen.found[name])
+		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
+		all = append(all, x)
+	}
+	for _, x := range all {
+		if !x.Errors.Failed() {
+			if _, err := e.resolve(x.Config); err != nil {
+				x.Errors = append(x.Errors, *err)
+			}
 		}
-		errs = append(errs, wrong...)
+		errs = append(errs, x.Errors...)
 	}
 	return errs, nil
+}
+
+// checkFile reads a file as its owner, when the caller can: an owner's ini
+// may run commands, and root must not run them.
+func checkFile(f iniFile) *expansion {
+	if os.Geteuid() == 0 && f.owner.uid != 0 {
+		x := new(expanders).expandAll(context.Background(), f.owner, []iniFile{f})
+		return &x[0]
+	}
+	config, errs := ReadVassal(f.name, f.path, nil)
+	return &expansion{Name: f.name, Config: config, Errors: errs, file: f}
 }
 
 // leasesFile is in the state directory.

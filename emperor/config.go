@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,8 +113,12 @@ func setSocketMode(c *Config, p ini.Pair) error {
 	var mode uint32
 	if p.Value == "" || p.Value == "true" {
 		mode = 0o666 // uWSGI's chmod-socket without a value
-	} else if _, err := fmt.Sscanf(p.Value, "%o", &mode); err != nil || mode > 0o777 {
-		return fmt.Errorf("%s = %s: want octal digits such as 660", p.Key, p.Value)
+	} else {
+		n, err := strconv.ParseUint(p.Value, 8, 9)
+		if err != nil {
+			return fmt.Errorf("%s = %s: want octal digits such as 660", p.Key, p.Value)
+		}
+		mode = uint32(n)
 	}
 	c.SocketMode = mode
 	return nil

@@ -2,7 +2,7 @@
 // vassals, starts them again, reloads and stops them, and tells about it by
 // the control API.
 //
-// One goroutine (loop.go) owns all vassals. Everything that takes time
+// One goroutine (emperor.go) owns all vassals. Everything that takes time
 // (expanding inis, starting, stopping) runs beside it and comes back as an
 // event. What an event means in a state is one table (states.go):
 //

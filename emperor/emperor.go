@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,8 @@ type Emperor struct {
 	complaint string // the last scan's, said once
 	ending    bool
 	slots     chan struct{}
+	expand    func(owner, []iniFile) []expansion // by an expander process
+	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
 
 	jails sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs  sync.WaitGroup
@@ -70,6 +73,11 @@ func (e *Emperor) Run(ctx context.Context) error {
 	e.expanding = map[owner]bool{}
 	e.queued = map[owner][]iniFile{}
 	e.slots = make(chan struct{}, startSlots)
+	expanding, stop := context.WithCancel(context.Background())
+	defer stop()
+	e.noExpand = stop
+	expanders := expanders{cgroup: e.Cgroup}
+	e.expand = func(o owner, files []iniFile) []expansion { return expanders.expandAll(expanding, o, files) }
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
 		return err
 	}
@@ -125,6 +133,7 @@ func (e *Emperor) call(f func()) {
 // end stops every vassal for good.
 func (e *Emperor) end() {
 	e.ending = true
+	e.noExpand()
 	e.Log.Info("stopping all vassals", "count", len(e.vassals))
 	for _, v := range e.vassals {
 		e.happen(v, gone)
@@ -136,22 +145,25 @@ func (e *Emperor) rescan() {
 	if e.ending {
 		return
 	}
-	found, order, errs := scan(e.Config.Monitors)
-	if err := errors.Join(errs...); err != nil && err.Error() != e.complaint {
+	seen := scan(e.Config.Monitors)
+	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
 		e.Log.Warn("scan", "err", err)
 	} else if err == nil {
 		e.complaint = ""
 	}
-	if len(errs) == 0 || len(found) > 0 {
-		for name, v := range e.vassals {
-			if _, ok := found[name]; !ok && !v.removed {
-				e.remove(v)
-			}
+	freed := false
+	for _, v := range e.vassals {
+		if !v.removed && seen.missing(v.file) {
+			e.remove(v)
+			freed = true
 		}
 	}
-	for _, name := range order {
-		f := found[name]
+	if freed {
+		e.reserve()
+	}
+	for _, name := range seen.order {
+		f := seen.found[name]
 		v := e.vassals[name]
 		switch {
 		case v == nil:
@@ -188,7 +200,15 @@ func (e *Emperor) Reload() {
 	})
 }
 
-func (e *Emperor) queue(f iniFile) { e.queued[f.owner] = append(e.queued[f.owner], f) }
+// queue has a file expanded; one that waits already is taken as it is now.
+func (e *Emperor) queue(f iniFile) {
+	waiting := e.queued[f.owner]
+	if i := slices.IndexFunc(waiting, func(w iniFile) bool { return w.name == f.name }); i >= 0 {
+		waiting[i] = f
+		return
+	}
+	e.queued[f.owner] = append(waiting, f)
+}
 
 // expandQueued starts an expander for each owner that has files waiting and
 // none running.
@@ -203,7 +223,7 @@ func (e *Emperor) expandQueued() {
 		}
 		e.expanding[o] = true
 		e.jobs.Go(func() {
-			got := expandAll(context.Background(), o, batch)
+			got := e.expand(o, batch)
 			e.call(func() {
 				delete(e.expanding, o)
 				e.expanded(got)
@@ -213,28 +233,37 @@ func (e *Emperor) expandQueued() {
 	}
 }
 
-// expanded takes the expander's word about some files. All claims are made,
-// and the router told, before the first of their vassals starts.
+// expanded takes the expander's word about some files. All claims are made
+// before anything is leased, and the router is told before the first of their
+// vassals starts.
 func (e *Emperor) expanded(got []expansion) {
-	var fine []*member
-	for _, x := range got {
+	var current []*expansion
+	for i := range got {
+		x := &got[i]
 		v := e.vassals[x.Name]
-		if v == nil || v.removed || v.file.id != x.id || e.ending {
-			continue // overtaken by another scan
+		if v == nil || v.removed || v.file != x.file || e.ending {
+			continue // overtaken by another scan: another file, or another owner, whose word this is not
 		}
-		errs := x.Errors
-		if !errs.Failed() && x.Config != nil {
-			errs = append(errs, e.admit(v, x.Config)...)
+		x.Errors = append(x.Errors, e.claim(v, x)...)
+		current = append(current, x)
+	}
+	var fine []*member
+	for _, x := range current {
+		v := e.vassals[x.Name]
+		if !x.Errors.Failed() {
+			if _, err := e.resolve(x.Config); err != nil {
+				x.Errors = append(x.Errors, *err)
+			}
 		}
 		v.warnings = nil
-		for _, err := range errs {
+		for _, err := range x.Errors {
 			if err.Warning {
 				v.warnings = append(v.warnings, err.Error())
 				e.Log.Warn(err.Error(), "vassal", v.name)
 			}
 		}
-		if errs.Failed() || x.Config == nil {
-			v.err = failures(errs)
+		if x.Errors.Failed() {
+			v.err = failures(x.Errors)
 			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
 			e.happen(v, bad)
 			continue
@@ -267,8 +296,8 @@ func failures(errs ini.Errors) string {
 // reserve tells the router whose the declared and leased addresses are.
 func (e *Emperor) reserve() {
 	for _, n := range e.Networks {
-		if e.Reserve == nil || len(n.Addresses) == 0 && len(e.claims.byAddr) == 0 {
-			continue
+		if e.Reserve == nil {
+			return
 		}
 		reserved := map[netip.Addr]string{}
 		for _, p := range n.Addresses {
@@ -333,19 +362,47 @@ func (e *Emperor) Identify(pidfd *os.File) string {
 	return ""
 }
 
-// admit checks a good ini against the instance's policy and the other inis.
-func (e *Emperor) admit(v *member, c *vassal.Config) ini.Errors {
+// claim checks an ini against the instance's policy, and claims the addresses
+// that it declares.
+func (e *Emperor) claim(v *member, x *expansion) ini.Errors {
 	var errs ini.Errors
+	switch {
+	case x.Errors.Failed():
+		return nil
+	case x.Config == nil:
+		return ini.Errors{{Pos: ini.Pos{File: v.file.path}, Message: "the expander said nothing about it"}}
+	}
 	if e.Config.Tyrant {
-		errs = append(errs, tyrant(c, v.file.owner)...)
+		errs = append(errs, tyrant(x.Config, v.file.owner)...)
 	}
-	if _, err := e.resolve(c); err != nil {
-		errs = append(errs, *err)
-	}
+	errs = append(errs, e.leasedToOthers(x.Config)...)
 	if errs.Failed() {
 		return errs
 	}
-	return append(errs, e.claims.Add(c)...)
+	return append(errs, e.claims.Add(x.Config)...)
+}
+
+// leasedToOthers reports declared addresses that another vassal of now has on
+// lease: its address stays with its name, also against a neighbour's ini.
+func (e *Emperor) leasedToOthers(c *vassal.Config) ini.Errors {
+	var errs ini.Errors
+	for _, d := range c.Devices {
+		for _, a := range d.Addresses {
+			name, ok := e.Leases.Holder(a)
+			if other := e.vassals[name]; ok && name != c.Name && other != nil && !other.removed && e.leases(other) {
+				errs = append(errs, ini.Error{Pos: d.Pos, Message: fmt.Sprintf("address %s is leased to vassal %q; choose another", a, name)})
+			}
+		}
+	}
+	return errs
+}
+
+// leases says whether a vassal lives on leased addresses, as far as is known.
+func (e *Emperor) leases(v *member) bool {
+	if v.config == nil || len(v.config.Devices) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(v.config.Devices, func(d vassal.DeviceSpec) bool { return d.Auto })
 }
 
 // tyrant refuses what would give an owner rights that are not his, and makes

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ const (
 	expandMemory  = 512 << 20        // bytes of private memory
 	expandFile    = 1 << 20          // bytes of one ini
 	expandAnswers = 64 << 20         // bytes that it may answer
+	expandAnswer  = 4 << 20          // bytes about one file
+	expandErrors  = 200              // about one file
 )
 
 type expandRequest struct {
@@ -50,29 +53,62 @@ type expansion struct {
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
 
-	id fileID // the scan that asked for it
+	file iniFile // as the scan saw it that asked
 }
 
 // expandAll expands files of one owner in a process under the owner's uid. A
 // batch that fails as a whole is tried file by file, so that one hostile ini
 // costs its owner that one only.
-func expandAll(ctx context.Context, o owner, files []iniFile) []expansion {
-	got, err := expandOnce(ctx, o, files)
+func (x *expanders) expandAll(ctx context.Context, o owner, files []iniFile) []expansion {
+	got, err := x.expandOnce(ctx, o, files)
 	if err == nil {
 		return got
 	}
-	if len(files) > 1 {
+	if len(files) > 1 && ctx.Err() == nil {
 		var all []expansion
 		for _, f := range files {
-			all = append(all, expandAll(ctx, o, []iniFile{f})...)
+			all = append(all, x.expandAll(ctx, o, []iniFile{f})...)
 		}
 		return all
 	}
-	f := files[0]
-	return []expansion{{Name: f.name, id: f.id, Errors: ini.Errors{{Pos: ini.Pos{File: f.path}, Message: err.Error()}}}}
+	all := make([]expansion, len(files))
+	for i, f := range files {
+		all[i] = expansion{Name: f.name, file: f, Errors: ini.Errors{{Pos: ini.Pos{File: f.path}, Message: printable([]byte(err.Error()))}}}
+	}
+	return all
 }
 
-func expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, error) {
+// expanders starts expander processes. With a cgroup each is born into one of
+// its own and ended with everything that it started: an ini may run commands.
+type expanders struct {
+	cgroup  vassal.Cgroup // of the instance; empty where there is no v2 tree
+	started atomic.Uint64
+}
+
+// run runs one expander process to its end.
+func (x *expanders) run(cmd *exec.Cmd) (err error) {
+	if x.cgroup == "" {
+		return cmd.Run()
+	}
+	c, err := x.cgroup.Make("expander." + strconv.FormatUint(x.started.Add(1), 10))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), expandTime)
+		defer cancel()
+		err = errors.Join(err, c.Remove(ctx))
+	}()
+	dir, err := c.Open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	return cmd.Run()
+}
+
+func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, error) {
 	ctx, cancel := context.WithTimeout(ctx, expandTime)
 	defer cancel()
 	var req expandRequest
@@ -91,28 +127,69 @@ func expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, err
 	cmd.Stderr = &limitedBuffer{Buffer: &complaints, left: 4096}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	if o.uid != 0 {
+		cmd.Env = cleanEnv("/") // $(NAME) in an owner's ini must not read the emperor's secrets
+	}
+	err = x.run(cmd)
 	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, errors.New("the emperor is stopping")
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("the ini takes longer than %s to expand", expandTime)
 	case err != nil:
 		return nil, fmt.Errorf("the ini cannot be expanded within the limits: %w %s", err, firstLine(complaints.String()))
 	}
-	var got []expansion
-	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+	return readAnswer(out.Bytes(), files)
+}
+
+// readAnswer takes an expander's answer for what it is: the word of the
+// owner, under whose uid the process ran. It is about these files, in this
+// order, and otherwise may be anything.
+func readAnswer(b []byte, files []iniFile) ([]expansion, error) {
+	var raw []json.RawMessage
+	if err := json.Unmarshal(b, &raw); err != nil {
 		return nil, fmt.Errorf("expander: %w", err)
 	}
-	if len(got) != len(files) {
-		return nil, fmt.Errorf("expander answered %d of %d files", len(got), len(files))
+	if len(raw) != len(files) {
+		return nil, fmt.Errorf("expander answered %d of %d files", len(raw), len(files))
 	}
+	got := make([]expansion, len(files))
 	for i, f := range files {
-		// The process runs under the owner's uid: its answer is the owner's word, no more.
-		got[i].Name, got[i].id = f.name, f.id
-		if c := got[i].Config; c != nil {
-			c.Name, c.File = f.name, f.path
+		x := &got[i]
+		if len(raw[i]) > expandAnswer {
+			x.Errors = ini.Errors{{Message: fmt.Sprintf("its settings are %d bytes; at most %d are taken", len(raw[i]), expandAnswer)}}
+		} else if err := json.Unmarshal(raw[i], x); err != nil {
+			return nil, fmt.Errorf("expander: %w", err)
 		}
+		x.Name, x.file = f.name, f
+		if c := x.Config; c != nil {
+			c.Name, c.File = f.name, f.path
+			if !x.Errors.Failed() {
+				x.Errors = append(x.Errors, c.Validate()...)
+			}
+		}
+		x.Errors = harmless(x.Errors, f.path)
 	}
 	return got, nil
+}
+
+// harmless are errors that may be printed: bounded, without control
+// characters, each with a place.
+func harmless(errs ini.Errors, path string) ini.Errors {
+	failed := errs.Failed()
+	errs = errs[:min(len(errs), expandErrors)]
+	for i := range errs {
+		e := &errs[i]
+		if e.Pos.File == "" {
+			e.Pos.File = path
+		}
+		e.Pos.File = printable([]byte(e.Pos.File[:min(len(e.Pos.File), 4096)]))
+		e.Message = printable([]byte(e.Message[:min(len(e.Message), 4096)]))
+	}
+	if failed && !errs.Failed() { // cut off
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "too many errors"})
+	}
+	return errs
 }
 
 func firstLine(s string) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,13 +29,17 @@ func Lock(c *Config) (*Instance, error) {
 	if err := os.MkdirAll(i.State, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	if err := i.checkOwn(); err != nil {
+		return nil, err
+	}
 	f, err := i.takeLock()
 	if err != nil {
 		return nil, err
 	}
-	err = f.Truncate(0)
+	pid := fmt.Appendf(nil, "%d\n", os.Getpid())
+	_, err = f.WriteAt(pid, 0)
 	if err == nil {
-		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+		err = f.Truncate(int64(len(pid)))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock: %w", err), f.Close())
@@ -50,6 +55,23 @@ func (i *Instance) makeRuntime() error {
 		return err
 	}
 	return os.MkdirAll(i.Runtime, 0o711)
+}
+
+// checkOwn refuses a runtime directory that is not an instance's: its content
+// goes with the emperor. An instance's is empty, or has a lock with a pid.
+func (i *Instance) checkOwn() error {
+	entries, err := os.ReadDir(i.Runtime)
+	if err != nil {
+		return fmt.Errorf("runtime directory: %w", err)
+	}
+	if len(entries) == 0 || len(entries) == 1 && entries[0].Name() == "lock" {
+		return nil
+	}
+	b, err := os.ReadFile(i.Path("lock"))
+	if _, perr := strconv.Atoi(strings.TrimSpace(string(b))); err != nil || perr != nil {
+		return fmt.Errorf("runtime directory %s: it holds other things, and everything in it would be removed; give runtime-dir a directory of its own", i.Runtime)
+	}
+	return nil
 }
 
 // takeLock opens and locks the lock file. A lock on a file that the holder

@@ -44,6 +44,9 @@ func LoadLeases(path string) (*Leases, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("leases %s: %w; repair the file, or remove it to lease anew", path, err)
 	}
+	if err := l.file.check(); err != nil {
+		return nil, fmt.Errorf("leases %s: %w; repair the file, or remove it to lease anew", path, err)
+	}
 	if l.file.Addresses == nil {
 		l.file.Addresses = map[netip.Prefix]map[string]netip.Addr{}
 	}
@@ -51,6 +54,44 @@ func LoadLeases(path string) (*Leases, error) {
 		l.file.UIDs = map[string]int{}
 	}
 	return l, nil
+}
+
+// check finds what only an editor's hand can have done: two vassals with one
+// uid could signal each other, with one address neither would be reached.
+func (f *leaseFile) check() error {
+	uids := map[int]string{}
+	for name, uid := range f.UIDs {
+		if other, ok := uids[uid]; ok {
+			return fmt.Errorf("uid %d is leased to %q and to %q", uid, min(name, other), max(name, other))
+		}
+		uids[uid] = name
+	}
+	addrs := map[netip.Addr]string{}
+	for _, of := range f.Addresses {
+		for name, a := range of {
+			if other, ok := addrs[a]; ok && other != name {
+				return fmt.Errorf("address %s is leased to %q and to %q", a, min(name, other), max(name, other))
+			}
+			addrs[a] = name
+		}
+	}
+	return nil
+}
+
+// Holder is the name that an address is leased to, if any. The vassal may be
+// gone.
+func (l *Leases) Holder(a netip.Addr) (string, bool) {
+	for pool, of := range l.file.Addresses {
+		if !pool.Contains(a) {
+			continue
+		}
+		for name, leased := range of {
+			if leased == a {
+				return name, true
+			}
+		}
+	}
+	return "", false
 }
 
 func (l *Leases) save() error {

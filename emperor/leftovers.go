@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ const (
 func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 	if b, err := os.ReadFile(i.Path(cgroupRecord)); err == nil {
 		old := vassal.Cgroup(strings.TrimSpace(string(b)))
+		if filepath.Base(string(old)) != i.cgroupName() {
+			return fmt.Errorf("end leftovers: %s names %q, which is no cgroup of instance %q; remove the file", i.Path(cgroupRecord), old, i.Name)
+		}
 		log.Info("ending what a killed emperor left", "cgroup", string(old))
 		if err := old.Remove(ctx); err != nil {
 			return fmt.Errorf("end leftovers: %w", err)
@@ -51,6 +55,8 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
+func (i *Instance) cgroupName() string { return "fiefdom-" + i.Name }
+
 // MakeCgroup makes the instance's cgroup below the emperor's own and records
 // it before anything is cloned into it. Where there is no v2 tree it is empty,
 // and the error says so.
@@ -59,7 +65,7 @@ func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
 	if err != nil {
 		return "", err
 	}
-	c, err := own.Make("fiefdom-" + i.Name)
+	c, err := own.Make(i.cgroupName())
 	if err != nil {
 		return "", err
 	}

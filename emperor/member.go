@@ -34,6 +34,7 @@ type member struct {
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
+	lost    string        // why its device was lost while it started
 	cancel  context.CancelFunc
 	output  *output
 	uid     int
@@ -133,8 +134,15 @@ const (
 	slotTime   = 500 * time.Millisecond
 )
 
-// launch starts the newest good ini, beside the loop.
+// launch starts the newest good ini, beside the loop. Without any (the ini
+// was never good, or nobody has read it yet) the expander has to say first.
 func (e *Emperor) launch(v *member) {
+	if v.config == nil {
+		e.enter(v, Stopped)
+		e.queue(v.file)
+		e.expandQueued()
+		return
+	}
 	r, bad := e.resolve(v.config)
 	if bad != nil {
 		v.err = bad.Error()
@@ -145,12 +153,12 @@ func (e *Emperor) launch(v *member) {
 	v.launches++
 	v.running, v.uid = v.config, r.plan.UID
 	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output}
-	if r.keep && v.jail != nil && v.key == r.key {
+	if r.keep && v.jail != nil && v.key == r.key && !v.jail.Lost() {
 		job.jail, v.jail = v.jail, nil
 	} else {
 		e.closeJail(v)
 	}
-	job.left, v.key = v.left, r.key
+	job.left, v.key, v.lost = v.left, r.key, ""
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()
@@ -179,20 +187,30 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.happen(v, started)
+	if v.lost != "" {
+		e.lost(v, v.lost)
+	}
 }
 
 // Lost takes the router's word that a vassal's device is gone (a root vassal
 // deleted it): without network the app only looks alive, so it gets a new jail.
 func (e *Emperor) Lost(name, why string) {
 	e.call(func() {
-		v := e.vassals[name]
-		if v == nil || v.state != Running || v.jail == nil || !v.jail.Lost() {
-			return // its jail has left by itself, or has been handed over again
+		if v := e.vassals[name]; v != nil {
+			e.lost(v, why)
 		}
-		e.Log.Error("device lost; starting the vassal in a new jail", "vassal", name, "reason", why)
+	})
+}
+
+func (e *Emperor) lost(v *member, why string) {
+	switch {
+	case v.state == Starting:
+		v.lost = why // the jail is with the start; it is looked at once that is over
+	case v.state == Running && v.jail != nil && v.jail.Lost(): // else it has left by itself, or was handed over again
+		e.Log.Error("device lost; starting the vassal in a new jail", "vassal", v.name, "reason", why)
 		v.key = ""
 		v.gen.Kill()
-	})
+	}
 }
 
 // watchGeneration waits for the app's end.
@@ -275,6 +293,7 @@ func (e *Emperor) forget(v *member) {
 	e.Log.Info("vassal gone", "vassal", v.name)
 	if !v.removed && !e.ending {
 		e.newMember(v.file)
+		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes
 		e.queue(v.file)
 		e.expandQueued()
 	}

@@ -42,7 +42,7 @@ func parseMonitor(s string) (Monitor, error) {
 	return Monitor{Dir: filepath.Clean(s)}, nil
 }
 
-// ini is a vassal's file as the last scan saw it.
+// iniFile is a vassal's file as the last scan saw it.
 type iniFile struct {
 	name  string // the vassal's
 	path  string
@@ -59,35 +59,58 @@ type fileID struct {
 
 type owner struct{ uid, gid uint32 }
 
-// scan lists the inis of all monitors, in order, and the problems on the way.
-// The first file of a name has it.
-func scan(monitors []Monitor) (map[string]iniFile, []string, []error) {
-	found := map[string]iniFile{}
-	var order []string
-	var errs []error
+// inis is what a scan found.
+type inis struct {
+	found  map[string]iniFile // by the vassal's name; the first file of a name has it
+	order  []string
+	errs   []error         // the problems on the way
+	unseen map[string]bool // folders and files of which nobody knows what is there now
+}
+
+// scan looks at the inis of all monitors.
+func scan(monitors []Monitor) *inis {
+	s := &inis{found: map[string]iniFile{}, unseen: map[string]bool{}}
 	for _, m := range monitors {
 		paths, err := m.paths()
 		if err != nil {
-			errs = append(errs, err)
+			s.errs = append(s.errs, err)
+			s.unseen[m.Dir] = true
 		}
 		for _, path := range paths {
-			f, err := stat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // removed since, or a dangling link
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			if other, ok := found[f.name]; ok && other.path != f.path {
-				errs = append(errs, fmt.Errorf("%s: the name %q is taken by %s; rename one of them", f.path, f.name, other.path))
-				continue
-			}
-			found[f.name] = f
-			order = append(order, f.name)
+			s.see(path)
 		}
 	}
-	return found, order, errs
+	return s
+}
+
+func (s *inis) see(path string) {
+	f, err := stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return // removed since, or a dangling link
+	case errors.Is(err, errNotRegular):
+		s.errs = append(s.errs, err)
+		return
+	case err != nil:
+		s.errs = append(s.errs, err)
+		s.unseen[path] = true
+		return
+	}
+	if other, ok := s.found[f.name]; ok {
+		if other.path != f.path {
+			s.errs = append(s.errs, fmt.Errorf("%s: the name %q is taken by %s; rename one of them", f.path, f.name, other.path))
+		}
+		return
+	}
+	s.found[f.name] = f
+	s.order = append(s.order, f.name)
+}
+
+// missing says that a vassal's file is surely gone. A folder that cannot be
+// read, because its file system is away, stops nobody.
+func (s *inis) missing(f iniFile) bool {
+	_, there := s.found[f.name]
+	return !there && !s.unseen[f.path] && !s.unseen[filepath.Dir(f.path)]
 }
 
 func (m Monitor) paths() ([]string, error) {
@@ -110,13 +133,15 @@ func (m Monitor) paths() ([]string, error) {
 
 const iniSuffix = ".ini"
 
+var errNotRegular = errors.New("not a regular file")
+
 func stat(path string) (iniFile, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return iniFile{}, err
 	}
 	if !st.Mode().IsRegular() {
-		return iniFile{}, fmt.Errorf("%s is not a regular file", path)
+		return iniFile{}, fmt.Errorf("%s is %w", path, errNotRegular)
 	}
 	sys := st.Sys().(*syscall.Stat_t)
 	return iniFile{

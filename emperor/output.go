@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,7 +121,7 @@ func (o *output) take(b []byte) {
 		if i < 0 || i > outputLine {
 			i = outputLine
 		}
-		_, _ = io.WriteString(o.log, o.name+" | "+printable(o.partial[:i])+"\n")
+		o.print(o.partial[:i])
 		o.partial = bytes.TrimPrefix(o.partial[i:], []byte("\n"))
 	}
 	if len(o.partial) == 0 {
@@ -126,24 +129,30 @@ func (o *output) take(b []byte) {
 	}
 }
 
+func (o *output) print(line []byte) {
+	_, _ = io.WriteString(o.log, printable([]byte(o.name))+" | "+printable(line)+"\n")
+}
+
 // printable keeps a vassal from writing to the operator's terminal with
-// control bytes, or forging lines of others.
+// control bytes (C1 too, which terminals take in UTF-8), or forging lines of
+// others.
 func printable(line []byte) string {
 	line = bytes.TrimSuffix(line, []byte("\r"))
-	clean := true
-	for _, c := range line {
-		clean = clean && (c >= ' ' && c != 0x7f || c == '\t')
-	}
-	if clean {
+	plain := func(r rune) bool { return r >= ' ' && r < 0x7f || r > 0x9f || r == '\t' }
+	if utf8.Valid(line) && !bytes.ContainsFunc(line, func(r rune) bool { return !plain(r) }) {
 		return string(line)
 	}
 	var s strings.Builder
-	for _, c := range line {
-		if c >= ' ' && c != 0x7f || c == '\t' {
-			s.WriteByte(c)
+	for len(line) > 0 {
+		r, n := utf8.DecodeRune(line)
+		if plain(r) && (r != utf8.RuneError || n > 1) {
+			s.WriteRune(r)
 		} else {
-			fmt.Fprintf(&s, `\x%02x`, c)
+			for _, c := range line[:n] {
+				fmt.Fprintf(&s, `\x%02x`, c)
+			}
 		}
+		line = line[n:]
 	}
 	return s.String()
 }
@@ -157,12 +166,39 @@ func (o *output) tail(from int64) ([]byte, int64, <-chan struct{}) {
 	return append([]byte(nil), o.kept[int64(len(o.kept))-n:]...), o.total, o.grown
 }
 
-// close ends the reading and removes the FIFO.
+// close takes what is left in the FIFO, ends the reading and removes the FIFO.
+// Nobody writes any more: the last words of a vassal are the interesting ones.
 func (o *output) close() error {
-	err := errors.Join(o.fifo.Close(), os.Remove(o.path))
+	err := o.fifo.SetReadDeadline(time.Now()) // wakes read
 	<-o.done
+	err = errors.Join(err, o.drain(), o.fifo.Close(), os.Remove(o.path))
+	o.mu.Lock()
+	if len(o.partial) > 0 && o.file == nil {
+		o.print(o.partial)
+		o.partial = nil
+	}
+	o.mu.Unlock()
 	o.setFile(nil)
 	return err
+}
+
+// drain reads until the FIFO is empty, which the poller cannot say.
+func (o *output) drain() error {
+	raw, err := o.fifo.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, outputRead)
+	return raw.Control(func(fd uintptr) {
+		for left := outputKept; left > 0; {
+			n, err := unix.Read(int(fd), buf)
+			if n <= 0 || err != nil {
+				return
+			}
+			o.take(buf[:n])
+			left -= n
+		}
+	})
 }
 
 // safeName is a vassal's name as one path element: files, cgroups.
@@ -178,7 +214,7 @@ func safeName(name string) string {
 		}
 	}
 	if s.Len() > 200 {
-		return fmt.Sprintf("%.180s%%%08x", s.String(), hashName(name))
+		return fmt.Sprintf("%.150s%%%.16x", s.String(), sha256.Sum256([]byte(name))) // nobody can choose another's
 	}
 	return s.String()
 }

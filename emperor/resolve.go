@@ -146,6 +146,9 @@ func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network,
 	}
 	l.Network, l.Socket = n.Device, n.Socket
 	addresses := d.Addresses
+	if d.Auto && len(n.Addresses) == 0 {
+		return l, n, fmt.Errorf("device %s: network %s has no pool to lease an address from; write tuntap-router-address = ADDRESS/BITS", d.Name, n.Device)
+	}
 	if d.Auto {
 		leased, err := e.lease(n, name)
 		if err != nil {
@@ -166,6 +169,11 @@ func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network,
 		l.Addresses = append(l.Addresses, netip.PrefixFrom(a, p.Bits()))
 		if len(d.Gateways) == 0 && !slices.Contains(l.Gateways, p.Addr()) {
 			l.Gateways = append(l.Gateways, p.Addr())
+		}
+	}
+	for _, gw := range d.Gateways {
+		if !slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(gw) }) {
+			return l, n, fmt.Errorf("gateway %s is in no network of device %s", gw, d.Name)
 		}
 	}
 	l.Gateways = append(l.Gateways, d.Gateways...)
