@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -224,6 +225,8 @@ func Expander(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// no_new_privs is a thread's own: this one starts the inis' commands.
+	runtime.LockOSThread()
 	if err := becomeOwner(uid, gid); err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func TestExpanderIsTheOwner(t *testing.T) {
 		"env":    "command = /bin/app\nenv = S=$(FIEFDOM_TEST_SECRET)",
 	})
 	if c := got["id"].Config; c == nil || strings.Join(strings.Fields(c.Env[0]), " ") != "ID=61200 61200 CapEff: 0000000000000000 NoNewPrivs: 1" {
-		t.Errorf("id: %+v", got["id"])
+		t.Errorf("id: %+v, %+v", got["id"].Config, got["id"].Errors)
 	}
 	for _, name := range []string{"steals", "env"} {
 		b, err := json.Marshal(got[name])
