@@ -59,11 +59,21 @@ func TestUIDDecides(t *testing.T) {
 		method, path string
 		code         int
 	}{
-		{61200, "GET", "/vassals/his", 200}, {61200, "GET", "/vassals/his/logs", 200}, {61200, "POST", "/vassals/his/restart", 200},
-		{61200, "GET", "/vassals/other", 404}, {61200, "GET", "/vassals/other/logs", 404}, {61200, "POST", "/vassals/other/stop", 404},
-		{61200, "POST", "/vassals/other/reload", 404}, {61201, "POST", "/vassals/his/stop", 404}, {61201, "GET", "/vassals/his", 404},
-		{0, "GET", "/vassals/his", 200}, {0, "GET", "/vassals/other", 200}, {0, "GET", "/vassals/nobody", 404}, {0, "GET", "/nothing", 404},
-		{0, "GET", "/vassals/his/stop", 405}, {0, "POST", "/vassals", 405},
+		{61200, "GET", "/vassals/his", 200},
+		{61200, "GET", "/vassals/his/logs", 200},
+		{61200, "POST", "/vassals/his/restart", 200},
+		{61200, "GET", "/vassals/other", 404},
+		{61200, "GET", "/vassals/other/logs", 404},
+		{61200, "POST", "/vassals/other/stop", 404},
+		{61200, "POST", "/vassals/other/reload", 404},
+		{61201, "POST", "/vassals/his/stop", 404},
+		{61201, "GET", "/vassals/his", 404},
+		{0, "GET", "/vassals/his", 200},
+		{0, "GET", "/vassals/other", 200},
+		{0, "GET", "/vassals/nobody", 404},
+		{0, "GET", "/nothing", 404},
+		{0, "GET", "/vassals/his/stop", 405},
+		{0, "POST", "/vassals", 405},
 	} {
 		if code, body := r.as(t, tc.uid, tc.method, tc.path); code != tc.code {
 			t.Errorf("uid %d, %s %s: %d, want %d: %s", tc.uid, tc.method, tc.path, code, tc.code, body)

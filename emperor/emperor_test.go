@@ -97,8 +97,16 @@ func TestWords(t *testing.T) {
 		state State
 		same  bool // the process of before
 	}{
-		{"start", Running, true}, {"restart", Running, false}, {"reload", Running, false}, {"stop", Stopped, false}, {"stop", Stopped, true},
-		{"start", Running, false}, {"stop", Stopped, false}, {"restart", Running, false}, {"stop", Stopped, false}, {"reload", Running, false},
+		{"start", Running, true},
+		{"restart", Running, false},
+		{"reload", Running, false},
+		{"stop", Stopped, false},
+		{"stop", Stopped, true},
+		{"start", Running, false},
+		{"stop", Stopped, false},
+		{"restart", Running, false},
+		{"stop", Stopped, false},
+		{"reload", Running, false},
 	} {
 		s, err := r.Do(t.Context(), "blog", step.word)
 		if err != nil || s.State != step.state || (s.PID == first.PID) != step.same || (s.PID == 0) != (step.state == Stopped) {

@@ -129,9 +129,17 @@ func TestDiagram(t *testing.T) {
 		ev   event
 		to   State
 	}{
-		{Stopped, bad, Invalid}, {Invalid, good, Starting}, {Stopped, good, Starting}, {Starting, started, Running},
-		{Starting, failed, Backoff}, {Backoff, due, Starting}, {Running, exited, Backoff}, {Running, good, Stopping},
-		{Running, gone, Stopping}, {Running, stop, Stopping}, {Stopping, exited, Stopped},
+		{Stopped, bad, Invalid},
+		{Invalid, good, Starting},
+		{Stopped, good, Starting},
+		{Starting, started, Running},
+		{Starting, failed, Backoff},
+		{Backoff, due, Starting},
+		{Running, exited, Backoff},
+		{Running, good, Stopping},
+		{Running, gone, Stopping},
+		{Running, stop, Stopping},
+		{Stopping, exited, Stopped},
 	} {
 		if got := table[a.from][a.ev].to; got != a.to {
 			t.Errorf("the picture says %s on %s of %s, the table %s", a.to, a.ev, a.from, got)
