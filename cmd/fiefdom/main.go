@@ -6,11 +6,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
-	"syscall"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -106,7 +104,7 @@ func exitCode(err error) int {
 		return exitInvalid
 	case errors.Is(err, errUsage):
 		return exitUsage
-	case errors.Is(err, emperor.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, emperor.ErrNotFound):
 		return exitNotFound
 	}
 	return exitFailed
