@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -215,7 +217,7 @@ func TestEndLeavesNothing(t *testing.T) {
 	cgroup := testCgroup(t)
 	r := newRealm(t, func(e *Emperor) { e.Cgroup = cgroup })
 	for i := range 8 {
-		r.write(t, fmt.Sprint("v", i), "[uwsgi]\ncommand = /bin/sh -c 'setsid sleep 1000 & echo last words; exec sleep 1000'\n")
+		r.write(t, fmt.Sprint("v", i), "[uwsgi]\ncommand = /bin/sh -c 'trap \"echo last words; exit\" TERM; setsid sleep 1000 & echo up; sleep 1000 & wait'\n")
 	}
 	r.write(t, "bad", "[uwsgi]\n")
 	r.write(t, "failing", "[uwsgi]\ncommand = /no/such/program\n")
@@ -223,6 +225,7 @@ func TestEndLeavesNothing(t *testing.T) {
 		r.awaitState(t, fmt.Sprint("v", i), Running)
 	}
 	r.awaitState(t, "bad", Invalid)
+	nettest.Eventually(t, 20*time.Second, "all are up", func() bool { return strings.Count(r.output.String(), "| up\n") == 8 })
 	r.end()
 	if n := strings.Count(r.output.String(), "last words"); n != 8 {
 		t.Errorf("%d last words", n)
@@ -314,4 +317,30 @@ func TestReserve(t *testing.T) {
 	if len(told) != 0 {
 		t.Errorf("after they went: %v", told)
 	}
+}
+
+func TestSlotsAreGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := make(chan struct{}, 1)
+		release, err := slot(t.Context(), slots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		second, err := slot(t.Context(), slots) // the first takes long
+		if err != nil || time.Since(began) != slotTime {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		release() // late: it is not the second's that is given back
+		ctx, cancel := context.WithTimeout(t.Context(), slotTime/2)
+		defer cancel()
+		if _, err := slot(ctx, slots); err == nil {
+			t.Error("two have the one slot")
+		}
+		second()
+		second()
+		if len(slots) != 0 {
+			t.Errorf("%d slots are lost", len(slots))
+		}
+	})
 }
