@@ -58,7 +58,7 @@ const agentIni = "[uwsgi]\ncommand = AGENT\n"
 // scaled is the full number where make soak asks for it. Tests that use it have
 // Soak in their names.
 func scaled(normal, full int) int {
-	if os.Getenv("FIEFDOM_TEST_SOAK") == "1" {
+	if os.Getenv("FIEFDOM_SOAK") == "1" {
 		return full
 	}
 	return normal

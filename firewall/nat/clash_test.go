@@ -77,3 +77,18 @@ func TestProposeWhenAllIsTaken(t *testing.T) {
 		t.Errorf("error %q", s)
 	}
 }
+
+func TestProposalLeavesTheFirstRange(t *testing.T) {
+	whole := []taken{{prefix: netip.MustParsePrefix("10.0.0.0/8")}}
+	for pool, want := range map[string]string{"10.9.0.0/16": "172.16.0.0/16", "10.9.0.0/24": "172.25.0.0/24"} {
+		if got := propose(netip.MustParsePrefix(pool), whole); !got.IsValid() || got.Overlaps(whole[0].prefix) || got.Bits() != netip.MustParsePrefix(want).Bits() {
+			t.Errorf("for %s: %s; want one such as %s", pool, got, want)
+		}
+	}
+	for _, p := range privateRanges[1:] {
+		whole = append(whole, taken{prefix: p})
+	}
+	if got := propose(netip.MustParsePrefix("10.9.0.0/16"), whole); got.IsValid() {
+		t.Errorf("%s although all ranges are taken", got)
+	}
+}
