@@ -63,7 +63,7 @@ func TestRouterIsConfined(t *testing.T) {
 
 func TestSeccompDenies(t *testing.T) {
 	nettest.Root(t)
-	out, err := exec.Command("/proc/self/exe", probeProcess).CombinedOutput()
+	out, err := exec.Command("/proc/self/exe", probeProcess).Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
