@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	room       = frameHeader // free bytes before each packet: a frame's header goes there without a copy
+	room       = 16 // free bytes before each packet: for the device's header, or a frame's, without a copy
 	bufferSize = room + 1<<16
 	burst      = 64 // packets of one device before the others' turn
 	tickMillis = 250
@@ -33,6 +33,7 @@ type loop struct {
 	now     int64 // nanoseconds since start, read once a turn; never 0
 	pk      packet
 	buf     []byte
+	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
 	message recvBuffer
 	lines   bucket         // of log lines
@@ -43,6 +44,7 @@ func (l *loop) init(p *poller) {
 	l.poll = p
 	l.peers = make(map[uint64]*peer)
 	l.buf = make([]byte, bufferSize)
+	l.flat = make([]byte, bufferSize)
 	l.scratch = make([]byte, room+1500)
 	l.start = time.Now().Add(-time.Second)
 	l.now = int64(time.Second)
@@ -145,17 +147,17 @@ func (n *network) hostReady(uint32) {
 		return
 	}
 	for range burst {
-		size, err := unix.Read(n.host.fd, r.buf[room:])
+		size, err := unix.Read(n.host.fd, r.buf[room-vnetLen:])
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
 			return
-		case err != nil || size == 0:
+		case err != nil || size < vnetLen:
 			n.loseHost(err)
 			return
 		}
-		r.fromHost(n, r.buf[:room+size])
+		r.fromHost(n, r.buf[:room-vnetLen+size])
 	}
 }
 
@@ -175,17 +177,17 @@ func (p *peer) deviceReady(uint32) {
 		return
 	}
 	for range burst {
-		size, err := unix.Read(p.dev.fd, r.buf[room:])
+		size, err := unix.Read(p.dev.fd, r.buf[room-vnetLen:])
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
 			return
-		case err != nil || size == 0:
+		case err != nil || size < vnetLen:
 			r.closePeer(p, errDeviceGone)
 			return
 		}
-		r.fromPeer(p, r.buf[:room+size])
+		r.fromPeer(p, r.buf[:room-vnetLen+size])
 		if p.gone {
 			return
 		}
@@ -196,11 +198,13 @@ func (p *peer) deviceReady(uint32) {
 // has: its sender is told, and need not wait for a timeout.
 var nobody = verdict{why: DropNoRoute, reject: true}
 
-// fromPeer takes a packet from p all its way. framed has room before the packet.
+// fromPeer takes a packet from p all its way. framed has room before the packet,
+// and the device's header at its end.
 func (r *Router) fromPeer(p *peer, framed []byte) {
 	n, pk := p.net, &r.pk
-	p.tx.add(len(framed) - room)
-	if why := pk.decode(framed[room:]); why != pass {
+	why := pk.read(framed)
+	p.tx.add(pk.onWire())
+	if why != pass {
 		n.note(p, pk, drop(why))
 		return
 	}
@@ -231,7 +235,7 @@ func (r *Router) fromPeer(p *peer, framed []byte) {
 // fromHost takes a packet from the host all its way.
 func (r *Router) fromHost(n *network, framed []byte) {
 	pk := &r.pk
-	if why := pk.decode(framed[room:]); why != pass {
+	if why := pk.read(framed); why != pass {
 		n.note(nil, pk, drop(why))
 		return
 	}
@@ -282,25 +286,25 @@ func (r *Router) deliver(p *peer, framed []byte) {
 		p.net.note(p, &r.pk, drop(why))
 		return
 	}
-	p.rx.add(len(framed) - room)
+	p.rx.add(r.pk.onWire())
 }
 
 // send writes a packet to p's device or stream. It never blocks.
 func (r *Router) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
-		return writePacket(p.dev.fd, framed[room:])
+		return writePacket(p.dev.fd, framed[room-vnetLen:])
 	}
-	return r.sendFrame(p, framed)
+	return r.sendPlain(p, framed)
 }
 
 func (r *Router) toHost(n *network, framed []byte) Reason {
 	if n.hostGone {
 		return DropNotReady
 	}
-	return writePacket(n.host.fd, framed[room:])
+	return writePacket(n.host.fd, framed[room-vnetLen:])
 }
 
-// writePacket writes one packet to a device and says why it was not taken.
+// writePacket writes one packet, with its header, to a device and says why it was not taken.
 func writePacket(fd int, packet []byte) Reason {
 	for {
 		_, err := unix.Write(fd, packet)

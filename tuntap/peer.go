@@ -58,9 +58,9 @@ type peer struct {
 // traffic counts packets and their bytes.
 type traffic struct{ packets, bytes counter }
 
-func (t *traffic) add(n int) {
-	t.packets.add(1)
-	t.bytes.add(uint64(n))
+func (t *traffic) add(packets, bytes int) {
+	t.packets.add(uint64(packets))
+	t.bytes.add(uint64(bytes))
 }
 
 // identity is what the outside may know of a peer; replaced, never changed.

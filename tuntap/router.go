@@ -32,8 +32,8 @@ type Router struct {
 	emperorPID int32
 	emperorUID uint32
 	limits     Limits
-	half       int64 // nanoseconds that half a frame may stand
-	check      func(fd int) error
+	half       int64              // nanoseconds that half a frame may stand
+	prepare    func(fd int) error // checks a device and sets its flags
 
 	mail    *mailbox
 	pending chan line // log lines
@@ -76,7 +76,7 @@ func New(log *slog.Logger, ev Events, emperorPID int) (*Router, error) {
 		log: log, events: ev, mail: m,
 		emperorPID: int32(emperorPID), emperorUID: processUID(emperorPID),
 		limits: Limits{Peers: 4096, Unregistered: 256},
-		half:   int64(2 * time.Second), check: checkTun,
+		half:   int64(2 * time.Second), prepare: prepareTun,
 		pending: make(chan line, logPending),
 	}
 	r.loop.init(p)
@@ -141,7 +141,7 @@ func (r *Router) addNetwork(cfg NetworkConfig, host, listener int) error {
 	if r.network(cfg.Name) != nil {
 		return errors.New("there is one of this name already")
 	}
-	if err := r.check(host); err != nil {
+	if err := r.prepare(host); err != nil {
 		return err
 	}
 	n := &network{r: r, name: cfg.Name, table: newTable(&cfg, nil)}

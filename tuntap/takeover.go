@@ -73,7 +73,7 @@ func (r *Router) acceptHandover(p *peer) error {
 	if h.Vassal == "" {
 		return errors.New("a hand-over names its vassal")
 	}
-	if err := r.check(hand.fd); err != nil {
+	if err := r.prepare(hand.fd); err != nil {
 		return err
 	}
 	if err := unix.SetNonblock(hand.fd, true); err != nil {

@@ -16,6 +16,10 @@ type End struct {
 	buf  []byte
 }
 
+// header is the length of what a tun with IFF_VNET_HDR puts before a packet;
+// here it says that the packet is whole.
+const header = 10
+
 // Pair returns a device in memory, which gives and takes one packet a read or
 // write as a tun does, and its far end. The device is the caller's to close;
 // the far end is closed when the test ends.
@@ -25,7 +29,7 @@ func Pair(t testing.TB) (device *os.File, far *End) {
 	if err != nil {
 		t.Fatalf("make a device in memory: %v", err)
 	}
-	far = &End{file: os.NewFile(uintptr(fds[1]), "far end"), buf: make([]byte, 1<<16)}
+	far = &End{file: os.NewFile(uintptr(fds[1]), "far end"), buf: make([]byte, header+1<<16)}
 	t.Cleanup(func() { far.file.Close() })
 	return os.NewFile(uintptr(fds[0]), "device"), far
 }
@@ -35,7 +39,7 @@ func (e *End) Write(packet []byte) error {
 	if err := e.file.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	_, err := e.file.Write(packet)
+	_, err := e.file.Write(append(make([]byte, header, header+len(packet)), packet...))
 	return err
 }
 
@@ -54,7 +58,7 @@ func (e *End) Read(timeout time.Duration) ([]byte, error) {
 		return nil, err
 	}
 	n, err := e.file.Read(e.buf)
-	return e.buf[:n], err
+	return e.buf[min(n, header):n], err
 }
 
 // Receive returns the next packet and fails the test if none comes.
