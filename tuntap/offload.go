@@ -59,19 +59,18 @@ func (p *packet) readOffload(h []byte) Reason {
 	if o.kind == vnetWhole {
 		return pass
 	}
-	transport := 8
-	proto := byte(protoUDP)
+	transport, least, proto := 8, 8, byte(protoUDP)
 	switch o.kind &^ vnetECN {
 	case vnetTCP4, vnetTCP6:
 		if len(p.l4) < 20 {
 			return DropMalformed
 		}
-		proto, transport = protoTCP, int(p.l4[12]>>4)*4
+		transport, least, proto = int(p.l4[12]>>4)*4, 20, protoTCP
 	case vnetUDP:
 	default:
 		return DropMalformed // UFO was not asked for
 	}
-	if p.flow.Proto != proto || p.part != whole || o.size == 0 || transport < 8 || transport > len(p.l4) {
+	if p.flow.Proto != proto || p.part != whole || o.size == 0 || transport < least || transport > len(p.l4) {
 		return DropMalformed
 	}
 	o.headers = len(p.raw) - len(p.l4) + transport

@@ -3,6 +3,7 @@ package tuntest
 import (
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 type End struct {
 	file *os.File
 	buf  []byte
+
+	mu  sync.Mutex // guards out
+	out []byte
 }
 
 // header is the length of what a tun with IFF_VNET_HDR puts before a packet;
@@ -39,7 +43,10 @@ func (e *End) Write(packet []byte) error {
 	if err := e.file.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	_, err := e.file.Write(append(make([]byte, header, header+len(packet)), packet...))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.out = append(append(e.out[:0], make([]byte, header)...), packet...)
+	_, err := e.file.Write(e.out)
 	return err
 }
 
