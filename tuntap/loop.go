@@ -292,6 +292,7 @@ func (r *Router) deliver(p *peer, framed []byte) {
 // send writes a packet to p's device or stream. It never blocks.
 func (r *Router) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
+		r.poll.expect(p.dev)
 		return writePacket(p.dev.fd, framed[room-vnetLen:])
 	}
 	return r.sendPlain(p, framed)
@@ -301,6 +302,7 @@ func (r *Router) toHost(n *network, framed []byte) Reason {
 	if n.hostGone {
 		return DropNotReady
 	}
+	r.poll.expect(n.host)
 	return writePacket(n.host.fd, framed[room-vnetLen:])
 }
 

@@ -37,6 +37,7 @@ type peer struct {
 	block ruleBlock          // from its device
 	parts [2]*fragments      // by firewall.Direction; allocated when first needed
 	flows *flows             // likewise
+	memo  *firewall.Memo     // likewise: of verdicts of long chains
 
 	// the stream
 	in     frameReader
@@ -96,6 +97,17 @@ func (p *peer) fragmentsOf(dir firewall.Direction) *fragments {
 		p.parts[dir] = new(fragments)
 	}
 	return p.parts[dir]
+}
+
+// ask asks a chain about a packet from or to the peer.
+func (p *peer) ask(c *firewall.Chain, pk *packet) (firewall.Action, int) {
+	if !c.WorthMemo() {
+		return c.Verdict(&pk.flow)
+	}
+	if p.memo == nil {
+		p.memo = new(firewall.Memo)
+	}
+	return p.memo.Verdict(c, &pk.flow)
 }
 
 // bucket is a token bucket on the loop's clock. The zero value is full.
