@@ -147,14 +147,14 @@ func (n *network) hostReady(uint32) {
 		return
 	}
 	for range burst {
-		size, err := unix.Read(n.host.fd, r.buf[room-vnetLen:])
+		size, errno := rawRead(n.host.fd, r.buf[room-vnetLen:])
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return
-		case err != nil || size < vnetLen:
-			n.loseHost(err)
+		case errno != 0 || size < vnetLen:
+			n.loseHost(errno)
 			return
 		}
 		r.fromHost(n, r.buf[:room-vnetLen+size])
@@ -177,13 +177,13 @@ func (p *peer) deviceReady(uint32) {
 		return
 	}
 	for range burst {
-		size, err := unix.Read(p.dev.fd, r.buf[room-vnetLen:])
+		size, errno := rawRead(p.dev.fd, r.buf[room-vnetLen:])
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return
-		case err != nil || size < vnetLen:
+		case errno != 0 || size < vnetLen:
 			r.closePeer(p, errDeviceGone)
 			return
 		}
@@ -309,9 +309,9 @@ func (r *Router) toHost(n *network, framed []byte) Reason {
 // writePacket writes one packet, with its header, to a device and says why it was not taken.
 func writePacket(fd int, packet []byte) Reason {
 	for {
-		_, err := unix.Write(fd, packet)
-		switch err {
-		case nil:
+		_, errno := rawWrite(fd, packet)
+		switch errno {
+		case 0:
 			return pass
 		case unix.EINTR:
 			continue
