@@ -90,30 +90,32 @@ func explainAttach(err error) error {
 }
 
 // prepareTun checks that fd is a tun device of our kind and sets what the
-// router relies on, whoever opened it. It needs no privilege.
-func prepareTun(fd int) error {
+// router relies on, whoever opened it. It needs no privilege. cutsUDP: the
+// kernel knows large UDP packets (Linux 6.2), and may be given some.
+func prepareTun(fd int) (cutsUDP bool, err error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
-		return fmt.Errorf("descriptor is no attached tun device: %w", err)
+		return false, fmt.Errorf("descriptor is no attached tun device: %w", err)
 	}
 	const look = unix.IFF_TUN | unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
 	if flags := ifr.Uint16(); flags&look != tunFlags {
-		return fmt.Errorf("device %q has flags %#x; want a tun with a vnet header and without packet information", ifr.Name(), flags)
+		return false, fmt.Errorf("device %q has flags %#x; want a tun with a vnet header and without packet information", ifr.Name(), flags)
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetLen); err != nil {
-		return fmt.Errorf("device %q: length of the vnet header: %w", ifr.Name(), err)
+		return false, fmt.Errorf("device %q: length of the vnet header: %w", ifr.Name(), err)
 	}
 	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadsAll)
+	cutsUDP = err == nil
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadsOld)
 	}
 	if err != nil {
-		return fmt.Errorf("device %q: offloads: %w", ifr.Name(), err)
+		return false, fmt.Errorf("device %q: offloads: %w", ifr.Name(), err)
 	}
-	return nil
+	return cutsUDP, nil
 }
 
 // takeFile returns a non-blocking, close-on-exec duplicate of f's descriptor

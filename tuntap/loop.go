@@ -32,6 +32,7 @@ type loop struct {
 	start   time.Time
 	now     int64 // nanoseconds since start, read once a turn; never 0
 	pk      packet
+	batch   batch
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
@@ -45,6 +46,7 @@ func (l *loop) init(p *poller) {
 	l.peers = make(map[uint64]*peer)
 	l.buf = make([]byte, bufferSize)
 	l.flat = make([]byte, bufferSize)
+	l.batch.buf = make([]byte, 0, bufferSize)
 	l.scratch = make([]byte, room+1500)
 	l.start = time.Now().Add(-time.Second)
 	l.now = int64(time.Second)
@@ -141,6 +143,11 @@ func (r *Router) attend(p *peer) {
 
 // hostReady reads packets from the host's device.
 func (n *network) hostReady(uint32) {
+	n.drain()
+	n.r.flushBatch()
+}
+
+func (n *network) drain() {
 	r := n.r
 	if n.host.mask == 0 { // not serving: only an error can have come
 		n.loseHost(unix.EBADFD)
@@ -171,6 +178,11 @@ func (n *network) loseHost(err error) {
 
 // deviceReady reads packets from a handed-over device.
 func (p *peer) deviceReady(uint32) {
+	p.drain()
+	p.net.r.flushBatch()
+}
+
+func (p *peer) drain() {
 	r := p.net.r
 	if p.dev.mask == 0 {
 		r.closePeer(p, errDeviceGone)
@@ -226,6 +238,9 @@ func (r *Router) fromPeer(p *peer, framed []byte) {
 		}
 		r.deliver(to.peer, framed)
 	default:
+		if r.coalesce(n.host, n, nil, p, framed) {
+			return
+		}
 		if why := r.toHost(n, framed); why != pass {
 			n.note(p, pk, drop(why))
 		}
@@ -280,8 +295,11 @@ func (r *Router) reject(n *network, to *peer, pk *packet, v verdict) {
 	}
 }
 
-// deliver sends a packet to p and counts what became of it.
+// deliver sends a packet to p, now or with others, and counts what became of it.
 func (r *Router) deliver(p *peer, framed []byte) {
+	if r.coalesce(p.dev, p.net, p, p, framed) {
+		return
+	}
 	if why := r.send(p, framed); why != pass {
 		p.net.note(p, &r.pk, drop(why))
 		return
@@ -292,6 +310,7 @@ func (r *Router) deliver(p *peer, framed []byte) {
 // send writes a packet to p's device or stream. It never blocks.
 func (r *Router) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
+		r.flushFor(p.dev)
 		r.poll.expect(p.dev)
 		return writePacket(p.dev.fd, framed[room-vnetLen:])
 	}
@@ -302,6 +321,7 @@ func (r *Router) toHost(n *network, framed []byte) Reason {
 	if n.hostGone {
 		return DropNotReady
 	}
+	r.flushFor(n.host)
 	r.poll.expect(n.host)
 	return writePacket(n.host.fd, framed[room-vnetLen:])
 }

@@ -26,6 +26,7 @@ type source struct {
 	mask  uint32
 	ready func(events uint32)
 	soon  bool // in the poller's list
+	cuts  bool // a device whose kernel cuts large UDP packets
 }
 
 func newPoller() (*poller, error) {

@@ -203,7 +203,7 @@ func TestDeviceErrorsSayWhy(t *testing.T) {
 	ns := nettest.NewNS(t)
 	dev := openIn(t, ns, "tun7")
 	defer dev.Close()
-	if err := prepareTun(dev.FD()); err != nil {
+	if _, err := prepareTun(dev.FD()); err != nil {
 		t.Errorf("our own device: %v", err)
 	}
 	ns.Run(t, "ip", "link", "add", "veth7", "type", "veth", "peer", "name", "veth8")
@@ -233,7 +233,7 @@ func TestDeviceErrorsSayWhy(t *testing.T) {
 		}
 	})
 	defer tap.Close()
-	if err := prepareTun(int(tap.Fd())); err == nil || !strings.Contains(err.Error(), "tap7") {
+	if _, err := prepareTun(int(tap.Fd())); err == nil || !strings.Contains(err.Error(), "tap7") {
 		t.Errorf("a tap counts as a tun: %v", err)
 	}
 }
