@@ -86,3 +86,6 @@ func (e *End) Empty() bool {
 
 // Close closes the end: the device is gone for whoever reads it.
 func (e *End) Close() error { return e.file.Close() }
+
+// File is the far end itself, for tests that look at the header as well.
+func (e *End) File() *os.File { return e.file }
