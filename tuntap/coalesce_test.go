@@ -609,7 +609,7 @@ func FuzzCoalesce(f *testing.F) {
 				u := partial(from, to, payload)
 				b := u.framed()
 				b[int(script[2])%len(b)] ^= script[3]
-				if script[0]&0x40 != 0 && from.Addr().Is4() {
+				if script[0]&0x40 != 0 && b[vnetLen] == 0x45 {
 					tuntest.FixIPv4(b[vnetLen:])
 				}
 				u = undone{b[:vnetLen:vnetLen], b[vnetLen:]}
