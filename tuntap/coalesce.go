@@ -10,18 +10,23 @@ const (
 	udpChecksum   = 6 // offset of the checksum
 )
 
+// batches is how many devices can have an open batch at a time: more than one,
+// because programs that answer several others do so in turn.
+const batches = 4
+
 // batch gathers small UDP datagrams of one flow for one device. They are written
 // as one large packet, which the receiver's kernel (or its network card) cuts
-// again: a write costs as much for one datagram as for 64.
+// again: a write costs nearly as much for one datagram as for 64.
 //
 // A batch is open only while one device is drained, so nobody waits for more
 // than the packets that wait in front of the router anyway. Whatever else goes to
-// the same device is written behind it: order is kept for each device.
+// the same device is written behind it: order is kept for each device, and so a
+// device has one batch at most.
 //
-// What is cut is equal to what was sent but for the ids of IPv4 packets:
-// cutting counts them up from the first one's. Datagrams that may be fragmented
-// on their way (no DF) need ids that nobody else uses, so they are merged only if theirs count
-// up as well. With DF the id means nothing (RFC 6864), and it may change.
+// What is cut is equal to what was sent but for the ids of IPv4 packets: cutting
+// counts them up from the first one's. Datagrams that may be fragmented on their
+// way (no DF) need ids that nobody else uses, so they are merged only if theirs
+// count up as well. With DF the id means nothing (RFC 6864), and it may change.
 type batch struct {
 	buf   []byte  // with room; the first datagram as it came, then the payloads of the others
 	dev   *source // where it goes; nil: nothing waits
@@ -36,30 +41,45 @@ type batch struct {
 // coalesce keeps the packet that was read last for dev's batch and reports
 // whether it did. If not, the caller writes it. to and blame are as in batch.
 func (r *Router) coalesce(dev *source, n *network, to, blame *peer, framed []byte) bool {
-	b, pk := &r.batch, &r.pk
+	pk := &r.pk
 	if dev == nil || !dev.cuts || !pk.mergeable() {
 		return false // a stream, an old kernel, or no such datagram
 	}
-	if b.dev == dev && b.takes(pk) {
+	if b := dev.open; b != nil && b.takes(pk) {
 		last := len(pk.raw)-b.head < b.size
 		b.buf = append(b.buf, pk.raw[b.head:]...) // within its capacity: see takes
 		b.count++
 		if last || b.count == batchSegments {
-			r.flushBatch()
+			r.flushBatch(b)
 		}
 		return true
 	}
-	r.flushBatch()
+	r.flushFor(dev)
 	head := len(pk.raw) - len(pk.l4) + udpHeader
 	size := len(pk.raw) - head
 	if head+2*size > batchBytes {
 		return false // no other fits
 	}
+	b := r.freeBatch()
 	*b = batch{
 		buf: append(b.buf[:room-vnetLen], framed[room-vnetLen:]...),
 		dev: dev, net: n, to: to, blame: blame, head: head, size: size, count: 1,
 	}
+	dev.open = b
 	return true
+}
+
+// freeBatch returns an empty batch; if need be it writes one, each in its turn.
+func (r *Router) freeBatch() *batch {
+	for i := range r.batches {
+		if r.batches[i].dev == nil {
+			return &r.batches[i]
+		}
+	}
+	r.evict = (r.evict + 1) % batches
+	b := &r.batches[r.evict]
+	r.flushBatch(b)
+	return b
 }
 
 // mergeable reports whether p is a datagram that a kernel cuts from a larger one
@@ -119,17 +139,23 @@ func resum(pseudo uint16, before, after int) uint16 {
 
 // flushFor lets nothing overtake what waits for dev.
 func (r *Router) flushFor(dev *source) {
-	if r.batch.dev == dev {
-		r.flushBatch()
+	if dev.open != nil {
+		r.flushBatch(dev.open)
 	}
 }
 
-// flushBatch writes what waits, if anything does, and counts what became of it.
-func (r *Router) flushBatch() {
-	b := &r.batch
-	if b.dev == nil {
-		return
+// flushBatches ends a drain.
+func (r *Router) flushBatches() {
+	for i := range r.batches {
+		if b := &r.batches[i]; b.dev != nil {
+			r.flushBatch(b)
+		}
 	}
+}
+
+// flushBatch writes what waits and counts what became of it.
+func (r *Router) flushBatch(b *batch) {
+	b.dev.open = nil
 	b.dev = nil
 	b.seal()
 	why := pass

@@ -17,22 +17,24 @@ import (
 	"fiefdom/tuntap/tuntest"
 )
 
+// More vassals, so that there are more devices than batches.
 var (
-	third  = netip.MustParseAddr("10.9.0.9")
-	third6 = netip.MustParseAddr("fd09::9")
-	far6   = netip.MustParseAddr("2001:db8::7")
+	others  = []netip.Addr{netip.MustParseAddr("10.9.0.9"), netip.MustParseAddr("10.9.0.10"), netip.MustParseAddr("10.9.0.11")}
+	others6 = []netip.Addr{netip.MustParseAddr("fd09::9"), netip.MustParseAddr("fd09::a"), netip.MustParseAddr("fd09::b")}
+	far6    = netip.MustParseAddr("2001:db8::7")
 )
 
 // still is a router that does not run: the test turns its loop, so that it knows
 // what is in a drain. Its devices are in memory and take large UDP packets.
 type still struct {
-	t                 testing.TB
-	r                 *Router
-	blog, shop, third *peer
-	ends              map[*peer]syscall.RawConn // nil: the host's
-	buf               []byte
-	sink              func(b []byte)
-	reader            func(fd uintptr) bool
+	t          testing.TB
+	r          *Router
+	blog, shop *peer
+	devices    []*peer                   // that blog can send to; nil: the host's
+	ends       map[*peer]syscall.RawConn // likewise
+	buf        []byte
+	sink       func(b []byte)
+	reader     func(fd uintptr) bool
 }
 
 func newStill(t testing.TB) *still {
@@ -64,7 +66,11 @@ func newStill(t testing.TB) *still {
 	}
 	s.r.Serve()
 	s.watch(nil, end)
-	s.blog, s.shop, s.third = s.vassal("blog", blog, blog6), s.vassal("shop", shop, shop6), s.vassal("third", third, third6)
+	s.blog, s.shop = s.vassal("blog", blog, blog6), s.vassal("shop", shop, shop6)
+	s.devices = []*peer{nil, s.shop}
+	for i := range others {
+		s.devices = append(s.devices, s.vassal("other", others[i], others6[i]))
+	}
 	return s
 }
 
@@ -247,10 +253,9 @@ func (u undone) valid(p *packet) error {
 // pass sends everything from blog and compares what comes with the reference.
 // It returns the number of writes by device.
 func (s *still) pass(sent []undone, to func(undone) *peer) (map[*peer]int, error) {
-	devices := []*peer{nil, s.shop, s.third}
 	want, came := make(map[*peer][]string), make(map[*peer]*got)
-	var before [3][2]uint64
-	for i, p := range devices {
+	before := make([][2]uint64, len(s.devices))
+	for i, p := range s.devices {
 		came[p] = new(got)
 		if p != nil {
 			before[i] = [2]uint64{p.rx.packets.load(), p.rx.bytes.load()}
@@ -259,10 +264,12 @@ func (s *still) pass(sent []undone, to func(undone) *peer) (map[*peer]int, error
 	turn := func() {
 		for range 8 { // drains of 64: more than ever waits
 			s.blog.deviceReady(unix.EPOLLIN)
-			if s.r.batch.dev != nil {
-				came[nil].errs = append(came[nil].errs, "a batch is open after a drain")
+			for i := range s.r.batches {
+				if s.r.batches[i].dev != nil {
+					came[nil].errs = append(came[nil].errs, "a batch is open after a drain")
+				}
 			}
-			for _, p := range devices {
+			for _, p := range s.devices {
 				s.received(p, came[p].take)
 			}
 		}
@@ -280,7 +287,7 @@ func (s *still) pass(sent []undone, to func(undone) *peer) (map[*peer]int, error
 	}
 	turn()
 	writes := make(map[*peer]int)
-	for i, p := range devices {
+	for i, p := range s.devices {
 		g := came[p]
 		writes[p] = g.writes
 		if len(g.errs) > 0 {
@@ -322,9 +329,9 @@ func (s *still) towards(u undone) *peer {
 // drawRun is some packets in a row that are alike, as programs send them.
 func drawRun(t *rapid.T) []undone {
 	six := rapid.IntRange(0, 2).Draw(t, "family") == 0
-	src, dsts := blog, []netip.Addr{shop, shop, third, internet}
+	src, dsts := blog, append([]netip.Addr{shop, shop, internet}, others...)
 	if six {
-		src, dsts = blog6, []netip.Addr{shop6, shop6, third6, far6}
+		src, dsts = blog6, append([]netip.Addr{shop6, shop6, far6}, others6...)
 	}
 	from := netip.AddrPortFrom(src, uint16(rapid.IntRange(4000, 4001).Draw(t, "source port")))
 	to := netip.AddrPortFrom(rapid.SampledFrom(dsts).Draw(t, "to"), uint16(rapid.IntRange(53, 54).Draw(t, "port")))
@@ -441,6 +448,9 @@ func TestMergedDatagramsAreThoseThatWereSent(t *testing.T) {
 		var sent []undone
 		for range rapid.IntRange(1, 6).Draw(t, "runs") {
 			run := drawRun(t)
+			if rapid.Bool().Draw(t, "in turn") {
+				run = inTurn(run, drawRun(t), drawRun(t))
+			}
 			if at := rapid.IntRange(0, len(sent)).Draw(t, "at"); at < len(sent) && rapid.Bool().Draw(t, "amid") {
 				run = append(run, sent[at:]...)
 				sent = sent[:at:at]
@@ -451,11 +461,7 @@ func TestMergedDatagramsAreThoseThatWereSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		total := 0
-		for _, n := range writes {
-			total += n
-		}
-		merged += len(sent) - total
+		merged += len(sent) - total(writes)
 	})
 	if merged == 0 {
 		t.Error("nothing was merged")
@@ -485,17 +491,21 @@ func TestBurstIsWrittenOnce(t *testing.T) {
 		sent []undone
 		want int
 	}{
-		"64 datagrams":                       {burstOf(64, 64, blog, shop), 1},
-		"64 datagrams of IPv6":               {burstOf(64, 64, blog6, shop6), 1},
-		"64 to the host":                     {burstOf(64, 64, blog, internet), 1},
-		"one":                                {burstOf(1, 64, blog, shop), 1},
-		"more bytes than a packet has":       {burstOf(60, 1472, blog6, shop6), 2},
-		"large ones, of which no two fit":    {burstOf(3, 32500, blog6, shop6), 3},
-		"empty ones":                         {burstOf(4, 0, blog6, shop6), 4},
-		"a short one ends its batch":         {short(burstOf(10, 64, blog6, shop6), 4, 63), 2},
-		"a long one begins a batch":          {short(burstOf(10, 64, blog6, shop6), 4, 65), 3},
-		"two flows one after the other":      {append(burstOf(9, 64, blog6, shop6), burstOf(9, 64, blog, shop)...), 2},
-		"two devices, one after the other":   {append(burstOf(9, 64, blog6, shop6), burstOf(9, 64, blog6, third6)...), 2},
+		"64 datagrams":                     {burstOf(64, 64, blog, shop), 1},
+		"64 datagrams of IPv6":             {burstOf(64, 64, blog6, shop6), 1},
+		"64 to the host":                   {burstOf(64, 64, blog, internet), 1},
+		"one":                              {burstOf(1, 64, blog, shop), 1},
+		"more bytes than a packet has":     {burstOf(60, 1472, blog6, shop6), 2},
+		"large ones, of which no two fit":  {burstOf(3, 32500, blog6, shop6), 3},
+		"empty ones":                       {burstOf(4, 0, blog6, shop6), 4},
+		"a short one ends its batch":       {short(burstOf(10, 64, blog6, shop6), 4, 63), 2},
+		"a long one begins a batch":        {short(burstOf(10, 64, blog6, shop6), 4, 65), 3},
+		"two flows one after the other":    {append(burstOf(9, 64, blog6, shop6), burstOf(9, 64, blog, shop)...), 2},
+		"two devices, one after the other": {append(burstOf(9, 64, blog6, shop6), burstOf(9, 64, blog6, others6[0])...), 2},
+		"two devices, in turn":             {inTurn(burstOf(20, 64, blog6, shop6), burstOf(20, 64, blog, others[0])), 2},
+		"four devices, in turn": {inTurn(burstOf(9, 64, blog6, shop6), burstOf(9, 64, blog, others[0]),
+			burstOf(9, 64, blog6, others6[1]), burstOf(9, 64, blog, internet)), 4},
+		"two flows for one device, in turn":  {inTurn(burstOf(5, 64, blog6, shop6), burstOf(5, 64, blog, shop)), 10},
 		"the same with something in between": {append(burstOf(9, 64, blog6, shop6), append(burstOf(1, 0, blog6, shop6), burstOf(9, 64, blog6, shop6)...)...), 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -503,11 +513,30 @@ func TestBurstIsWrittenOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := writes[nil] + writes[s.shop] + writes[s.third]; n != c.want {
+			if n := total(writes); n != c.want {
 				t.Errorf("%d writes; want %d", n, c.want)
 			}
 		})
 	}
+}
+
+func inTurn(runs ...[]undone) (mixed []undone) {
+	for more := true; more; {
+		more = false
+		for i, run := range runs {
+			if len(run) > 0 {
+				mixed, runs[i], more = append(mixed, run[0]), run[1:], true
+			}
+		}
+	}
+	return mixed
+}
+
+func total(writes map[*peer]int) (n int) {
+	for _, w := range writes {
+		n += w
+	}
+	return n
 }
 
 // Each datagram of a batch that can not be written is counted, at whom it was for.

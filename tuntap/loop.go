@@ -32,7 +32,8 @@ type loop struct {
 	start   time.Time
 	now     int64 // nanoseconds since start, read once a turn; never 0
 	pk      packet
-	batch   batch
+	batches [batches]batch
+	evict   int // the batch that gave way last
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
@@ -46,7 +47,9 @@ func (l *loop) init(p *poller) {
 	l.peers = make(map[uint64]*peer)
 	l.buf = make([]byte, bufferSize)
 	l.flat = make([]byte, bufferSize)
-	l.batch.buf = make([]byte, 0, bufferSize)
+	for i := range l.batches {
+		l.batches[i].buf = make([]byte, 0, bufferSize)
+	}
 	l.scratch = make([]byte, room+1500)
 	l.start = time.Now().Add(-time.Second)
 	l.now = int64(time.Second)
@@ -144,7 +147,7 @@ func (r *Router) attend(p *peer) {
 // hostReady reads packets from the host's device.
 func (n *network) hostReady(uint32) {
 	n.drain()
-	n.r.flushBatch()
+	n.r.flushBatches()
 }
 
 func (n *network) drain() {
@@ -179,7 +182,7 @@ func (n *network) loseHost(err error) {
 // deviceReady reads packets from a handed-over device.
 func (p *peer) deviceReady(uint32) {
 	p.drain()
-	p.net.r.flushBatch()
+	p.net.r.flushBatches()
 }
 
 func (p *peer) drain() {

@@ -25,8 +25,9 @@ type source struct {
 	slot  int
 	mask  uint32
 	ready func(events uint32)
-	soon  bool // in the poller's list
-	cuts  bool // a device whose kernel cuts large UDP packets
+	soon  bool   // in the poller's list
+	cuts  bool   // a device whose kernel cuts large UDP packets
+	open  *batch // of a device: what waits for it, within a drain
 }
 
 func newPoller() (*poller, error) {
