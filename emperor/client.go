@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // ErrNotFound says that there is no such vassal, or no such emperor.
@@ -78,6 +80,9 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			err = fmt.Errorf("it does not run (%w): %w", err, ErrNotFound)
+		}
 		return nil, fmt.Errorf("ask the emperor: %w", err)
 	}
 	if resp.StatusCode == http.StatusOK {

@@ -73,11 +73,17 @@ func (e *Emperor) Run(ctx context.Context) error {
 	e.expanding = map[owner]bool{}
 	e.queued = map[owner][]iniFile{}
 	e.slots = make(chan struct{}, startSlots)
+	slots := make(chan struct{}, expandSlots)
 	expanding, stop := context.WithCancel(context.Background())
 	defer stop()
 	e.noExpand = stop
 	expanders := expanders{cgroup: e.Cgroup}
-	e.expand = func(o owner, files []iniFile) []expansion { return expanders.expandAll(expanding, o, files) }
+	e.expand = func(o owner, files []iniFile) []expansion {
+		if release, err := slot(expanding, slots); err == nil {
+			defer release()
+		}
+		return expanders.expandAll(expanding, o, files)
+	}
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -82,6 +84,7 @@ func (x *expanders) expandAll(ctx context.Context, o owner, files []iniFile) []e
 // its own and ended with everything that it started: an ini may run commands.
 type expanders struct {
 	cgroup  vassal.Cgroup // of the instance; empty where there is no v2 tree
+	limit   time.Duration // for a batch; 0: expandTime
 	started atomic.Uint64
 }
 
@@ -109,7 +112,8 @@ func (x *expanders) run(cmd *exec.Cmd) (err error) {
 }
 
 func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, error) {
-	ctx, cancel := context.WithTimeout(ctx, expandTime)
+	limit := cmp.Or(x.limit, expandTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var req expandRequest
 	for _, f := range files {
@@ -135,7 +139,7 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, errors.New("the emperor is stopping")
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("the ini takes longer than %s to expand", expandTime)
+		return nil, fmt.Errorf("the ini takes longer than %s to expand", limit)
 	case err != nil:
 		return nil, fmt.Errorf("the ini cannot be expanded within the limits: %w %s", err, firstLine(complaints.String()))
 	}
@@ -224,6 +228,8 @@ func Expander(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// no_new_privs is a thread's own: this one starts the inis' commands.
+	runtime.LockOSThread()
 	if err := becomeOwner(uid, gid); err != nil {
 		return err
 	}

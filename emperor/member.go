@@ -128,10 +128,11 @@ func (e *Emperor) wait(v *member) {
 
 // startSlots bounds how many starts are under way at once: each is a process
 // of ours until it becomes the app. One that takes long, in a hook for one,
-// gives its slot back after slotTime.
+// gives its slot back after slotTime. Expanders, one for each owner, likewise.
 const (
-	startSlots = 16
-	slotTime   = 500 * time.Millisecond
+	startSlots  = 16
+	expandSlots = 8
+	slotTime    = 500 * time.Millisecond
 )
 
 // launch starts the newest good ini, beside the loop. Without any (the ini
@@ -312,7 +313,7 @@ type startJob struct {
 }
 
 func (s *startJob) run(ctx context.Context) error {
-	release, err := s.e.slot(ctx)
+	release, err := slot(ctx, s.e.slots)
 	if err != nil {
 		return err
 	}
@@ -335,10 +336,10 @@ func (s *startJob) run(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// slot waits for a place among the starts.
-func (e *Emperor) slot(ctx context.Context) (release func(), err error) {
+// slot waits for a place among the starts, or the expanders.
+func slot(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
-	case e.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -347,7 +348,7 @@ func (e *Emperor) slot(ctx context.Context) (release func(), err error) {
 	give := func() {
 		select {
 		case <-free:
-			<-e.slots
+			<-slots
 		default:
 		}
 	}
@@ -378,7 +379,7 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Namespaces: s.r.namespaces, Log: s.output.setFile}
 	if l.Plan.LogTo == "" {
 		s.output.setFile(nil)
 	}

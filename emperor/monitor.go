@@ -173,7 +173,7 @@ func watch(ctx context.Context, monitors []Monitor, log *slog.Logger, changed fu
 			log.Warn("no notices about changed inis; only rescans", "dir", dir, "err", err)
 		}
 	}
-	var settle <-chan time.Time
+	settle := time.After(0) // what came before the watch began was told to nobody
 	for {
 		select {
 		case e, ok := <-w.Events:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ type resolved struct {
 	net        bool    // a network namespace of its own
 	namespaces uintptr // fresh for each generation, the network's aside
 	plan       vassal.Plan
+	dir        string // where the vassal begins
 	keep       bool   // the jail outlives the generation: nothing in it was done by hooks
 	key        string // tells jails apart
 }
@@ -51,6 +53,12 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	r.net = r.net || len(r.links) > 0
 	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
 	r.key = fmt.Sprint(r.net, r.links)
+	// uWSGI's vassals begin in the folder of their inis. A command of ours
+	// begins in the root: what it serves by mistake should not be other inis.
+	r.dir = "/"
+	if !native || len(c.App) > 0 {
+		r.dir = filepath.Dir(c.File)
+	}
 	if resolv != "" {
 		r.namespaces |= unix.CLONE_NEWNS
 	}

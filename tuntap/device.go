@@ -84,7 +84,7 @@ func explainAttach(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: it needs CAP_NET_ADMIN in this network namespace", err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: the name is not valid, or an interface of this name is no tun device", err)
+		return fmt.Errorf("%w: the name is not valid, or an interface of this name is no tun device; choose another name", err)
 	}
 	return err
 }

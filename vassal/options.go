@@ -40,7 +40,7 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "chdir", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chdir", &c.Chdir, p) },
-		Meaning: "the directory that the app starts in",
+		Meaning: "the directory that the app starts in (/; the ini's folder for a uwsgi and outside native networks)",
 	},
 	{
 		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },

@@ -20,6 +20,7 @@ type Launch struct {
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
 	Output     *os.File // the app's 1 and 2
+	Dir        string   // where the hooks begin, and the app without chdir; empty: /
 
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
@@ -113,8 +114,12 @@ func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
 		defer dir.Close()
 		sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
 	}
+	dir := l.Dir
+	if dir == "" {
+		dir = "/"
+	}
 	if err := j.Do(func() error {
-		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: "/", Sys: sys})
+		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: dir, Sys: sys})
 		return err
 	}); err != nil {
 		return err

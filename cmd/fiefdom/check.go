@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +20,7 @@ also against each other. The exit code is 4 if something is wrong.`,
 		RunE: func(_ *cobra.Command, files []string) error {
 			var all ini.Errors
 			for _, file := range files {
-				if _, err := os.Stat(file); err != nil {
+				if err := mustExist(file); err != nil {
 					return err
 				}
 				errs, err := checkFile(file)

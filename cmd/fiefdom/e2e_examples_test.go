@@ -196,8 +196,14 @@ func uwsgiGet(socket, path string) (string, error) {
 	}
 	var vars bytes.Buffer
 	for _, kv := range [][2]string{
-		{"REQUEST_METHOD", "GET"}, {"REQUEST_URI", path}, {"PATH_INFO", path}, {"QUERY_STRING", ""},
-		{"SERVER_PROTOCOL", "HTTP/1.0"}, {"SERVER_NAME", "localhost"}, {"SERVER_PORT", "80"}, {"HTTP_HOST", "localhost"},
+		{"REQUEST_METHOD", "GET"},
+		{"REQUEST_URI", path},
+		{"PATH_INFO", path},
+		{"QUERY_STRING", ""},
+		{"SERVER_PROTOCOL", "HTTP/1.0"},
+		{"SERVER_NAME", "localhost"},
+		{"SERVER_PORT", "80"},
+		{"HTTP_HOST", "localhost"},
 	} {
 		for _, word := range kv {
 			_ = binary.Write(&vars, binary.LittleEndian, uint16(len(word)))

@@ -19,55 +19,71 @@ var clones = []struct{ name, ini string }{
 }
 
 // Whatever an app starts, however it hides from signals, ends with it.
-func TestStubbornChildrenEnd(t *testing.T) {
+func TestSoakStubbornChildrenEnd(t *testing.T) {
 	t.Parallel()
-	const stubborn = `[uwsgi]
-reload-mercy = 100ms
-command = /bin/sh /run/t/stubborn
-`
-	// A double fork, a session of its own, deaf to what asks; and the app itself the same.
+	cycles := scaled(3, 1000)
+	for _, clone := range clones {
+		t.Run(clone.name, func(t *testing.T) {
+			t.Parallel()
+			testStubborn(t, nettest.NewWorld(t), clone.ini, cycles)
+		})
+		t.Run(clone.name+" without cgroups", func(t *testing.T) {
+			t.Parallel()
+			testStubborn(t, withoutCgroups(t), clone.ini, cycles)
+		})
+	}
+}
+
+// withoutCgroups is a world that sees no cgroup tree.
+func withoutCgroups(t *testing.T) *nettest.World {
+	t.Helper()
+	w := nettest.NewWorld(t)
+	w.Run(t, "sh", "-e", "-c", "while grep -q ' - cgroup2 ' /proc/self/mountinfo; do umount -t cgroup2 -a; done")
+	return w
+}
+
+// testStubborn stops and starts an app a number of times that leaves children
+// behind in every way: by a double fork, in a session of their own, deaf to what
+// asks; and is the same itself.
+func testStubborn(t *testing.T, w *nettest.World, clone string, cycles int) {
 	const script = `trap "" TERM INT HUP
 (setsid sh -c 'trap "" TERM INT HUP; (sleep 77777 & sleep 77777) & sleep 77777' &)
 sleep 77777
 sleep 77777
 `
-	for _, clone := range clones {
-		t.Run(clone.name, func(t *testing.T) {
-			t.Parallel()
-			r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+clone.ini)
-			r.write("/run/t/stubborn", script)
-			r.drop("stubborn", stubborn)
-			r.start()
-			left := func() int { return strings.Count(r.Run(t, "ps", "-eo", "args"), "77777") }
-			up := func() int {
-				t.Helper()
-				s := r.awaitState("stubborn", emperor.Running)
-				nettest.Eventually(t, patience, "its children run", func() bool { return left() >= 5 })
-				return s.PID
-			}
-			for range 3 {
-				up()
-				r.mustRun("stop", "stubborn")
-				if n := left(); n != 0 {
-					t.Fatalf("%d processes are left after the stop", n)
-				}
-				r.mustRun("start", "stubborn")
-			}
-			// Its children do not survive the app either: each start finds a clean jail.
-			pid := up()
-			r.kill(pid)
-			r.await("stubborn", "is back", func(s emperor.Status) bool { return s.State == emperor.Running && s.PID != pid })
-			up()
-			if n := strings.Count(r.Run(t, "ps", "-eo", "args"), "/run/t/stubborn"); n != 1 {
-				t.Errorf("%d apps run, want 1", n)
-			}
-			r.remove("stubborn")
-			nettest.Eventually(t, patience, "all are gone", func() bool { return left() == 0 })
-		})
+	r := layRealm(t, w, "emperor", nativeNetwork+clone)
+	r.write("/run/t/stubborn", script)
+	r.drop("stubborn", "[uwsgi]\nreload-mercy = 100ms\ncommand = /bin/sh /run/t/stubborn\n")
+	r.start()
+	left := func() int { return strings.Count(r.Run(t, "ps", "-eo", "args"), "77777") }
+	up := func() int {
+		t.Helper()
+		s := r.awaitState("stubborn", emperor.Running)
+		nettest.Eventually(t, patience, "its children run", func() bool { return left() >= 5 })
+		return s.PID
 	}
+	for range cycles {
+		up()
+		r.mustRun("stop", "stubborn")
+		if n := left(); n != 0 {
+			t.Fatalf("%d processes are left after the stop", n)
+		}
+		r.mustRun("start", "stubborn")
+	}
+	// Its children do not survive the app either: each start finds a clean jail.
+	pid := up()
+	r.kill(pid)
+	r.await("stubborn", "is back", func(s emperor.Status) bool { return s.State == emperor.Running && s.PID != pid })
+	up()
+	if n := strings.Count(r.Run(t, "ps", "-eo", "args"), "/run/t/stubborn"); n != 1 {
+		t.Errorf("%d apps run, want 1", n)
+	}
+	r.remove("stubborn")
+	nettest.Eventually(t, patience, "all are gone", func() bool { return left() == 0 })
 }
 
-// After exec an app has its three descriptors and no other, and starts in /.
+// After exec an app has its three descriptors and no other. It starts in /, or
+// in its ini's folder where hooks configure the device, as under uWSGI.
 func TestDescriptorsOfAnApp(t *testing.T) {
 	t.Parallel()
 	const app = "command = /bin/sh -c \"ls -l /proc/self/fd; echo cwd $PWD end; exec sleep 1000\"\n"
@@ -96,8 +112,12 @@ func TestDescriptorsOfAnApp(t *testing.T) {
 				if got := strings.Join(open, " "); got != "0 1 2" {
 					t.Errorf("%s has descriptors %s:\n%s", name, got, out)
 				}
-				if !strings.Contains(out, "cwd / end") {
-					t.Errorf("%s does not start in /:\n%s", name, out)
+				dir := "/"
+				if name == "device" {
+					dir = "/run/t/vassals"
+				}
+				if !strings.Contains(out, "cwd "+dir+" end") {
+					t.Errorf("%s does not start in %s:\n%s", name, dir, out)
 				}
 			}
 		})

@@ -189,10 +189,10 @@ func TestKilledEmperorAndTheNext(t *testing.T) {
 }
 
 // Rules of others stay as they are, byte for byte and in their order.
-func TestForeignRulesStay(t *testing.T) {
+func TestSoakForeignRulesStay(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
-	r.Run(t, "sh", "-e", "-c", foreignRules)
+	r.Run(t, "sh", "-e", "-c", fmt.Sprintf(foreignRules, scaled(60, 250)))
 	foreign := func() string {
 		var lines []string
 		for _, family := range []string{"iptables-save", "ip6tables-save"} {
@@ -206,7 +206,7 @@ func TestForeignRulesStay(t *testing.T) {
 	}
 	before := foreign()
 	r.drop("blog", agentIni)
-	for range 3 {
+	for range scaled(3, 1000) {
 		r.start()
 		r.reach("blog")
 		if diff := nettest.Diff(before, foreign()); diff != "" {
@@ -221,7 +221,7 @@ func TestForeignRulesStay(t *testing.T) {
 
 const foreignRules = `
 iptables -N ops
-for i in $(seq 60); do iptables -A ops -s 203.0.113.$i -m comment --comment "rule $i" -j ACCEPT; done
+for i in $(seq %d); do iptables -A ops -s 203.0.113.$i -m comment --comment "rule $i" -j ACCEPT; done
 iptables -A INPUT -j ops
 iptables -A FORWARD -i eth0 -d 192.0.2.0/24 -j ACCEPT
 iptables -P FORWARD DROP

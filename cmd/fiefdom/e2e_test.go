@@ -55,6 +55,15 @@ tuntap-router-attach = all
 // agentIni is the least of inis: an agent in a jail.
 const agentIni = "[uwsgi]\ncommand = AGENT\n"
 
+// scaled is the full number where make soak asks for it. Tests that use it have
+// Soak in their names.
+func scaled(normal, full int) int {
+	if os.Getenv("FIEFDOM_SOAK") == "1" {
+		return full
+	}
+	return normal
+}
+
 // newRealm starts an emperor in a world of its own, with the vassals' inis that
 // are given by name.
 func newRealm(t *testing.T, ini string, vassals map[string]string) *realm {
@@ -277,12 +286,12 @@ func (r *realm) answers(addr netip.Addr) bool {
 
 // get asks the agent at addr, from the host.
 func (r *realm) get(addr netip.Addr, path string) (string, error) {
-	return r.ask(http.MethodGet, addr, path, nil)
+	return r.ask(http.MethodGet, addr, path, nil, patience)
 }
 
 // sh runs a shell command in a vassal's jail, by its agent.
 func (r *realm) sh(s emperor.Status, command string) (string, error) {
-	return r.ask(http.MethodPost, s.Addresses[0], "/sh", strings.NewReader(command))
+	return r.ask(http.MethodPost, s.Addresses[0], "/sh", strings.NewReader(command), 10*time.Minute)
 }
 
 // mustSh is sh for a command that has to succeed.
@@ -295,8 +304,8 @@ func (r *realm) mustSh(s emperor.Status, command string) string {
 	return out
 }
 
-func (r *realm) ask(method string, addr netip.Addr, path string, body io.Reader) (string, error) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+func (r *realm) ask(method string, addr netip.Addr, path string, body io.Reader, timeout time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), timeout)
 	defer cancel()
 	url := "http://" + net.JoinHostPort(addr.String(), "8000") + path
 	req, err := http.NewRequestWithContext(ctx, method, url, body)

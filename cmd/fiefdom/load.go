@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -18,10 +20,19 @@ type loaded struct {
 	warnings ini.Errors
 }
 
+// mustExist is the error for a file that is not there, with its exit code.
+func mustExist(path string) error {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, emperor.ErrNotFound)
+	}
+	return err
+}
+
 // loadEmperor reads an emperor's ini. All that is wrong with it is printed;
 // the error is then an invalidConfig.
 func loadEmperor(path string) (*loaded, error) {
-	if _, err := os.Stat(path); err != nil {
+	if err := mustExist(path); err != nil {
 		return nil, err
 	}
 	l, errs := readEmperor(path)

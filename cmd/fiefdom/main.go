@@ -3,12 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
-	"syscall"
+	"slices"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -69,10 +69,20 @@ type invalidConfig struct{ error }
 
 func (e invalidConfig) Unwrap() []error { return []error{e.error, errSaid} }
 
-// printErrors prints what is wrong with files, warnings too, and returns an
-// invalidConfig if anything but warnings is among it.
+// printErrors prints what is wrong with files, warnings too, each file's in the
+// order of its lines, and returns an invalidConfig if anything but warnings is
+// among it.
 func printErrors(errs ini.Errors) error {
+	seen := map[string]int{}
 	for _, err := range errs {
+		if _, ok := seen[err.Pos.File]; !ok {
+			seen[err.Pos.File] = len(seen)
+		}
+	}
+	inOrder := slices.SortedStableFunc(slices.Values(errs), func(a, b ini.Error) int {
+		return cmp.Or(seen[a.Pos.File]-seen[b.Pos.File], a.Pos.Line-b.Pos.Line)
+	})
+	for _, err := range inOrder {
 		if err.Warning {
 			fmt.Fprintf(os.Stderr, "%s (warning)\n", err)
 		} else {
@@ -94,7 +104,7 @@ func exitCode(err error) int {
 		return exitInvalid
 	case errors.Is(err, errUsage):
 		return exitUsage
-	case errors.Is(err, emperor.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, emperor.ErrNotFound):
 		return exitNotFound
 	}
 	return exitFailed

@@ -50,7 +50,7 @@ func chosen(docs []ini.Doc, words []string) []ini.Doc {
 	if len(words) == 0 {
 		return docs
 	}
-	var fit []ini.Doc
+	fit := []ini.Doc{} // not null in JSON
 	for _, d := range docs {
 		for _, w := range words {
 			if strings.Contains(d.Name, w) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -30,6 +31,9 @@ func runCommand() *cobra.Command {
 keeps them running until TERM, INT or QUIT. HUP reloads all vassals.`,
 		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("%w: --log-format %q; want text or json", errUsage, format)
+			}
 			return runEmperor(cmd.Context(), args[0], os.Stderr, format)
 		},
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +17,7 @@ func showCommand() *cobra.Command {
 		Example: "  fiefdom show vassals/blog.ini\n  fiefdom show --origin /etc/fiefdom/emperor.ini",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); err != nil {
+			if err := mustExist(args[0]); err != nil {
 				return err
 			}
 			f, err := ini.Load(args[0], ini.Options{IsOption: knownToEmperor})

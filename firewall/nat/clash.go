@@ -2,6 +2,7 @@ package nat
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -106,29 +107,48 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, ones).Masked(), ok
 }
 
-// propose finds a free prefix: for IPv4 a /16 of 10.0.0.0/8, or a /24 for a
-// pool that is no larger; for IPv6 a /64 of fd00::/8 (RFC 4193).
+// propose finds a free prefix: for IPv4 a /16 of the private ranges (RFC
+// 1918), or a /24 for a pool that is no larger; for IPv6 a /64 of fd00::/8 (RFC
+// 4193). It is invalid when none is free.
 func propose(pool netip.Prefix, used []taken) netip.Prefix {
 	free := func(p netip.Prefix) bool {
 		return !slices.ContainsFunc(used, func(t taken) bool { return t.prefix.Overlaps(p) })
 	}
 	for i := range 1 << 16 {
-		// From 10.9 on: the low ones are everybody's first choice.
-		n := (i + 9<<8) & 0xffff
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n)}), 24)
-		switch {
-		case pool.Addr().Is6():
-			sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", pool, i))
-			p = netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, sum[0], sum[1], sum[2], sum[3], sum[4]}), 64)
-		case pool.Bits() < 24:
-			if n&0xff != 0 {
-				continue
-			}
-			p = netip.PrefixFrom(p.Addr(), 16)
+		if !pool.Addr().Is6() {
+			break
 		}
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", pool, i))
+		p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, sum[0], sum[1], sum[2], sum[3], sum[4]}), 64)
 		if free(p) {
 			return p
 		}
 	}
+	size := 16
+	if pool.Bits() >= 24 {
+		size = 24
+	}
+	for _, base := range privateRanges {
+		count := 1 << (size - base.Bits())
+		for i := range count {
+			// From 10.9 on: the low ones are everybody's first choice.
+			p := subnet(base, size, (i+9*count/256)%count)
+			if free(p) {
+				return p
+			}
+		}
+	}
 	return netip.Prefix{}
+}
+
+var privateRanges = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+}
+
+// subnet is the n-th subnet of a size in bits of an IPv4 prefix.
+func subnet(base netip.Prefix, bits, n int) netip.Prefix {
+	b := base.Masked().Addr().As4()
+	first := binary.BigEndian.Uint32(b[:]) + uint32(n)<<(32-bits)
+	binary.BigEndian.PutUint32(b[:], first)
+	return netip.PrefixFrom(netip.AddrFrom4(b), bits)
 }

@@ -67,13 +67,17 @@ func TestClash(t *testing.T) {
 	}
 }
 
-func TestProposeWhenAllIsTaken(t *testing.T) {
-	used := []taken{{prefix: netip.MustParsePrefix("10.0.0.0/8")}}
-	pool := netip.MustParsePrefix("10.9.0.0/16")
-	if p := propose(pool, used); p.IsValid() {
-		t.Errorf("proposes %s", p)
+func TestProposalLeavesTheFirstRange(t *testing.T) {
+	whole := []taken{{prefix: netip.MustParsePrefix("10.0.0.0/8")}}
+	for pool, want := range map[string]string{"10.9.0.0/16": "172.16.0.0/16", "10.9.0.0/24": "172.25.0.0/24"} {
+		if got := propose(netip.MustParsePrefix(pool), whole); !got.IsValid() || got.Overlaps(whole[0].prefix) || got.Bits() != netip.MustParsePrefix(want).Bits() {
+			t.Errorf("for %s: %s; want one such as %s", pool, got, want)
+		}
 	}
-	if s := (&ClashError{Pool: pool, Taken: used[0].prefix}).Error(); s != "pool 10.9.0.0/16 overlaps the host's network 10.0.0.0/8" {
-		t.Errorf("error %q", s)
+	for _, p := range privateRanges[1:] {
+		whole = append(whole, taken{prefix: p})
+	}
+	if got := propose(netip.MustParsePrefix("10.9.0.0/16"), whole); got.IsValid() {
+		t.Errorf("%s although all ranges are taken", got)
 	}
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,28 +55,53 @@ func (k *Keeper) RefreshAddresses() error {
 }
 
 // FollowAddresses refreshes the addresses whenever the kernel says that they
-// changed, until ctx is done.
+// changed, until ctx is done. The kernel ends a subscription that could not
+// keep up with it; then there is a new one.
 func (k *Keeper) FollowAddresses(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := k.followOnce(ctx); err != nil {
+			k.Log.Warn("addresses; subscribing again", "err", err)
+		}
+		select {
+		case <-time.After(refreshAgain):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// Changes come in bunches, and a list that changes while it is read is read again.
+const (
+	refreshSettle = 10 * time.Millisecond
+	refreshAgain  = 200 * time.Millisecond
+)
+
+func (k *Keeper) followOnce(ctx context.Context) error {
 	updates := make(chan netlink.AddrUpdate, 64)
 	done := make(chan struct{})
-	defer close(done)
 	if err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
 		ErrorCallback: func(err error) { k.Log.Debug("follow addresses", "err", err) },
 	}); err != nil {
 		return fmt.Errorf("follow addresses: %w", err)
 	}
+	defer func() {
+		close(done)
+		for range updates { // its sender ends only when it can send
+		}
+	}()
 	settle := time.NewTimer(0) // once now: a change may have come before the subscription
 	defer settle.Stop()
 	for {
 		select {
 		case _, ok := <-updates:
 			if !ok {
-				return fmt.Errorf("follow addresses: the kernel ended the subscription")
+				return errors.New("the kernel ended the subscription")
 			}
-			settle.Reset(10 * time.Millisecond)
+			settle.Reset(refreshSettle)
 		case <-settle.C:
 			if err := k.RefreshAddresses(); err != nil {
 				k.Log.Error("addresses", "err", err)
+				settle.Reset(refreshAgain)
 			}
 		case <-ctx.Done():
 			return nil

@@ -38,9 +38,10 @@ type Keeper struct {
 	Started    func(pid int) error
 
 	mu      sync.Mutex
-	wire    *wire
+	current *wire // of the router that lives; nil: none
+	wire    *wire // the same, once it knows its networks
 	pid     int
-	serving chan struct{}
+	leads   sync.WaitGroup
 	asked   uint64
 	answers map[uint64]chan []tuntap.NetworkStats
 }
@@ -50,6 +51,7 @@ type Keeper struct {
 // serves. An error means that the first start failed.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	k.answers = map[uint64]chan []tuntap.NetworkStats{}
+	defer k.leads.Wait()
 	young := 0 // short lives in a row
 	for first := true; ; first = false {
 		began := time.Now()
@@ -98,50 +100,62 @@ func (k *Keeper) once(ctx context.Context, ready func()) error {
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return fmt.Errorf("%w: %w", errStart, errors.Join(err, w.conn.Close()))
 	}
-	serving := make(chan struct{})
+	w.patience = sendTime
 	k.mu.Lock()
-	k.wire, k.pid, k.serving = w, process.Pid, serving
+	k.current, k.pid = w, process.Pid
 	k.mu.Unlock()
 	if err := k.Started(process.Pid); err != nil {
 		k.Log.Warn("record the router", "err", err)
 	}
 
+	serving, ended := make(chan struct{}), make(chan struct{})
 	var reader sync.WaitGroup
-	reader.Go(func() { k.read(w, serving) })
-	var lead sync.WaitGroup
-	lead.Go(func() {
+	reader.Go(func() {
+		k.read(w, sync.OnceFunc(func() { close(serving) }))
+		_ = process.Kill() // nobody can talk to it any more
+	})
+	// Not waited for here: a device that is being handed over when the router
+	// dies waits for an answer, and the next router is who gives it.
+	k.leads.Go(func() {
 		if err := k.lead(w); err != nil {
-			k.Log.Error("router does not come up; ending it", "err", err)
+			k.Log.Warn("router does not come up; ending it", "err", err)
 			_ = process.Kill()
 			return
 		}
 		select {
 		case <-serving:
 			ready()
-		case <-ctx.Done():
+		case <-ended:
 		}
 	})
 	stop := context.AfterFunc(ctx, func() { _ = process.Kill() })
 	defer stop()
 	state, err := process.Wait()
+	close(ended)
+	k.forget()
 	_ = w.conn.Close()
 	reader.Wait()
+	select {
+	case <-serving:
+		return errors.Join(err, fmt.Errorf("%v", state))
+	default:
+		return fmt.Errorf("%w: it ended before it served: %v", errStart, state)
+	}
+}
+
+// sendTime is how long a router may take to read an order; one that takes
+// longer hangs, and must not hang the emperor with it.
+const sendTime = 5 * time.Second
+
+// forget gives up what belonged to a router that has ended.
+func (k *Keeper) forget() {
 	k.mu.Lock()
-	k.wire, k.pid = nil, 0
+	defer k.mu.Unlock()
+	k.current, k.wire, k.pid = nil, nil, 0
 	for id, answer := range k.answers {
 		close(answer)
 		delete(k.answers, id)
 	}
-	k.mu.Unlock()
-	select {
-	case <-serving:
-	default:
-		close(serving) // lets lead's wait end
-		lead.Wait()
-		return fmt.Errorf("%w: it ended before it served: %v", errStart, state)
-	}
-	lead.Wait()
-	return errors.Join(err, fmt.Errorf("%v", state))
 }
 
 // RouterProcess is the word on the command line that makes our binary the router.
@@ -164,26 +178,35 @@ func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
 
 // lead tells a new router everything it needs before it may serve.
 func (k *Keeper) lead(w *wire) error {
-	k.mu.Lock()
-	orders := make([]order, len(k.Networks))
-	for i, n := range k.Networks {
-		c := n.Config
-		orders[i] = order{Add: &c, Stats: n.Stats != nil}
-	}
-	k.mu.Unlock()
-	for i, n := range k.Networks {
-		fds, err := n.descriptors()
-		if err != nil {
-			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
-		}
-		if err := w.send(orders[i], fds...); err != nil {
-			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
-		}
+	if err := k.addNetworks(w); err != nil {
+		return err
 	}
 	if err := k.Rejoin(); err != nil {
 		k.Log.Error("a device could not be handed to the new router", "err", err)
 	}
 	return w.send(order{Serve: true})
+}
+
+// addNetworks tells a new router its networks. No change comes in between:
+// the router has all of them as they are when it ends, and is told what comes
+// later.
+func (k *Keeper) addNetworks(w *wire) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current != w {
+		return net.ErrClosed
+	}
+	for _, n := range k.Networks {
+		fds, err := n.descriptors()
+		if err == nil {
+			err = w.send(order{Add: &n.Config, Stats: n.Stats != nil}, fds...)
+		}
+		if err != nil {
+			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
+		}
+	}
+	k.wire = w
+	return nil
 }
 
 // descriptors are the network's, in the order in which the router takes them.
@@ -203,7 +226,7 @@ func (n *Network) descriptors() ([]int, error) {
 }
 
 // read takes the router's reports until the connection ends.
-func (k *Keeper) read(w *wire, serving chan struct{}) {
+func (k *Keeper) read(w *wire, served func()) {
 	for {
 		var r report
 		files, err := w.receive(&r)
@@ -214,11 +237,11 @@ func (k *Keeper) read(w *wire, serving chan struct{}) {
 			}
 			return
 		}
-		k.take(w, &r, files, serving)
+		k.take(w, &r, files, served)
 	}
 }
 
-func (k *Keeper) take(w *wire, r *report, files []*os.File, serving chan struct{}) {
+func (k *Keeper) take(w *wire, r *report, files []*os.File, served func()) {
 	switch {
 	case r.Identify != 0 && len(files) == 1:
 		vassal := k.Identify(files[0])
@@ -242,7 +265,7 @@ func (k *Keeper) take(w *wire, r *report, files []*os.File, serving chan struct{
 			answer <- r.Snapshot.Networks
 		}
 	case r.Serving:
-		close(serving)
+		served()
 	case r.Error != "":
 		k.Log.Error("router", "err", r.Error)
 	}
@@ -262,7 +285,12 @@ func (k *Keeper) Change(network string, change func(*tuntap.NetworkConfig)) erro
 		if k.wire == nil {
 			return nil // the next router is told when it comes
 		}
-		return k.wire.send(order{Update: &n.Config})
+		err := k.wire.send(order{Update: &n.Config})
+		if err != nil && !errors.Is(err, errTooLong) {
+			k.Log.Debug("router: update", "network", network, "err", err)
+			return nil // it is on its way out, and the next one is told
+		}
+		return err
 	}
 	return fmt.Errorf("no network %q", network)
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,12 +73,15 @@ type snapshot struct {
 // wire is one end of the control connection: messages of a little-endian
 // 32-bit length and JSON; descriptors travel with the length.
 type wire struct {
-	conn *net.UnixConn
-	mu   sync.Mutex // serializes sends
+	conn     *net.UnixConn
+	mu       sync.Mutex    // serializes sends
+	patience time.Duration // for the other end to take a message; 0: for ever
 }
 
 // maxMessage bounds a message in bytes: a snapshot of some ten thousand peers.
 const maxMessage = 64 << 20
+
+var errTooLong = errors.New("control message is too long")
 
 func newWire(f *os.File) (*wire, error) {
 	defer f.Close()
@@ -106,12 +110,15 @@ func newPair() (*wire, *os.File, error) {
 	return ours, theirs, nil
 }
 
-// send sends one message; the descriptors stay the caller's.
-// send sends v with descriptors, which stay the caller's.
+// send sends v with descriptors, which stay the caller's. After an error the
+// connection is closed: a message that went half would spoil all that follow.
 func (w *wire) send(v any, fds ...int) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if len(body) > maxMessage {
+		return fmt.Errorf("%w: %d bytes, at most %d", errTooLong, len(body), maxMessage)
 	}
 	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body)))
 	b = append(b, body...)
@@ -121,9 +128,17 @@ func (w *wire) send(v any, fds ...int) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.patience > 0 {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(w.patience)); err != nil {
+			return err
+		}
+	}
 	n, _, err := w.conn.WriteMsgUnix(b, oob, nil)
 	if err == nil && n < len(b) {
 		_, err = w.conn.Write(b[n:])
+	}
+	if err != nil {
+		_ = w.conn.Close()
 	}
 	return err
 }
@@ -140,18 +155,27 @@ func (w *wire) receive(v any) ([]*os.File, error) {
 		return nil, io.EOF
 	}
 	files := descriptors(oob[:oobn])
-	if _, err := io.ReadFull(w.conn, head[n:]); err != nil {
+	if err := w.fill(head[n:]); err != nil {
 		return files, err
 	}
 	size := binary.LittleEndian.Uint32(head[:])
 	if size > maxMessage {
-		return files, fmt.Errorf("control message of %d bytes; at most %d", size, maxMessage)
+		return files, fmt.Errorf("%w: %d bytes, at most %d", errTooLong, size, maxMessage)
 	}
 	body := make([]byte, size)
-	if _, err := io.ReadFull(w.conn, body); err != nil {
+	if err := w.fill(body); err != nil {
 		return files, err
 	}
 	return files, json.Unmarshal(body, v)
+}
+
+// fill reads the rest of a message: the end of the connection is none here.
+func (w *wire) fill(b []byte) error {
+	_, err := io.ReadFull(w.conn, b)
+	if errors.Is(err, io.EOF) && len(b) > 0 {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func descriptors(oob []byte) []*os.File {

@@ -1,0 +1,263 @@
+package emperor
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/vassal"
+)
+
+func twoNetworks() []Network {
+	return []Network{
+		{Device: "tun0", Socket: "/run/tun0", Addresses: []netip.Prefix{prefix("10.9.0.1/24"), prefix("fd09::1/64")}, Resolv: "/run/resolv-tun0"},
+		{Device: "tun1", Socket: "/run/tun1", Addresses: []netip.Prefix{prefix("10.8.0.1/24")}},
+		{Device: "uwsgi0", Socket: "/run/uwsgi0"},
+	}
+}
+
+func TestResolve(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text string
+		want string // links: device network addresses gateways
+		keep bool
+	}{
+		"no device":         {"", "", false},
+		"device only":       {"tuntap-device = u0", "u0   []", false},
+		"uWSGI's":           {"tuntap-device = u0 /run/uwsgi0", "u0 uwsgi0  []", false},
+		"declared":          {"tuntap-device-address = 10.9.0.7", "eth0 tun0 10.9.0.7/24 [10.9.0.1]", true},
+		"declared, IPv6":    {"tuntap-device-address = fd09::7", "eth0 tun0 fd09::7/64 [fd09::1]", true},
+		"both families":     {"tuntap-device-address = 10.9.0.7 fd09::7", "eth0 tun0 10.9.0.7/24 fd09::7/64 [10.9.0.1 fd09::1]", true},
+		"by its address":    {"tuntap-device-address = 10.8.0.7", "eth0 tun1 10.8.0.7/24 [10.8.0.1]", true},
+		"by its socket":     {"tuntap-device = eth1 /run/tun1\ntuntap-device-address = 10.8.0.7", "eth1 tun1 10.8.0.7/24 [10.8.0.1]", true},
+		"own gateway":       {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 10.9.0.9", "eth0 tun0 10.9.0.7/24 [10.9.0.9]", true},
+		"two networks":      {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b\ntuntap-device-address = 10.8.0.7", "a tun0 10.9.0.7/24 [10.9.0.1]; b tun1 10.8.0.7/24 [10.8.0.1]", true},
+		"native and hooked": {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b /run/uwsgi0", "a tun0 10.9.0.7/24 [10.9.0.1]; b uwsgi0  []", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			r, bad := e.resolve(goodVassal(t, "blog", tc.text))
+			if bad != nil {
+				t.Fatal(*bad)
+			}
+			var links []string
+			for _, l := range r.links {
+				var addrs []string
+				for _, a := range l.Addresses {
+					addrs = append(addrs, a.String())
+				}
+				links = append(links, fmt.Sprintf("%s %s %s %v", l.Device, l.Network, strings.Join(addrs, " "), l.Gateways))
+				if l.MTU != defaultMTU {
+					t.Errorf("mtu %d", l.MTU)
+				}
+			}
+			if got := strings.Join(links, "; "); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+			if r.keep != tc.keep || r.net != (len(r.links) > 0) {
+				t.Errorf("keep %v, net %v", r.keep, r.net)
+			}
+		})
+	}
+}
+
+func TestResolveErrorsHaveTheirPlace(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text string
+		line int
+		want string
+	}{
+		"socket":        {"tuntap-device = u0 /run/none", 3, "socket /run/none belongs to no tuntap-router"},
+		"foreign":       {"tuntap-device-address = 192.0.2.7", 3, "no network of this emperor has the address"},
+		"outside":       {"tuntap-device = u0 /run/tun0\ntuntap-device-address = 10.8.0.7", 3, "address 10.8.0.7 is outside the network of tun0"},
+		"router's":      {"tuntap-device-address = 10.9.0.1", 3, "10.9.0.1 is the router's own"},
+		"network's":     {"tuntap-device-address = 10.9.0.0", 3, "network's own or its broadcast"},
+		"broadcast":     {"tuntap-device-address = 10.9.0.255", 3, "network's own or its broadcast"},
+		"IPv6 anycast":  {"tuntap-device-address = fd09::", 3, "network's own"},
+		"which network": {"tuntap-device-address = auto", 3, "several networks fit device eth0"},
+		"no pool":       {"tuntap-device = u0 /run/uwsgi0\ntuntap-device-address = auto", 3, "has no pool"},
+		"gateway":       {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 192.0.2.1", 3, "gateway 192.0.2.1 is in no network"},
+		"second device": {"tuntap-device = u0\ntuntap-device = u1 /run/none", 4, "belongs to no tuntap-router"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			c := goodVassal(t, "blog", tc.text)
+			_, bad := e.resolve(c)
+			if bad == nil || !strings.Contains(bad.Message, tc.want) || bad.Pos.Line != tc.line || bad.Pos.File != c.File {
+				t.Errorf("got %v, want line %d, %q", bad, tc.line, tc.want)
+			}
+		})
+	}
+}
+
+func TestResolveLeases(t *testing.T) {
+	networks := twoNetworks()
+	networks[0].AttachAll = true
+	e := testEmperor(t, networks...)
+	if errs := e.claims.Add(goodVassal(t, "shop", "tuntap-device-address = 10.9.0.7")); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	seen := map[string]bool{}
+	for i := range 100 {
+		c := goodVassal(t, fmt.Sprint("v", i), "")
+		r, bad := e.resolve(c)
+		if bad != nil {
+			t.Fatal(*bad)
+		}
+		l := r.links[0]
+		if l.Device != vassal.DefaultDevice || len(l.Addresses) != 2 || len(l.Gateways) != 2 {
+			t.Fatalf("%+v", l)
+		}
+		for _, a := range l.Addresses {
+			if s := a.Addr().String(); seen[s] || s == "10.9.0.7" || s == "10.9.0.1" || s == "fd09::1" {
+				t.Fatalf("%s has %s", c.Name, s)
+			} else {
+				seen[s] = true
+			}
+		}
+		again, bad := e.resolve(c)
+		if bad != nil || again.key != r.key || !reflect.DeepEqual(again.links, r.links) {
+			t.Fatalf("%v: asked again: %+v, then %+v", bad, r.links, again.links)
+		}
+	}
+	if !e.Leases.dirty {
+		t.Error("leased, and nothing to save")
+	}
+}
+
+func TestResolvePlan(t *testing.T) {
+	t.Setenv("FIEFDOM_TEST_SECRET", "1")
+	networks := twoNetworks()
+	plan := func(t *testing.T, e *Emperor, text string) vassal.Plan {
+		t.Helper()
+		r, bad := e.resolve(goodVassal(t, "blog", text))
+		if bad != nil {
+			t.Fatal(*bad)
+		}
+		return r.plan
+	}
+	t.Run("native", func(t *testing.T) {
+		p := plan(t, testEmperor(t, networks...), "tuntap-device-address = 10.9.0.7\nenv = A=1")
+		if p.UID < firstUID || p.UID > lastUID || p.GID != p.UID || !p.SetGroups || len(p.Groups) > 0 || !p.Bounded || !p.CleanEnv || !p.Mounts {
+			t.Errorf("%+v", p)
+		}
+		if p.Resolv != "/run/resolv-tun0" || p.Umask != -1 || p.LogUID != -1 || p.Reaper || p.Proc {
+			t.Errorf("%+v", p)
+		}
+		if env := strings.Join(p.Env, " "); strings.Contains(env, "SECRET") || !strings.HasPrefix(env, "PATH=") || !strings.HasSuffix(env, "A=1") {
+			t.Errorf("env %q", env)
+		}
+	})
+	t.Run("a uid of its own", func(t *testing.T) {
+		p := plan(t, testEmperor(t, networks...), "tuntap-device-address = 10.9.0.7\nuid = 1234\nadd-gid = 77\ncap = net_raw\numask = 077")
+		if p.UID != 1234 || p.GID != 1234 || !reflect.DeepEqual(p.Groups, []int{77}) || !p.KeepCaps || p.Caps[0] != "net_raw" || p.Umask != 0o77 {
+			t.Errorf("%+v", p)
+		}
+	})
+	t.Run("gid wins", func(t *testing.T) {
+		if p := plan(t, testEmperor(t), "uid = nobody\ngid = 7"); p.UID != 65534 || p.GID != 7 || !p.SetGroups {
+			t.Errorf("%+v", p)
+		}
+	})
+	t.Run("uWSGI's way", func(t *testing.T) {
+		p := plan(t, testEmperor(t, networks...), "tuntap-device = u0 /run/uwsgi0")
+		if p.UID != -1 || p.GID != -1 || p.SetGroups || p.Bounded || p.CleanEnv || len(p.Env) > 0 {
+			t.Errorf("%+v", p)
+		}
+	})
+	t.Run("namespaces", func(t *testing.T) {
+		e := testEmperor(t)
+		e.Config.Namespaces = unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS
+		r, bad := e.resolve(goodVassal(t, "blog", ""))
+		if bad != nil || !r.net || r.namespaces != unix.CLONE_NEWPID|unix.CLONE_NEWNS || !r.plan.Reaper || !r.plan.Proc || !r.plan.Mounts {
+			t.Errorf("%v, %+v", bad, r)
+		}
+	})
+	t.Run("tyrant", func(t *testing.T) {
+		e := testEmperor(t)
+		e.Config.Tyrant = true
+		c := goodVassal(t, "blog", "logto = /tmp/log")
+		if errs := tyrant(c, owner{1500, 1600}); len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		r, bad := e.resolve(c)
+		if bad != nil || r.plan.UID != 1500 || r.plan.GID != 1600 || r.plan.LogUID != 1500 || len(r.plan.Groups) > 0 || !r.plan.SetGroups || !r.plan.Bounded {
+			t.Errorf("%v, %+v", bad, r.plan)
+		}
+	})
+}
+
+func TestTyrantRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text string
+		o    owner
+		want string
+	}{
+		"root's file":  {"", owner{0, 0}, "belongs to 0:0"},
+		"root's group": {"", owner{1500, 0}, "belongs to 1500:0"},
+		"hook":         {"exec-as-user = true", owner{1500, 1500}, "hooks are not allowed"},
+		"mount":        {"mount-as-root = a b c", owner{1500, 1500}, "hooks are not allowed"},
+		"cap":          {"cap = net_raw", owner{1500, 1500}, "cap is not allowed"},
+		"no cap":       {"cap =", owner{1500, 1500}, "cap is not allowed"},
+		"uid":          {"uid = root", owner{1500, 1500}, "uid root is not the ini's owner"},
+		"gid":          {"gid = root", owner{1500, 1500}, "gid root is not the ini's group"},
+		"add-gid":      {"add-gid = root", owner{1500, 1500}, "add-gid is not allowed"},
+		"chroot":       {"chroot = /srv", owner{1500, 1500}, "chroot is not allowed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if errs := tyrant(goodVassal(t, "blog", tc.text), tc.o); !errs.Failed() || !strings.Contains(errs.Error(), tc.want) {
+				t.Errorf("got %v", errs)
+			}
+		})
+	}
+}
+
+// Two inis of one batch: what is declared is claimed before anything is leased.
+func TestDeclaredBeforeLeased(t *testing.T) {
+	networks := []Network{{Device: "tun0", Socket: "/run/tun0", Addresses: []netip.Prefix{prefix("10.9.0.1/30")}, AttachAll: true}}
+	e := testEmperor(t, networks...)
+	batch := func(all ...*vassal.Config) {
+		var got []expansion
+		for _, c := range all {
+			f := iniFile{name: c.Name, path: c.File}
+			e.newMember(f)
+			e.vassals[c.Name].state = Running // so that nothing is launched
+			got = append(got, expansion{Name: c.Name, Config: c, file: f})
+		}
+		e.expanded(got)
+	}
+	batch(goodVassal(t, "auto", ""), goodVassal(t, "declared", "tuntap-device-address = 10.9.0.2"))
+	if err := e.vassals["declared"].err; err != "" {
+		t.Errorf("declared: %s", err)
+	}
+	if err := e.vassals["auto"].err; !strings.Contains(err, "no address is left") {
+		t.Errorf("auto: %q", err)
+	}
+}
+
+// A neighbour's ini cannot take an address away that somebody has on lease.
+func TestLeaseIsSafeFromNeighbours(t *testing.T) {
+	e := testEmperor(t, Network{Device: "tun0", Socket: "/run/tun0", Addresses: []netip.Prefix{prefix("10.9.0.1/24")}, AttachAll: true})
+	a := goodVassal(t, "a", "")
+	e.newMember(iniFile{name: "a", path: a.File})
+	if _, bad := e.resolve(a); bad != nil {
+		t.Fatal(*bad)
+	}
+	e.vassals["a"].config = a
+	leased := e.Leases.file.Addresses[prefix("10.9.0.0/24")]["a"]
+	thief := goodVassal(t, "b", "tuntap-device-address = "+leased.String())
+	e.newMember(iniFile{name: "b", path: thief.File})
+	errs := e.claim(e.vassals["b"], &expansion{Config: thief})
+	if !errs.Failed() || !strings.Contains(errs.Error(), `leased to vassal "a"`) || errs[0].Pos.Line != 3 {
+		t.Errorf("%v", errs)
+	}
+	// Once a declares an address itself, or is gone, its lease is free.
+	a.Devices = goodVassal(t, "a", "tuntap-device-address = 10.9.0.250").Devices
+	if errs := e.claim(e.vassals["b"], &expansion{Config: thief}); errs.Failed() {
+		t.Errorf("%v", errs)
+	}
+}
