@@ -100,7 +100,15 @@ func (p *packet) mergeable() bool {
 	case p.v6:
 		return ip == 40 // no extension headers
 	}
-	return ip == 20 && fold(sum(0, p.raw[:20])) == 0
+	return ip == 20 && rightHeader((*[20]byte)(p.raw))
+}
+
+// rightHeader reports whether an IPv4 header without options has its checksum
+// right. It is done for each datagram, so it adds more than sum does at a time.
+func rightHeader(b *[20]byte) bool {
+	s := uint64(binary.BigEndian.Uint32(b[0:])) + uint64(binary.BigEndian.Uint32(b[4:])) + uint64(binary.BigEndian.Uint32(b[8:])) +
+		uint64(binary.BigEndian.Uint32(b[12:])) + uint64(binary.BigEndian.Uint32(b[16:]))
+	return fold(uint32(s>>32)+uint32(s>>16&0xffff)+uint32(s&0xffff)) == 0
 }
 
 // takes reports whether a mergeable datagram can follow those in the batch.
