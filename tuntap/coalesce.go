@@ -166,7 +166,7 @@ func (r *Router) flushBatch(b *batch) {
 	b.dev.open = nil
 	b.dev = nil
 	b.seal()
-	why := pass
+	var why Reason
 	switch {
 	case b.to == nil:
 		why = r.toHost(b.net, b.buf)
