@@ -92,6 +92,10 @@ func configure(t testing.TB, ns *nettest.NS, name string, addrs ...netip.Prefix)
 		ns.Run(t, "ip", args...)
 	}
 	ns.Run(t, "ip", "link", "set", name, "up")
+	// Until then the kernel would send from the link-local address.
+	nettest.Eventually(t, 5*time.Second, "the addresses of "+name+" to be in use", func() bool {
+		return ns.Run(t, "ip", "-6", "address", "show", "dev", name, "tentative") == ""
+	})
 }
 
 // jail makes a namespace with a device that is handed over.
