@@ -193,18 +193,23 @@ func genRule(t *rapid.T) Rule {
 	return r
 }
 
+func genFlow(t *rapid.T) *Flow {
+	v4 := rapid.Bool().Draw(t, "v4")
+	f := &Flow{
+		Src: genAddr(t, v4, "src"), Dst: genAddr(t, v4, "dst"),
+		Proto:   rapid.SampledFrom([]uint8{1, 6, 17, 58}).Draw(t, "proto"),
+		DstPort: uint16(rapid.IntRange(0, 12).Draw(t, "port")),
+	}
+	f.HasPorts = hasPorts(f.Proto) && rapid.IntRange(0, 9).Draw(t, "seen") > 0
+	return f
+}
+
 func TestChainIsTheNaiveMatcher(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(rapid.Custom(genRule), 0, 12).Draw(t, "rules")
 		chain := NewChain(rules)
 		for range 20 {
-			v4 := rapid.Bool().Draw(t, "v4")
-			f := &Flow{
-				Src: genAddr(t, v4, "src"), Dst: genAddr(t, v4, "dst"),
-				Proto:   rapid.SampledFrom([]uint8{1, 6, 17, 58}).Draw(t, "proto"),
-				DstPort: uint16(rapid.IntRange(0, 12).Draw(t, "port")),
-			}
-			f.HasPorts = hasPorts(f.Proto) && rapid.IntRange(0, 9).Draw(t, "seen") > 0
+			f := genFlow(t)
 			wantAction, wantIndex := naive(rules, f)
 			if action, index := chain.Verdict(f); action != wantAction || index != wantIndex {
 				t.Fatalf("%+v: %v by rule %d, want %v by rule %d of %v", f, action, index, wantAction, wantIndex, rules)

@@ -9,10 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const tunPath = "/dev/net/tun"
+const (
+	tunPath  = "/dev/net/tun"
+	tunFlags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+)
 
 // Device is an open tun device: a descriptor that gives and takes one raw IP
-// packet a read or write. It holds the bare descriptor, not an os.File: one of
+// packet a read or write, after a header that says what the kernel left undone. It holds the bare descriptor, not an os.File: one of
 // those is in the runtime's poller, and a process that merely keeps the device
 // would wake up for each of its packets.
 type Device struct {
@@ -24,7 +27,7 @@ type Device struct {
 }
 
 // OpenDevice attaches to the tun device name in the calling thread's network
-// namespace and creates it if need be: IFF_TUN|IFF_NO_PI, non-blocking,
+// namespace and creates it if need be: IFF_TUN|IFF_NO_PI|IFF_VNET_HDR, non-blocking,
 // close-on-exec (Documentation/networking/tuntap.rst). A device that was
 // created goes when the last descriptor of it is closed.
 func OpenDevice(name string) (*Device, error) {
@@ -36,7 +39,7 @@ func OpenDevice(name string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tun device %q: %w", name, explainOpen(err))
 	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	ifr.SetUint16(tunFlags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach tun device %q: %w", name, explainAttach(err))
@@ -86,20 +89,33 @@ func explainAttach(err error) error {
 	return err
 }
 
-// checkTun reports whether fd is a tun device of our kind. It needs no privilege.
-func checkTun(fd int) error {
+// prepareTun checks that fd is a tun device of our kind and sets what the
+// router relies on, whoever opened it. It needs no privilege. cutsUDP: the
+// kernel knows large UDP packets (Linux 6.2), and may be given some.
+func prepareTun(fd int) (cutsUDP bool, err error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
-		return fmt.Errorf("descriptor is no attached tun device: %w", err)
+		return false, fmt.Errorf("descriptor is no attached tun device: %w", err)
 	}
-	const want, look = unix.IFF_TUN | unix.IFF_NO_PI, unix.IFF_TUN | unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
-	if flags := ifr.Uint16(); flags&look != want {
-		return fmt.Errorf("device %q has flags %#x; want a tun without packet information and vnet header", ifr.Name(), flags)
+	const look = unix.IFF_TUN | unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	if flags := ifr.Uint16(); flags&look != tunFlags {
+		return false, fmt.Errorf("device %q has flags %#x; want a tun with a vnet header and without packet information", ifr.Name(), flags)
 	}
-	return nil
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetLen); err != nil {
+		return false, fmt.Errorf("device %q: length of the vnet header: %w", ifr.Name(), err)
+	}
+	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadsAll)
+	cutsUDP = err == nil
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadsOld)
+	}
+	if err != nil {
+		return false, fmt.Errorf("device %q: offloads: %w", ifr.Name(), err)
+	}
+	return cutsUDP, nil
 }
 
 // takeFile returns a non-blocking, close-on-exec duplicate of f's descriptor

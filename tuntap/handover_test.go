@@ -129,7 +129,7 @@ func TestRefusedHandOvers(t *testing.T) {
 		want string
 	}{
 		{"nameless", nil, Handover{}, "names its vassal"},
-		{"no tun", func(r *Router) { r.check = checkTun }, Handover{Vassal: "blog"}, "no attached tun device"},
+		{"no tun", func(r *Router) { r.prepare = prepareTun }, Handover{Vassal: "blog"}, "no attached tun device"},
 		{"forbidden address", nil, Handover{Vassal: "blog", Registered: []netip.Addr{gateway}}, "10.9.0.1 can not be given back: forbidden"},
 		{"direction", nil, Handover{Vassal: "blog", Rules: []DeviceRule{{Direction: 9}}}, "direction"},
 	} {

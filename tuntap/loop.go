@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	room       = frameHeader // free bytes before each packet: a frame's header goes there without a copy
+	room       = 16 // free bytes before each packet: for the device's header, or a frame's, without a copy
 	bufferSize = room + 1<<16
 	burst      = 64 // packets of one device before the others' turn
 	tickMillis = 250
@@ -32,7 +32,10 @@ type loop struct {
 	start   time.Time
 	now     int64 // nanoseconds since start, read once a turn; never 0
 	pk      packet
+	batches [batches]batch
+	evict   int // the batch that gave way last
 	buf     []byte
+	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
 	message recvBuffer
 	lines   bucket         // of log lines
@@ -43,6 +46,10 @@ func (l *loop) init(p *poller) {
 	l.poll = p
 	l.peers = make(map[uint64]*peer)
 	l.buf = make([]byte, bufferSize)
+	l.flat = make([]byte, bufferSize)
+	for i := range l.batches {
+		l.batches[i].buf = make([]byte, 0, bufferSize)
+	}
 	l.scratch = make([]byte, room+1500)
 	l.start = time.Now().Add(-time.Second)
 	l.now = int64(time.Second)
@@ -139,23 +146,28 @@ func (r *Router) attend(p *peer) {
 
 // hostReady reads packets from the host's device.
 func (n *network) hostReady(uint32) {
+	n.drain()
+	n.r.flushBatches()
+}
+
+func (n *network) drain() {
 	r := n.r
 	if n.host.mask == 0 { // not serving: only an error can have come
 		n.loseHost(unix.EBADFD)
 		return
 	}
 	for range burst {
-		size, err := unix.Read(n.host.fd, r.buf[room:])
+		size, errno := rawRead(n.host.fd, r.buf[room-vnetLen:])
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return
-		case err != nil || size == 0:
-			n.loseHost(err)
+		case errno != 0 || size < vnetLen:
+			n.loseHost(errno)
 			return
 		}
-		r.fromHost(n, r.buf[:room+size])
+		r.fromHost(n, r.buf[:room-vnetLen+size])
 	}
 }
 
@@ -169,23 +181,28 @@ func (n *network) loseHost(err error) {
 
 // deviceReady reads packets from a handed-over device.
 func (p *peer) deviceReady(uint32) {
+	p.drain()
+	p.net.r.flushBatches()
+}
+
+func (p *peer) drain() {
 	r := p.net.r
 	if p.dev.mask == 0 {
 		r.closePeer(p, errDeviceGone)
 		return
 	}
 	for range burst {
-		size, err := unix.Read(p.dev.fd, r.buf[room:])
+		size, errno := rawRead(p.dev.fd, r.buf[room-vnetLen:])
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return
-		case err != nil || size == 0:
+		case errno != 0 || size < vnetLen:
 			r.closePeer(p, errDeviceGone)
 			return
 		}
-		r.fromPeer(p, r.buf[:room+size])
+		r.fromPeer(p, r.buf[:room-vnetLen+size])
 		if p.gone {
 			return
 		}
@@ -196,11 +213,13 @@ func (p *peer) deviceReady(uint32) {
 // has: its sender is told, and need not wait for a timeout.
 var nobody = verdict{why: DropNoRoute, reject: true}
 
-// fromPeer takes a packet from p all its way. framed has room before the packet.
+// fromPeer takes a packet from p all its way. framed has room before the packet,
+// and the device's header at its end.
 func (r *Router) fromPeer(p *peer, framed []byte) {
 	n, pk := p.net, &r.pk
-	p.tx.add(len(framed) - room)
-	if why := pk.decode(framed[room:]); why != pass {
+	why := pk.read(framed)
+	p.tx.add(pk.onWire())
+	if why != pass {
 		n.note(p, pk, drop(why))
 		return
 	}
@@ -222,6 +241,9 @@ func (r *Router) fromPeer(p *peer, framed []byte) {
 		}
 		r.deliver(to.peer, framed)
 	default:
+		if r.coalesce(n.host, n, nil, p, framed) {
+			return
+		}
 		if why := r.toHost(n, framed); why != pass {
 			n.note(p, pk, drop(why))
 		}
@@ -231,7 +253,7 @@ func (r *Router) fromPeer(p *peer, framed []byte) {
 // fromHost takes a packet from the host all its way.
 func (r *Router) fromHost(n *network, framed []byte) {
 	pk := &r.pk
-	if why := pk.decode(framed[room:]); why != pass {
+	if why := pk.read(framed); why != pass {
 		n.note(nil, pk, drop(why))
 		return
 	}
@@ -276,36 +298,43 @@ func (r *Router) reject(n *network, to *peer, pk *packet, v verdict) {
 	}
 }
 
-// deliver sends a packet to p and counts what became of it.
+// deliver sends a packet to p, now or with others, and counts what became of it.
 func (r *Router) deliver(p *peer, framed []byte) {
+	if r.coalesce(p.dev, p.net, p, p, framed) {
+		return
+	}
 	if why := r.send(p, framed); why != pass {
 		p.net.note(p, &r.pk, drop(why))
 		return
 	}
-	p.rx.add(len(framed) - room)
+	p.rx.add(r.pk.onWire())
 }
 
 // send writes a packet to p's device or stream. It never blocks.
 func (r *Router) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
-		return writePacket(p.dev.fd, framed[room:])
+		r.flushFor(p.dev)
+		r.poll.expect(p.dev)
+		return writePacket(p.dev.fd, framed[room-vnetLen:])
 	}
-	return r.sendFrame(p, framed)
+	return r.sendPlain(p, framed)
 }
 
 func (r *Router) toHost(n *network, framed []byte) Reason {
 	if n.hostGone {
 		return DropNotReady
 	}
-	return writePacket(n.host.fd, framed[room:])
+	r.flushFor(n.host)
+	r.poll.expect(n.host)
+	return writePacket(n.host.fd, framed[room-vnetLen:])
 }
 
-// writePacket writes one packet to a device and says why it was not taken.
+// writePacket writes one packet, with its header, to a device and says why it was not taken.
 func writePacket(fd int, packet []byte) Reason {
 	for {
-		_, err := unix.Write(fd, packet)
-		switch err {
-		case nil:
+		_, errno := rawWrite(fd, packet)
+		switch errno {
+		case 0:
 			return pass
 		case unix.EINTR:
 			continue

@@ -49,7 +49,8 @@ type packet struct {
 	fragEnd   int
 	more      bool // parts follow
 
-	l4 []byte // from the transport header; nil in a later part
+	l4     []byte  // from the transport header; nil in a later part
+	undone offload // read separately: frames have none
 }
 
 // decode reads b, which must hold exactly one packet. It returns pass,
@@ -245,7 +246,9 @@ const (
 	tcpFIN = 1
 	tcpSYN = 2
 	tcpRST = 4
+	tcpPSH = 8
 	tcpACK = 16
+	tcpCWR = 128
 )
 
 // family returns 0 for IPv4 and 1 for IPv6: an index.

@@ -39,7 +39,7 @@ func (n *network) fromPeer(p *peer, pk *packet) verdict {
 		return p.follow(firewall.Out, pk, now)
 	}
 
-	act, i := pol.chain[firewall.Out].Verdict(&pk.flow)
+	act, i := p.ask(pol.chain[firewall.Out], pk)
 	if act != firewall.Allow {
 		return byRule(pol.chain[firewall.Out], act, i)
 	}
@@ -65,7 +65,7 @@ func (n *network) towards(p *peer, pk *packet) verdict {
 	if pk.part == laterPart {
 		return p.follow(firewall.In, pk, now)
 	}
-	if act, i := pol.chain[firewall.In].Verdict(&pk.flow); act != firewall.Allow {
+	if act, i := p.ask(pol.chain[firewall.In], pk); act != firewall.Allow {
 		return byRule(pol.chain[firewall.In], act, i)
 	}
 	if v := p.ownRules(firewall.In, pk); v.why != pass {
@@ -91,7 +91,7 @@ func (p *peer) follow(dir firewall.Direction, pk *packet, now int64) verdict {
 // ownRules asks the peer's own rules: those of its ini and those that its
 // device sent.
 func (p *peer) ownRules(dir firewall.Direction, pk *packet) verdict {
-	if act, i := p.chain[dir].Verdict(&pk.flow); act != firewall.Allow {
+	if act, i := p.ask(p.chain[dir], pk); act != firewall.Allow {
 		return byRule(p.chain[dir], act, i)
 	}
 	if p.block.denies(dir, &pk.flow) {

@@ -37,6 +37,7 @@ type peer struct {
 	block ruleBlock          // from its device
 	parts [2]*fragments      // by firewall.Direction; allocated when first needed
 	flows *flows             // likewise
+	memo  *firewall.Memo     // likewise: of verdicts of long chains
 
 	// the stream
 	in     frameReader
@@ -58,9 +59,9 @@ type peer struct {
 // traffic counts packets and their bytes.
 type traffic struct{ packets, bytes counter }
 
-func (t *traffic) add(n int) {
-	t.packets.add(1)
-	t.bytes.add(uint64(n))
+func (t *traffic) add(packets, bytes int) {
+	t.packets.add(uint64(packets))
+	t.bytes.add(uint64(bytes))
 }
 
 // identity is what the outside may know of a peer; replaced, never changed.
@@ -96,6 +97,17 @@ func (p *peer) fragmentsOf(dir firewall.Direction) *fragments {
 		p.parts[dir] = new(fragments)
 	}
 	return p.parts[dir]
+}
+
+// ask asks a chain about a packet from or to the peer.
+func (p *peer) ask(c *firewall.Chain, pk *packet) (firewall.Action, int) {
+	if !c.WorthMemo() {
+		return c.Verdict(&pk.flow)
+	}
+	if p.memo == nil {
+		p.memo = new(firewall.Memo)
+	}
+	return p.memo.Verdict(c, &pk.flow)
 }
 
 // bucket is a token bucket on the loop's clock. The zero value is full.

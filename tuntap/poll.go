@@ -15,6 +15,8 @@ type poller struct {
 	free    []int
 	freed   []int // in this turn: events of the same batch may still name them
 	batch   [128]unix.EpollEvent
+	soon    []*source // were written to: their answers may be there already
+	again   []*source
 }
 
 // source is a descriptor in the set. ready is called on the loop.
@@ -23,6 +25,9 @@ type source struct {
 	slot  int
 	mask  uint32
 	ready func(events uint32)
+	soon  bool   // in the poller's list
+	cuts  bool   // a device whose kernel cuts large UDP packets
+	open  *batch // of a device: what waits for it, within a drain
 }
 
 func newPoller() (*poller, error) {
@@ -91,8 +96,42 @@ func (p *poller) dispatch(n int) {
 			s.ready(p.batch[i].Events)
 		}
 	}
+	p.dispatchExpected()
 	p.free = append(p.free, p.freed...)
 	p.freed = p.freed[:0]
+}
+
+// expect has a source read before the next wait. A write to a device runs the
+// receiver's whole stack, so that its answer is often there when the write
+// returns: reading it now saves a sleep and a wakeup.
+func (p *poller) expect(s *source) {
+	if !s.soon {
+		s.soon = true
+		p.soon = append(p.soon, s)
+	}
+}
+
+// answerRounds bounds how long answers to answers keep the others waiting.
+const answerRounds = 16
+
+// dispatchExpected reads what was expected, and what that leads to.
+func (p *poller) dispatchExpected() {
+	for range answerRounds {
+		if len(p.soon) == 0 {
+			return
+		}
+		p.soon, p.again = p.again[:0], p.soon
+		for _, s := range p.again {
+			s.soon = false
+			if p.sources[s.slot] == s && s.mask&unix.EPOLLIN != 0 {
+				s.ready(unix.EPOLLIN)
+			}
+		}
+	}
+	for _, s := range p.soon {
+		s.soon = false // the set tells, if there is anything
+	}
+	p.soon = p.soon[:0]
 }
 
 func (p *poller) close() error {

@@ -27,7 +27,7 @@ type realWorld struct {
 	hostNS *nettest.NS
 }
 
-func newRealWorld(t *testing.T, cfg NetworkConfig) *realWorld {
+func newRealWorld(t testing.TB, cfg NetworkConfig) *realWorld {
 	w := &realWorld{&world{t: t, name: cfg.Name, events: make(chan happened, 1<<10)}, nettest.NewNS(t)}
 	nettest.NoLeaks(t)
 	device := openIn(t, w.hostNS, cfg.Name)
@@ -69,7 +69,7 @@ func newRealWorld(t *testing.T, cfg NetworkConfig) *realWorld {
 }
 
 // openIn opens a tun device in a namespace.
-func openIn(t *testing.T, ns *nettest.NS, name string) *Device {
+func openIn(t testing.TB, ns *nettest.NS, name string) *Device {
 	t.Helper()
 	var dev *Device
 	ns.Do(t, func() {
@@ -82,7 +82,7 @@ func openIn(t *testing.T, ns *nettest.NS, name string) *Device {
 }
 
 // configure gives a device its addresses, at once valid, and takes it up.
-func configure(t *testing.T, ns *nettest.NS, name string, addrs ...netip.Prefix) {
+func configure(t testing.TB, ns *nettest.NS, name string, addrs ...netip.Prefix) {
 	t.Helper()
 	for _, a := range addrs {
 		args := []string{"address", "add", a.String(), "dev", name}
@@ -92,11 +92,15 @@ func configure(t *testing.T, ns *nettest.NS, name string, addrs ...netip.Prefix)
 		ns.Run(t, "ip", args...)
 	}
 	ns.Run(t, "ip", "link", "set", name, "up")
+	// Until then the kernel would send from the link-local address.
+	nettest.Eventually(t, 5*time.Second, "the addresses of "+name+" to be in use", func() bool {
+		return ns.Run(t, "ip", "-6", "address", "show", "dev", name, "tentative") == ""
+	})
 }
 
 // jail makes a namespace with a device that is handed over.
 func (w *realWorld) jail(name string, addr, addr6 netip.Addr) (*nettest.NS, *Lifeline) {
-	t := w.t.(*testing.T)
+	t := w.t
 	ns := nettest.NewNS(t)
 	dev := openIn(t, ns, "eth0")
 	configure(t, ns, "eth0", netip.PrefixFrom(addr, 16), netip.PrefixFrom(addr6, 64))
@@ -203,7 +207,7 @@ func TestDeviceErrorsSayWhy(t *testing.T) {
 	ns := nettest.NewNS(t)
 	dev := openIn(t, ns, "tun7")
 	defer dev.Close()
-	if err := checkTun(dev.FD()); err != nil {
+	if _, err := prepareTun(dev.FD()); err != nil {
 		t.Errorf("our own device: %v", err)
 	}
 	ns.Run(t, "ip", "link", "add", "veth7", "type", "veth", "peer", "name", "veth8")
@@ -233,7 +237,7 @@ func TestDeviceErrorsSayWhy(t *testing.T) {
 		}
 	})
 	defer tap.Close()
-	if err := checkTun(int(tap.Fd())); err == nil || !strings.Contains(err.Error(), "tap7") {
+	if _, err := prepareTun(int(tap.Fd())); err == nil || !strings.Contains(err.Error(), "tap7") {
 		t.Errorf("a tap counts as a tun: %v", err)
 	}
 }

@@ -32,8 +32,8 @@ type Router struct {
 	emperorPID int32
 	emperorUID uint32
 	limits     Limits
-	half       int64 // nanoseconds that half a frame may stand
-	check      func(fd int) error
+	half       int64                                  // nanoseconds that half a frame may stand
+	prepare    func(fd int) (cutsUDP bool, err error) // checks a device and sets its flags
 
 	mail    *mailbox
 	pending chan line // log lines
@@ -76,7 +76,7 @@ func New(log *slog.Logger, ev Events, emperorPID int) (*Router, error) {
 		log: log, events: ev, mail: m,
 		emperorPID: int32(emperorPID), emperorUID: processUID(emperorPID),
 		limits: Limits{Peers: 4096, Unregistered: 256},
-		half:   int64(2 * time.Second), check: checkTun,
+		half:   int64(2 * time.Second), prepare: prepareTun,
 		pending: make(chan line, logPending),
 	}
 	r.loop.init(p)
@@ -141,15 +141,16 @@ func (r *Router) addNetwork(cfg NetworkConfig, host, listener int) error {
 	if r.network(cfg.Name) != nil {
 		return errors.New("there is one of this name already")
 	}
-	if err := r.check(host); err != nil {
+	cuts, err := r.prepare(host)
+	if err != nil {
 		return err
 	}
 	n := &network{r: r, name: cfg.Name, table: newTable(&cfg, nil)}
 	n.policy.Store(newPolicy(cfg))
-	var err error
 	if n.host, err = r.poll.add(host, r.whenServing(), n.hostReady); err != nil {
 		return err
 	}
+	n.host.cuts = cuts
 	if listener >= 0 {
 		if n.listener, err = r.poll.add(listener, unix.EPOLLIN, n.listenerReady); err != nil {
 			r.poll.remove(n.host)

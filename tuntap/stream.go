@@ -93,7 +93,8 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 			p.net.note(p, &r.pk, drop(DropNotReady))
 			return
 		}
-		r.fromPeer(p, frame)
+		clear(r.flat[room-vnetLen : room])
+		r.fromPeer(p, r.flat[:room+copy(r.flat[room:], payload)])
 	}
 }
 
@@ -139,6 +140,31 @@ func (r *Router) expireHalves() {
 	})
 }
 
+// sendPlain sends a packet to a stream, whose frames cannot say what the kernel
+// left undone: it is done here.
+func (r *Router) sendPlain(p *peer, framed []byte) Reason {
+	var o *offload
+	if &framed[room] == &r.pk.raw[0] { // else it is the router's own, and whole
+		o = &r.pk.undone
+	}
+	switch {
+	case o == nil || o.flags|o.kind == 0:
+		return r.sendFrame(p, framed)
+	case o.kind == vnetWhole:
+		o.finish(framed[room:])
+		return r.sendFrame(p, framed)
+	}
+	for i := 0; ; i++ {
+		n := r.pk.segment(r.flat[room:], i)
+		if n == 0 {
+			return pass
+		}
+		if why := r.sendFrame(p, r.flat[:room+n]); why != pass {
+			return why
+		}
+	}
+}
+
 // sendFrame queues a packet behind what waits already, or writes it. Whole
 // frames are dropped; the rest of one that is half sent is kept.
 func (r *Router) sendFrame(p *peer, framed []byte) Reason {
@@ -146,6 +172,7 @@ func (r *Router) sendFrame(p *peer, framed []byte) Reason {
 	if payload > framePayload || p.conn == nil {
 		return DropFull
 	}
+	framed = framed[room-frameHeader:]
 	putHeader(framed, kindData, payload)
 	if len(p.out) > 0 {
 		if len(p.out)+len(framed) > outLimit {

@@ -73,7 +73,8 @@ func (r *Router) acceptHandover(p *peer) error {
 	if h.Vassal == "" {
 		return errors.New("a hand-over names its vassal")
 	}
-	if err := r.check(hand.fd); err != nil {
+	cuts, err := r.prepare(hand.fd)
+	if err != nil {
 		return err
 	}
 	if err := unix.SetNonblock(hand.fd, true); err != nil {
@@ -85,6 +86,7 @@ func (r *Router) acceptHandover(p *peer) error {
 	}
 	p.hand.have = false // the descriptor is the source's now
 	p.dev = dev
+	p.dev.cuts = cuts
 	p.handed = true
 	p.uid, p.gid, p.pid = 0, 0, 0
 	p.vassal, p.may, p.granted = h.Vassal, h.May, len(h.May) > 0

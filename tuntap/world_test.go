@@ -79,7 +79,7 @@ func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.r.check = func(int) error { return nil } // devices in memory are no tuns
+	w.r.prepare = func(int) (bool, error) { return false, nil } // devices in memory are no tuns
 	for _, change := range tune {
 		change(w.r)
 	}

@@ -3,6 +3,7 @@ package tuntest
 import (
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +15,14 @@ import (
 type End struct {
 	file *os.File
 	buf  []byte
+
+	mu  sync.Mutex // guards out
+	out []byte
 }
+
+// header is the length of what a tun with IFF_VNET_HDR puts before a packet;
+// here it says that the packet is whole.
+const header = 10
 
 // Pair returns a device in memory, which gives and takes one packet a read or
 // write as a tun does, and its far end. The device is the caller's to close;
@@ -25,7 +33,7 @@ func Pair(t testing.TB) (device *os.File, far *End) {
 	if err != nil {
 		t.Fatalf("make a device in memory: %v", err)
 	}
-	far = &End{file: os.NewFile(uintptr(fds[1]), "far end"), buf: make([]byte, 1<<16)}
+	far = &End{file: os.NewFile(uintptr(fds[1]), "far end"), buf: make([]byte, header+1<<16)}
 	t.Cleanup(func() { far.file.Close() })
 	return os.NewFile(uintptr(fds[0]), "device"), far
 }
@@ -35,7 +43,10 @@ func (e *End) Write(packet []byte) error {
 	if err := e.file.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
-	_, err := e.file.Write(packet)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.out = append(append(e.out[:0], make([]byte, header)...), packet...)
+	_, err := e.file.Write(e.out)
 	return err
 }
 
@@ -54,7 +65,7 @@ func (e *End) Read(timeout time.Duration) ([]byte, error) {
 		return nil, err
 	}
 	n, err := e.file.Read(e.buf)
-	return e.buf[:n], err
+	return e.buf[min(n, header):n], err
 }
 
 // Receive returns the next packet and fails the test if none comes.
@@ -75,3 +86,6 @@ func (e *End) Empty() bool {
 
 // Close closes the end: the device is gone for whoever reads it.
 func (e *End) Close() error { return e.file.Close() }
+
+// File is the far end itself, for tests that look at the header as well.
+func (e *End) File() *os.File { return e.file }
