@@ -15,8 +15,10 @@ type settings struct {
 }
 
 var settingsTable = []Option[settings]{
-	{Name: "name", Aliases: []string{"nom"}, Kind: Text, Meaning: "what it is called", Since: "0.1",
-		Set: func(s *settings, p Pair) error { s.Name = p.Value; return nil }},
+	{
+		Name: "name", Aliases: []string{"nom"}, Kind: Text, Meaning: "what it is called", Since: "0.1",
+		Set: func(s *settings, p Pair) error { s.Name = p.Value; return nil },
+	},
 	{Name: "rule", Kind: Rule, Repeats: true, Set: func(s *settings, p Pair) error {
 		switch p.Value {
 		case "bad":
@@ -33,8 +35,14 @@ var settingsTable = []Option[settings]{
 func TestDecode(t *testing.T) {
 	at := func(line int) Pos { return Pos{"a.ini", line} }
 	pairs := []Pair{
-		{"nom", "first", at(1)}, {"rule", "one", at(2)}, {"rule", "bad", at(3)}, {"other", "x", at(4)},
-		{"rule", "two", at(5)}, {"name", "last", at(6)}, {"rule", "odd", at(7)}, {"documented", "x", at(8)},
+		{"nom", "first", at(1)},
+		{"rule", "one", at(2)},
+		{"rule", "bad", at(3)},
+		{"other", "x", at(4)},
+		{"rule", "two", at(5)},
+		{"name", "last", at(6)},
+		{"rule", "odd", at(7)},
+		{"documented", "x", at(8)},
 	}
 	var s settings
 	errs := Decode(&s, settingsTable, pairs)

@@ -106,24 +106,32 @@ func TestLoad(t *testing.T) {
 		{"percent and line break", head + "a = 5%\nb = 1\n", "a = 5b = 1\n", "main.ini:2: the % at the end of this line makes the next line part of it; write %%"},
 		{"percent in a comment", head + "# 5%\nb = 1\nc = 1\n", "c = 1\n", "main.ini:2: the % at the end of this comment makes the next line part of it; write %%"},
 		{"no magic variable", head + "a = %Y-%%\n", "a = -%\n", `main.ini:2: "%Y" is no magic variable and is removed; write %% for a percent sign`},
-		{"inline comment", head + "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n", "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n",
-			"main.ini:2: \"# me\" is part of the value, not a comment; put comments on lines of their own\nmain.ini:3: \"; me\" is part of the value, not a comment; put comments on lines of their own"},
-		{"else", head + "if-env = A\na = 1\nelse =\nb = 2\nendif =\n", "if-env = A\na = 1\nelse = \nb = 2\nendif = \n",
-			"main.ini:4: else does nothing in uWSGI 2.0: what follows still belongs to the first branch; use endif and if-not-…"},
+		{
+			"inline comment", head + "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n", "uid = 1 # me\ngid = 2 ; me\nexec-as-root = a ; b\n",
+			"main.ini:2: \"# me\" is part of the value, not a comment; put comments on lines of their own\nmain.ini:3: \"; me\" is part of the value, not a comment; put comments on lines of their own",
+		},
+		{
+			"else", head + "if-env = A\na = 1\nelse =\nb = 2\nendif =\n", "if-env = A\na = 1\nelse = \nb = 2\nendif = \n",
+			"main.ini:4: else does nothing in uWSGI 2.0: what follows still belongs to the first branch; use endif and if-not-…",
+		},
 		{"nested in a branch not taken", head + "if-env = NO\nfor = a b\nendfor =\nendif =\n", "", "main.ini:3: for inside if-env of main.ini:2: if and for cannot be nested"},
 		{"nested through an include", head + "for = a\ninclude = block.ini\nendfor =\n", "", "block.ini:2: if-env inside for of main.ini:2: if and for cannot be nested"},
 		{"never closed", head + "for = a b\nx = %(_)\n", "for = a b\nx = a\nx = b\n", `main.ini:2: for = a b is never closed; end it with "endfor"`},
 		{"bad regular expression", head + "if-hostname-match = (\na = 1\nb = 1\nendif =\n", "", "main.ini:2: if-hostname-match: error parsing regexp: missing closing ): `(`"},
-		{"include of what is no ini", head + "include = :other\ninherit = x.xml\n", "",
+		{
+			"include of what is no ini", head + "include = :other\ninherit = x.xml\n", "",
 			"main.ini:2: include: \":other\" is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)\n" +
-				"main.ini:3: inherit: \"x.xml\" is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)"},
+				"main.ini:3: inherit: \"x.xml\" is not the name of an ini; it must end in .ini (for another section of this file write ini = :section)",
+		},
 		{"include with a section", head + "include = block.ini:two\n", "include = block.ini:two\nt = two\n", ""},
 		{"include that is not there", head + "include = no.ini\na = 1\n", "", "main.ini:2: cannot read no.ini: file does not exist"},
 		{"reference in an immediate option", head + "include = %(dir)/x.ini\n", "", "main.ini:2: cannot read %(dir)/x.ini: file does not exist\nmain.ini:2: %(…) is not expanded in include, which is done while the file is read; only magic variables (%n, %d, …) are"},
 		{"umask is stored at once", head + "umask = $(A)\n", "umask = $(A)\n", "main.ini:2: $(…) is not expanded in umask, which is done while the file is read; only magic variables (%n, %d, …) are"},
 		{"file that is not there", head + "a = x @(no) $(NO)\n", "", "main.ini:2: a: @(no): file does not exist"},
-		{"scheme", head + "a = @(http://x/y)\nini = fd://0\nb = @(-)\n", "",
-			"main.ini:2: a: @(http://x/y): http:// is not supported; use a file or exec://\nmain.ini:3: cannot read fd://0: fd:// is not supported; use a file or exec://\nmain.ini:4: b: @(-): standard input cannot be read here"},
+		{
+			"scheme", head + "a = @(http://x/y)\nini = fd://0\nb = @(-)\n", "",
+			"main.ini:2: a: @(http://x/y): http:// is not supported; use a file or exec://\nmain.ini:3: cannot read fd://0: fd:// is not supported; use a file or exec://\nmain.ini:4: b: @(-): standard input cannot be read here",
+		},
 		{"command", head + "a = @(exec://echo $(A))\nini = exec://[uwsgi]\n", "a = ran echo [A]\nini = exec://[uwsgi]\n", "exec://[uwsgi]: there are no options in section [uwsgi] or [fiefdom]"},
 		{"unsupported", head + "declare-option = a=b\nblacklist = x y\n", "", "main.ini:2: uWSGI's option \"declare-option\" is not supported here; write what it does into the file, or remove it\nmain.ini:3: uWSGI's option \"blacklist\" is not supported here; write what it does into the file, or remove it"},
 		{"placeholder of the dialect's name", head + "set-ph = if-env=1\n", "", `main.ini:2: "if-env" cannot be a placeholder: it is an option`},
@@ -133,8 +141,10 @@ func TestLoad(t *testing.T) {
 		{"reload", head + "if-reload =\na = 1\nendif =\n", "if-reload = \nendif = \n", ""},
 		{"plugin", head + "plugins = psgi,tuntap\nif-plugin = tuntap\na = %(_)\nendif =\n", "plugins = psgi,tuntap\nif-plugin = tuntap\na = tuntap\nendif = \n", ""},
 		{"control characters in a message", head + "a = @(%[[31m\u0085\xff)\n", "", `main.ini:2: a: @(\x1b[31m\u0085\ufffd): file does not exist`},
-		{"several errors in the order of the file", head + "a = @(no)\nset = x\nb = @(no)\n", "",
-			"main.ini:2: a: @(no): file does not exist\nmain.ini:3: set: want name=value, not \"x\"\nmain.ini:4: b: @(no): file does not exist"},
+		{
+			"several errors in the order of the file", head + "a = @(no)\nset = x\nb = @(no)\n", "",
+			"main.ini:2: a: @(no): file does not exist\nmain.ini:3: set: want name=value, not \"x\"\nmain.ini:4: b: @(no): file does not exist",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, err := Load("main.ini", fakeMachine(map[string]string{
