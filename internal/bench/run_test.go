@@ -119,6 +119,11 @@ func (r *report) measure(t *testing.T, do job, family int, prefix string, system
 		if family == 1 && !s.six {
 			continue
 		}
+		if s.ready != nil {
+			if err := s.ready(t); err != nil {
+				t.Fatal(err)
+			}
+		}
 		values, err := do(t, s, family)
 		if err != nil {
 			t.Logf("no value from %s: %v", s.name, err)
