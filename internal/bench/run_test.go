@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -162,9 +163,9 @@ func paths(t *testing.T, p plan, r *report) {
 	if *mode != "smoke" {
 		through := lay(t, settings{direct: false})
 		through.start(t)
-		among = append(among[:len(among):len(among)], through.pair(t, sysKernel))
+		among = append(slices.Clip(among), through.pair(t, sysKernel))
 	}
-	all = append(all[:len(all):len(all)], kernel.again(sysAgain))
+	all = append(slices.Clip(all), kernel.again(sysAgain))
 	among = append(among, kernel.again(sysAgain))
 
 	one := func(s *system) place { return s.one }
