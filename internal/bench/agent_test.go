@@ -8,8 +8,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -125,7 +127,7 @@ func receive(fd int) (h heard, err error) {
 			return h, err
 		}
 		for {
-			n, err := unix.Read(fd, buf[:])
+			n, err := rawRead(fd, buf[:])
 			if errors.Is(err, unix.EAGAIN) {
 				return h, nil
 			}
@@ -144,7 +146,7 @@ func send(fd int, d time.Duration) (h heard) {
 	var buf [payload]byte
 	began := time.Now()
 	for n := 0; n%64 != 0 || time.Since(began) < d; n++ {
-		if _, err := unix.Write(fd, buf[:]); err == nil {
+		if err := rawWrite(fd, buf[:]); err == nil {
 			h.Packets++
 		}
 	}
@@ -152,18 +154,49 @@ func send(fd int, d time.Duration) (h heard) {
 	return h
 }
 
-// echo sends back what comes, until it is killed.
+// echo sends back what comes from the first who sends, until it is killed.
 func echo(fd int) error {
-	var buf [2 * payload]byte
+	var buf [payload]byte
+	_, from, err := unix.Recvfrom(fd, buf[:], 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, from); err != nil {
+		return err
+	}
+	if err := rawWrite(fd, buf[:]); err != nil {
+		return err
+	}
 	for {
-		n, from, err := unix.Recvfrom(fd, buf[:], 0)
+		_, err := rawRead(fd, buf[:])
 		if err == nil {
-			err = unix.Sendto(fd, buf[:n], 0, from)
+			err = rawWrite(fd, buf[:])
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
+}
+
+// rawRead and rawWrite block as a plain C program does. With the runtime's own
+// calls, or with threads beside this one, the kernel's scheduler puts both ends
+// of a ping-pong on one CPU where it can, which is another measurement: 12 µs
+// instead of 48 over veth on a machine with two.
+func rawRead(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), ok(errno)
+}
+
+func rawWrite(fd int, b []byte) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return ok(errno)
+}
+
+func ok(errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // ping waits for the echo of each datagram before it sends the next.
@@ -175,10 +208,10 @@ func ping(fd int, d time.Duration) (h heard, err error) {
 	trips := make([]time.Duration, 0, 1<<20)
 	for began := time.Now(); time.Since(began) < d && len(trips) < cap(trips); {
 		sent := time.Now()
-		if _, err := unix.Write(fd, buf[:]); err != nil {
+		if err := rawWrite(fd, buf[:]); err != nil {
 			return h, err
 		}
-		if _, err := unix.Read(fd, buf[:]); err == nil {
+		if _, err := rawRead(fd, buf[:]); err == nil {
 			trips = append(trips, time.Since(sent))
 		}
 	}

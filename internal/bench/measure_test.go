@@ -61,8 +61,8 @@ func output(t *testing.T, ns *nettest.NS, cmd *exec.Cmd) (string, error) {
 // agentCmd is this binary as an agent.
 func agentCmd(ctx context.Context, word string, to netip.AddrPort, d time.Duration) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	// Neither the collector nor the scheduler's signals are to be measured.
-	cmd.Env = append(os.Environ(), "GOGC=off", "GODEBUG=asyncpreemptoff=1", fmt.Sprintf("%s=%s %v %v", agentEnv, word, to, d))
+	// One thread, undisturbed by the collector and by signals.
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1", fmt.Sprintf("%s=%s %v %v", agentEnv, word, to, d))
 	return cmd
 }
 
