@@ -118,26 +118,33 @@ func timeout(fd int, d time.Duration) error {
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
-// receive counts whole datagrams until there are no more.
+// receive counts whole datagrams until there are no more, and the time from the
+// first to the last (of every eight; asking for the time costs some too).
 func receive(fd int) (h heard, err error) {
 	var buf [2 * payload]byte
-	wait := 5 * time.Second // for the first
-	for {
-		if err := timeout(fd, wait); err != nil {
+	var began time.Time
+	if err := timeout(fd, 5*time.Second); err != nil { // for the first
+		return h, err
+	}
+	for n := 0; ; {
+		size, err := rawRead(fd, buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return h, nil
+		case err != nil:
 			return h, err
+		case size != payload:
+			continue
 		}
-		for {
-			n, err := rawRead(fd, buf[:])
-			if errors.Is(err, unix.EAGAIN) {
-				return h, nil
+		if n == 0 {
+			began = time.Now()
+			if err := timeout(fd, silence); err != nil {
+				return h, err
 			}
-			if n == payload {
-				if h.Packets++; h.Packets == 1 {
-					break
-				}
-			}
+		} else if n%8 == 0 {
+			h.Packets, h.Seconds = n, time.Since(began).Seconds()
 		}
-		wait = silence
+		n++
 	}
 }
 
