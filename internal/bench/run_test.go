@@ -1,14 +1,18 @@
 package bench
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -41,6 +45,9 @@ var plans = map[string]plan{
 	},
 }
 
+// interrupted is done when the user has had enough.
+var interrupted context.Context
+
 func TestSideBySide(t *testing.T) {
 	nettest.Root(t)
 	p, ok := plans[*mode]
@@ -57,8 +64,18 @@ func TestSideBySide(t *testing.T) {
 		}
 	}
 	r := newReport(p)
+	// After an interrupt the cleanups still have to run.
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(t.Context(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
 	t.Run("paths", func(t *testing.T) { paths(t, p, r) })
+	if interrupted.Err() != nil {
+		return
+	}
 	t.Run("scale", func(t *testing.T) { scale(t, p, r) })
+	if interrupted.Err() != nil {
+		return
+	}
 	t.Run("starts", func(t *testing.T) { starts(t, p, r) })
 	if *mode == "smoke" {
 		for _, id := range []string{"udp", "p50", "starts"} {
@@ -119,6 +136,9 @@ func (r *report) measure(t *testing.T, do job, family int, prefix string, system
 	for _, s := range systems {
 		if family == 1 && !s.six {
 			continue
+		}
+		if interrupted.Err() != nil {
+			t.Fatal("interrupted")
 		}
 		if s.ready != nil {
 			if err := s.ready(t); err != nil {
@@ -227,6 +247,9 @@ func scale(t *testing.T, p plan, r *report) {
 // starts measures how long emperors take to have many vassals running.
 func starts(t *testing.T, p plan, r *report) {
 	for round := range p.rounds {
+		if interrupted.Err() != nil {
+			t.Fatal("interrupted")
+		}
 		r.round(round)
 		if p.uwsgi {
 			t.Run("uwsgi", func(t *testing.T) {
