@@ -13,7 +13,7 @@ ROOT    := $(shell [ "$$(id -u)" = 0 ] && echo 1)
 # The race detector wants a C compiler; the tests want the tools that the
 # documents' hooks call, a real uwsgi to talk to, and something to talk with.
 PACKAGES := gcc libc6-dev git iproute2 iptables iputils-ping nftables net-tools \
-	procps util-linux curl netcat-openbsd python3 uwsgi-core uwsgi-plugin-psgi
+	procps util-linux curl netcat-openbsd python3 iperf3 uwsgi-core uwsgi-plugin-psgi
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)
@@ -51,6 +51,16 @@ test-root: deps build ## All tests, none of which may be skipped (root)
 soak: deps build ## All tests at their full numbers, then minutes of each fuzz target (root)
 	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+
+ROUNDS    ?= 5
+BENCH     ?= full
+BENCHARGS ?=
+
+.PHONY: bench
+bench: deps build ## Measure us beside veth+bridge and a real uWSGI (root, a quiet machine, half an hour; BENCH=quick: a minute)
+	$(GO) test -c -o bin/bench.test ./internal/bench
+	bin/bench.test -test.run '^TestSideBySide$$' -test.count=1 -test.timeout 4h -mode $(BENCH) -rounds $(ROUNDS) \
+		-program $(CURDIR)/bin/fiefdom -out $(CURDIR)/bin/bench $(BENCHARGS)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too

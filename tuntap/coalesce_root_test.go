@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -47,14 +50,78 @@ func TestRealDatagramsTravelMerged(t *testing.T) {
 			}
 		})
 	}
-	for _, ns := range []*nettest.NS{shopNS, w.hostNS} {
-		for _, line := range []string{
-			ns.Run(t, "sh", "-c", `awk '/^Udp:/ { if (n) print "UdpInCsumErrors", $n; else for (i = 1; i <= NF; i++) if ($i == "InCsumErrors") n = i }' /proc/net/snmp`),
-			ns.Run(t, "grep", "Udp6InCsumErrors", "/proc/net/snmp6"),
-		} {
-			if f := strings.Fields(line); len(f) != 2 || f[1] != "0" {
-				t.Errorf("wrong checksums came: %q", line)
+	rightChecksums(t, shopNS)
+	rightChecksums(t, w.hostNS)
+}
+
+// Towards a wire whose card does nothing, the host's kernel cuts what was merged
+// and makes the checksums, which the far end checks.
+func TestMergedDatagramsAreCutForTheWire(t *testing.T) {
+	nettest.Root(t)
+	w := newRealWorld(t, native())
+	blogNS, _ := w.jail("blog", blog, blog6)
+	inetNS := nettest.NewNS(t)
+	host, host6 := nettest.HostAddr4, nettest.HostAddr6
+	nettest.Veth(t,
+		nettest.End{NS: w.hostNS, Name: "up0", Addrs: prefixes(host.String()+"/24", host6.String()+"/64")},
+		nettest.End{NS: inetNS, Name: "eth0", Addrs: prefixes(nettest.InetAddr4.String()+"/24", nettest.InetAddr6.String()+"/64")})
+	w.hostNS.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+	w.hostNS.Do(t, func() { offloadsOff(t, "up0") })
+	for _, gw := range []netip.Addr{gateway, gateway6} {
+		blogNS.Route(t, gw)
+		blogNS.Run(t, "ping", "-c", "1", "-W", "5", gw.String())
+	}
+	inetNS.Route(t, host)
+	inetNS.Route(t, host6)
+	for name, c := range map[string]struct{ src, dst netip.Addr }{
+		"IPv4": {blog, nettest.InetAddr4},
+		"IPv6": {blog6, nettest.InetAddr6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, wire := received(t, w.hostNS, "fief0"), received(t, inetNS, "eth0")
+			n := numbered(t, blogNS, inetNS, c.src, c.dst)
+			writes, wire := received(t, w.hostNS, "fief0")-before, received(t, inetNS, "eth0")-wire
+			t.Logf("%d datagrams in %d writes, %d packets on the wire", n, writes, wire)
+			if writes > n*9/10 || wire < n {
+				t.Errorf("%d datagrams took %d writes and were %d packets on the wire", n, writes, wire)
 			}
+		})
+	}
+	rightChecksums(t, inetNS)
+}
+
+// offloadsOff makes a device one whose driver does nothing: no checksums, no cutting.
+func offloadsOff(t *testing.T, name string) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const setTxChecksum, setSegmentation = 0x17, 0x24 // ETHTOOL_STXCSUM, ETHTOOL_SGSO
+	for _, command := range []uint32{setTxChecksum, setSegmentation} {
+		value := [2]uint32{command, 0} // struct ethtool_value
+		var request struct {           // struct ifreq
+			name  [unix.IFNAMSIZ]byte
+			value unsafe.Pointer
+			_     [16]byte
+		}
+		copy(request.name[:], name)
+		request.value = unsafe.Pointer(&value)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			t.Fatalf("take offloads from %s: %v", name, errno)
+		}
+	}
+}
+
+// rightChecksums fails if datagrams with wrong checksums came to a namespace.
+func rightChecksums(t *testing.T, ns *nettest.NS) {
+	t.Helper()
+	for _, line := range []string{
+		ns.Run(t, "sh", "-c", `awk '/^Udp:/ { if (n) print "UdpInCsumErrors", $n; else for (i = 1; i <= NF; i++) if ($i == "InCsumErrors") n = i }' /proc/net/snmp`),
+		ns.Run(t, "grep", "Udp6InCsumErrors", "/proc/net/snmp6"),
+	} {
+		if f := strings.Fields(line); len(f) != 2 || f[1] != "0" {
+			t.Errorf("wrong checksums came: %q", line)
 		}
 	}
 }

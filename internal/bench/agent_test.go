@@ -8,8 +8,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,26 +118,33 @@ func timeout(fd int, d time.Duration) error {
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
-// receive counts whole datagrams until there are no more.
+// receive counts whole datagrams until there are no more, and the time from the
+// first to the last (of every eight; asking for the time costs some too).
 func receive(fd int) (h heard, err error) {
 	var buf [2 * payload]byte
-	wait := 5 * time.Second // for the first
-	for {
-		if err := timeout(fd, wait); err != nil {
+	var began time.Time
+	if err := timeout(fd, 5*time.Second); err != nil { // for the first
+		return h, err
+	}
+	for n := 0; ; {
+		size, err := rawRead(fd, buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return h, nil
+		case err != nil:
 			return h, err
+		case size != payload:
+			continue
 		}
-		for {
-			n, err := unix.Read(fd, buf[:])
-			if errors.Is(err, unix.EAGAIN) {
-				return h, nil
+		if n == 0 {
+			began = time.Now()
+			if err := timeout(fd, silence); err != nil {
+				return h, err
 			}
-			if n == payload {
-				if h.Packets++; h.Packets == 1 {
-					break
-				}
-			}
+		} else if n%8 == 0 {
+			h.Packets, h.Seconds = n, time.Since(began).Seconds()
 		}
-		wait = silence
+		n++
 	}
 }
 
@@ -144,7 +153,7 @@ func send(fd int, d time.Duration) (h heard) {
 	var buf [payload]byte
 	began := time.Now()
 	for n := 0; n%64 != 0 || time.Since(began) < d; n++ {
-		if _, err := unix.Write(fd, buf[:]); err == nil {
+		if err := rawWrite(fd, buf[:]); err == nil {
 			h.Packets++
 		}
 	}
@@ -152,18 +161,49 @@ func send(fd int, d time.Duration) (h heard) {
 	return h
 }
 
-// echo sends back what comes, until it is killed.
+// echo sends back what comes from the first who sends, until it is killed.
 func echo(fd int) error {
-	var buf [2 * payload]byte
+	var buf [payload]byte
+	_, from, err := unix.Recvfrom(fd, buf[:], 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, from); err != nil {
+		return err
+	}
+	if err := rawWrite(fd, buf[:]); err != nil {
+		return err
+	}
 	for {
-		n, from, err := unix.Recvfrom(fd, buf[:], 0)
+		_, err := rawRead(fd, buf[:])
 		if err == nil {
-			err = unix.Sendto(fd, buf[:n], 0, from)
+			err = rawWrite(fd, buf[:])
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
+}
+
+// rawRead and rawWrite block as a plain C program does. With the runtime's own
+// calls, or with threads beside this one, the kernel's scheduler puts both ends
+// of a ping-pong on one CPU where it can, which is another measurement: 12 µs
+// instead of 48 over veth on a machine with two.
+func rawRead(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), ok(errno)
+}
+
+func rawWrite(fd int, b []byte) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return ok(errno)
+}
+
+func ok(errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // ping waits for the echo of each datagram before it sends the next.
@@ -175,10 +215,10 @@ func ping(fd int, d time.Duration) (h heard, err error) {
 	trips := make([]time.Duration, 0, 1<<20)
 	for began := time.Now(); time.Since(began) < d && len(trips) < cap(trips); {
 		sent := time.Now()
-		if _, err := unix.Write(fd, buf[:]); err != nil {
+		if err := rawWrite(fd, buf[:]); err != nil {
 			return h, err
 		}
-		if _, err := unix.Read(fd, buf[:]); err == nil {
+		if _, err := rawRead(fd, buf[:]); err == nil {
 			trips = append(trips, time.Since(sent))
 		}
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/nettest"
@@ -192,26 +196,28 @@ func (u *uwsgi) start(t *testing.T) {
 // await waits until the router knows so many vassals.
 func (u *uwsgi) await(t *testing.T, n int) {
 	t.Helper()
-	nettest.Eventually(t, patience, fmt.Sprintf("%d vassals of uWSGI are registered", n), func() bool {
-		c, err := net.Dial("unix", u.Path("/run/t/stats.socket"))
-		if err != nil {
-			return false
+	nettest.Eventually(t, patience, fmt.Sprintf("%d vassals of uWSGI are registered", n), func() bool { return u.registered() == n })
+}
+
+// registered is how many vassals the router knows.
+func (u *uwsgi) registered() (n int) {
+	c, err := net.Dial("unix", u.Path("/run/t/stats.socket"))
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	text, _ := io.ReadAll(c)
+	var stats struct{ Peers []struct{ Addr string } }
+	if json.Unmarshal(text, &stats) != nil {
+		return 0
+	}
+	for _, p := range stats.Peers {
+		if p.Addr != "0.0.0.0" && p.Addr != "" {
+			n++
 		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second))
-		text, _ := io.ReadAll(c)
-		var stats struct {
-			Peers []struct{ Addr string }
-		}
-		err = json.Unmarshal(text, &stats)
-		known := 0
-		for _, p := range stats.Peers {
-			if p.Addr != "0.0.0.0" && p.Addr != "" {
-				known++
-			}
-		}
-		return err == nil && known == n
-	})
+	}
+	return n
 }
 
 // pair starts it with the two vassals that are measured.
@@ -222,18 +228,54 @@ func (u *uwsgi) pair(t *testing.T) *system {
 		write(t, u.World, fmt.Sprintf("/run/t/vassals/vassal%d.ini", i), text)
 	}
 	u.start(t)
-	u.await(t, 2)
-	var jails []*nettest.NS
-	for i := range 2 {
-		var pid int
-		nettest.Eventually(t, patience, "uWSGI's vassal writes its pid", func() bool {
-			text, err := os.ReadFile(u.Path(fmt.Sprintf("/run/t/pid%d", i)))
-			_, scanned := fmt.Sscan(string(text), &pid)
-			return err == nil && scanned == nil
-		})
-		jails = append(jails, inside(t, u.World, pid))
-	}
-	s := in(u.World, "uwsgi", jails[0], jails[1])
+	s := in(u.World, "uwsgi", nil, nil)
 	s.six = false
+	s.ready = func(t *testing.T) error { return u.find(t, s) }
+	t.Cleanup(func() { closeJails(s) })
 	return s
+}
+
+// find sees to it that the jails of a system are those of its vassals: a vassal
+// of uWSGI ends when its device or its socket fails, and gets another jail.
+func (u *uwsgi) find(t *testing.T, s *system) error {
+	whole := func(p place) (is bool) {
+		if p.ns == nil {
+			return false
+		}
+		p.ns.Do(t, func() {
+			_, err := netlink.LinkByName("uwsgi0")
+			is = err == nil
+		})
+		return is
+	}
+	if whole(s.one) && whole(s.two) {
+		return nil
+	}
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+		closeJails(s)
+		if u.registered() != 2 {
+			continue
+		}
+		for i, p := range []*place{&s.one, &s.two} {
+			var pid int
+			text, _ := os.ReadFile(u.Path(fmt.Sprintf("/run/t/pid%d", i)))
+			_, _ = fmt.Sscan(string(text), &pid)
+			if handle, err := vnetns.GetFromPath(u.Path(fmt.Sprintf("/proc/%d/ns/net", pid))); err == nil {
+				p.ns = &nettest.NS{Handle: handle}
+			}
+		}
+		if whole(s.one) && whole(s.two) {
+			return nil
+		}
+	}
+	return errors.New("uWSGI's vassals do not come back")
+}
+
+func closeJails(s *system) {
+	for _, p := range []*place{&s.one, &s.two} {
+		if p.ns != nil {
+			p.ns.Handle.Close()
+			p.ns = nil
+		}
+	}
 }

@@ -22,6 +22,7 @@ type report struct {
 	Program    string                          `json:"program"`
 	Rounds     int                             `json:"rounds"`
 	Congestion string                          `json:"congestion_control"`
+	Others     []float64                       `json:"others"` // the share of the CPUs that others took just before each round
 	Values     map[string]map[string][]float64 `json:"values"` // by line and system, one a round; 0: it failed
 	Lines      []verdict                       `json:"lines"`
 	Scale      []verdict                       `json:"scale"`
@@ -71,10 +72,18 @@ func (r *report) add(id, system string, v float64) {
 	}
 }
 
+// round begins a round, with a look at who else is at work on the machine.
 func (r *report) round(n int) {
-	if *mode != "smoke" {
-		fmt.Printf("%s round %d of %d\n", time.Now().Format(time.TimeOnly), n+1, r.Rounds)
+	if *mode == "smoke" {
+		return
 	}
+	const look = 500 * time.Millisecond
+	before, _ := busy()
+	time.Sleep(look)
+	after, _ := busy()
+	share := (after - before) / look.Seconds() / float64(runtime.NumCPU())
+	r.Others = append(r.Others, share)
+	fmt.Printf("%s round %d of %d; others take %.0f %% of the CPUs\n", time.Now().Format(time.TimeOnly), n+1, r.Rounds, 100*share)
 }
 
 // judge computes the verdicts from the values.
@@ -171,6 +180,9 @@ func bound(b float64, says string) string {
 func (r *report) print(w io.Writer) {
 	r.judge()
 	fmt.Fprintf(w, "\n%s; %v; %d rounds, %s. Ratios: median (min–max) of the rounds'.\n\n", r.Machine, r.Date.Format(time.DateOnly), r.Rounds, r.Congestion)
+	if s := spreadOf(slices.Clone(r.Others)); s.Max > 0.05 {
+		fmt.Fprintf(w, "The machine was not quiet: others took %.0f %% of its CPUs (up to %.0f %%) just before the rounds.\n\n", 100*s.Median, 100*s.Max)
+	}
 	rows := [][]string{{"", "veth", "uWSGI", "us", "us ÷ veth", "must", "aim", "veth ÷ veth", "us ÷ uWSGI", "must"}}
 	for _, v := range r.Lines {
 		rows = append(rows, []string{

@@ -1,13 +1,18 @@
 package bench
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -40,6 +45,9 @@ var plans = map[string]plan{
 	},
 }
 
+// interrupted is done when the user has had enough.
+var interrupted context.Context
+
 func TestSideBySide(t *testing.T) {
 	nettest.Root(t)
 	p, ok := plans[*mode]
@@ -56,8 +64,18 @@ func TestSideBySide(t *testing.T) {
 		}
 	}
 	r := newReport(p)
+	// After an interrupt the cleanups still have to run.
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(t.Context(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
 	t.Run("paths", func(t *testing.T) { paths(t, p, r) })
+	if interrupted.Err() != nil {
+		return
+	}
 	t.Run("scale", func(t *testing.T) { scale(t, p, r) })
+	if interrupted.Err() != nil {
+		return
+	}
 	t.Run("starts", func(t *testing.T) { starts(t, p, r) })
 	if *mode == "smoke" {
 		for _, id := range []string{"udp", "p50", "starts"} {
@@ -119,6 +137,14 @@ func (r *report) measure(t *testing.T, do job, family int, prefix string, system
 		if family == 1 && !s.six {
 			continue
 		}
+		if interrupted.Err() != nil {
+			t.Fatal("interrupted")
+		}
+		if s.ready != nil {
+			if err := s.ready(t); err != nil {
+				t.Fatal(err)
+			}
+		}
 		values, err := do(t, s, family)
 		if err != nil {
 			t.Logf("no value from %s: %v", s.name, err)
@@ -157,9 +183,9 @@ func paths(t *testing.T, p plan, r *report) {
 	if *mode != "smoke" {
 		through := lay(t, settings{direct: false})
 		through.start(t)
-		among = append(among[:len(among):len(among)], through.pair(t, sysKernel))
+		among = append(slices.Clip(among), through.pair(t, sysKernel))
 	}
-	all = append(all[:len(all):len(all)], kernel.again(sysAgain))
+	all = append(slices.Clip(all), kernel.again(sysAgain))
 	among = append(among, kernel.again(sysAgain))
 
 	one := func(s *system) place { return s.one }
@@ -221,6 +247,9 @@ func scale(t *testing.T, p plan, r *report) {
 // starts measures how long emperors take to have many vassals running.
 func starts(t *testing.T, p plan, r *report) {
 	for round := range p.rounds {
+		if interrupted.Err() != nil {
+			t.Fatal("interrupted")
+		}
 		r.round(round)
 		if p.uwsgi {
 			t.Run("uwsgi", func(t *testing.T) {

@@ -23,6 +23,10 @@ type system struct {
 	name                string
 	six                 bool // does IPv6
 	one, two, host, net place
+
+	// ready, if there is one, is called before each measurement: the vassals may
+	// have been started anew since the last.
+	ready func(t *testing.T) error
 }
 
 // The pool of a system is the same everywhere; the worlds are apart.
