@@ -96,7 +96,7 @@ func BenchmarkRealDrain(b *testing.B) {
 						p, to := n.table.owner(blog).peer, n.table.owner(shop).peer
 						to.dev.cuts, n.host.cuts = merge == 1, merge == 1
 						for i := range count {
-							_, _ = rawWrite(c.out[i%len(c.out)], payload)
+							_ = rawWrite(c.out[i%len(c.out)], payload)
 						}
 						start := time.Now()
 						for range count/burst + 1 {

@@ -108,7 +108,7 @@ func (s *still) vassal(name string, addrs ...netip.Addr) *peer {
 func (s *still) write(b []byte) bool {
 	full := false
 	if err := s.ends[s.blog].Write(func(fd uintptr) bool {
-		_, errno := rawWrite(int(fd), b)
+		errno := rawWrite(int(fd), b)
 		full = errno == unix.EAGAIN
 		return true
 	}); err != nil {
@@ -622,7 +622,7 @@ func TestCoalesceAllocatesNothing(t *testing.T) {
 	fd := s.farEnd(s.blog)
 	if n := testing.AllocsPerRun(100, func() {
 		for _, b := range sent {
-			if _, errno := rawWrite(fd, b); errno != 0 {
+			if errno := rawWrite(fd, b); errno != 0 {
 				t.Fatal(errno)
 			}
 		}

@@ -332,7 +332,7 @@ func (r *Router) toHost(n *network, framed []byte) Reason {
 // writePacket writes one packet, with its header, to a device and says why it was not taken.
 func writePacket(fd int, packet []byte) Reason {
 	for {
-		_, errno := rawWrite(fd, packet)
+		errno := rawWrite(fd, packet)
 		switch errno {
 		case 0:
 			return pass

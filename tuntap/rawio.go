@@ -18,7 +18,7 @@ func rawRead(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // rawWrite is write(2) on a non-blocking descriptor; b is not empty.
-func rawWrite(fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	return int(n), errno
+func rawWrite(fd int, b []byte) syscall.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return errno
 }

@@ -55,7 +55,7 @@ func FuzzLoad(f *testing.F) {
 		o.Limits = limits
 		file, err := Load("main.ini", o)
 		if err != nil {
-			checkProblems(t, err.(Errors), true)
+			checkProblems(t, problemsOf(err), true)
 			return
 		}
 		checkProblems(t, file.Warnings, false)

@@ -51,7 +51,7 @@ func TestCases(t *testing.T) {
 			f, err := Load(tt.name+".ini", Options{Dir: dir, LookupEnv: caseEnv, IsOption: realOption})
 			var problems Errors
 			if err != nil {
-				problems = err.(Errors)
+				problems = problemsOf(err)
 			} else {
 				problems = append(f.Warnings, Unknown(f, realOption, nil)...)
 			}
@@ -235,9 +235,15 @@ func TestLimits(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %.2000v\nwant %s", err, tt.want)
 			}
-			if n := len(err.(Errors)); n > maxProblems+1 || len(err.Error()) > n*1100 {
+			if n := len(problemsOf(err)); n > maxProblems+1 || len(err.Error()) > n*1100 {
 				t.Errorf("%d errors, %d bytes", n, len(err.Error()))
 			}
 		})
 	}
+}
+
+// problemsOf are what Load's error holds.
+func problemsOf(err error) Errors {
+	problems, _ := errors.AsType[Errors](err)
+	return problems
 }
