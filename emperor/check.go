@@ -46,6 +46,15 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	return errs, nil
 }
 
+// CheckVassal reads one vassal's ini as Check does.
+func CheckVassal(path string) ini.Errors {
+	f, err := stat(path)
+	if err != nil {
+		return ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+	}
+	return checkFile(f).Errors
+}
+
 // checkFile reads a file as its owner, when the caller can: an owner's ini
 // may run commands, and root must not run them.
 func checkFile(f iniFile) *expansion {

@@ -27,7 +27,6 @@ type Config struct {
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
 	SocketMode uint32        // of routers' sockets
-	Mercy      time.Duration // for stopping vassals that do not say
 	Hooks      []vassal.Hook
 }
 
@@ -37,7 +36,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	base := filepath.Base(f.Name)
 	c := &Config{
 		File: f.Name, Instance: strings.TrimSuffix(base, filepath.Ext(base)),
-		Freq: 3 * time.Second, SocketMode: 0o600, Mercy: vassal.DefaultMercy,
+		Freq: 3 * time.Second, SocketMode: 0o600,
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)

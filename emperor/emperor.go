@@ -43,6 +43,8 @@ type Emperor struct {
 	Leases   *Leases
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
 
+	RouterUID int // that no vassal may have; 0: there is no router
+
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
 

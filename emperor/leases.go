@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"maps"
 	"math/big"
 	"net/netip"
 	"os"
@@ -162,6 +163,22 @@ func nth(pool netip.Prefix, n uint32) netip.Addr {
 	sum.Add(sum, new(big.Int).SetUint64(uint64(n)))
 	a, _ := netip.AddrFromSlice(sum.FillBytes(make([]byte, len(b))))
 	return a
+}
+
+// release forgets names that are not present, when leases run out, and says
+// whether there were any.
+func (l *Leases) release(present func(name string) bool) bool {
+	absent := func(name string) bool { return !present(name) }
+	before := len(l.file.UIDs)
+	maps.DeleteFunc(l.file.UIDs, func(name string, _ int) bool { return absent(name) })
+	found := len(l.file.UIDs) < before
+	for _, of := range l.file.Addresses {
+		before := len(of)
+		maps.DeleteFunc(of, func(name string, _ netip.Addr) bool { return absent(name) })
+		found = found || len(of) < before
+	}
+	l.dirty = l.dirty || found
+	return found
 }
 
 // UID leases a uid to a vassal.

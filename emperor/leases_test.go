@@ -222,3 +222,44 @@ func TestClaims(t *testing.T) {
 		t.Errorf("10.9.0.9 is %q's, %v", name, ok)
 	}
 }
+
+// Names that are gone give their leases when there are none left, and names
+// that are there keep theirs.
+func TestLeasesOfTheGoneAreUsedAgain(t *testing.T) {
+	e := testEmperor(t, Network{Device: "tun0", Socket: "/run/tun0", Addresses: []netip.Prefix{prefix("10.9.0.1/29")}, AttachAll: true})
+	e.newMember(iniFile{name: "stays"})
+	kept, bad := e.resolve(goodVassal(t, "stays", ""))
+	if bad != nil {
+		t.Fatal(*bad)
+	}
+	for i := range 4 { // the rest of the pool, by names that are not there any more
+		if _, bad := e.resolve(goodVassal(t, fmt.Sprint("gone", i), "")); bad != nil {
+			t.Fatal(*bad)
+		}
+	}
+	for i := firstUID; ; i++ {
+		if _, err := e.Leases.UID(fmt.Sprint(i)); err != nil {
+			break
+		}
+	}
+	e.newMember(iniFile{name: "new"})
+	r, bad := e.resolve(goodVassal(t, "new", ""))
+	if bad != nil {
+		t.Fatal(*bad)
+	}
+	if r.links[0].Addresses[0] == kept.links[0].Addresses[0] || r.plan.UID == kept.plan.UID {
+		t.Errorf("new has %v and uid %d, as stays has", r.links[0].Addresses, r.plan.UID)
+	}
+	again, bad := e.resolve(goodVassal(t, "stays", ""))
+	if bad != nil || again.key != kept.key || again.plan.UID != kept.plan.UID {
+		t.Errorf("stays moved from %v to %v", kept.links, again.links)
+	}
+}
+
+func TestRouterKeepsItsUID(t *testing.T) {
+	e := testEmperor(t, twoNetworks()...)
+	e.RouterUID = 65519
+	if _, bad := e.resolve(goodVassal(t, "blog", "uid = 65519")); bad == nil || !strings.Contains(bad.Message, "the router's own") {
+		t.Errorf("resolved: %v", bad)
+	}
+}

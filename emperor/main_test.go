@@ -102,7 +102,7 @@ func newRealm(t *testing.T, change func(*Emperor)) *realm {
 	}
 	c := &Config{
 		File: "emperor.ini", Instance: "test", Runtime: filepath.Join(dir, "run"), State: filepath.Join(dir, "state"),
-		Monitors: []Monitor{{Dir: r.dir}}, Freq: time.Hour, Mercy: vassal.DefaultMercy,
+		Monitors: []Monitor{{Dir: r.dir}}, Freq: time.Hour,
 	}
 	instance, err := Lock(c)
 	if err != nil {

@@ -188,11 +188,33 @@ func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network,
 	return l, n, nil
 }
 
+// present says whether an ini of this name is there now.
+func (e *Emperor) present(name string) bool { return e.vassals[name] != nil }
+
+// leaseUID leases a uid; when all are leased, names that are gone give theirs.
+func (e *Emperor) leaseUID(name string) (int, error) {
+	uid, err := e.Leases.UID(name)
+	if err != nil && e.Leases.release(e.present) {
+		uid, err = e.Leases.UID(name)
+	}
+	return uid, err
+}
+
+// leaseAddress leases an address; when all are leased, names that are gone
+// give theirs.
+func (e *Emperor) leaseAddress(pool netip.Prefix, name string, taken func(netip.Addr) bool) (netip.Addr, error) {
+	a, err := e.Leases.Address(pool, name, taken)
+	if err != nil && e.Leases.release(e.present) {
+		a, err = e.Leases.Address(pool, name, taken)
+	}
+	return a, err
+}
+
 // lease gives the vassal an address in every prefix of the network.
 func (e *Emperor) lease(n *Network, name string) ([]netip.Addr, error) {
 	var leased []netip.Addr
 	for _, p := range n.Addresses {
-		a, err := e.Leases.Address(p.Masked(), name, func(a netip.Addr) bool {
+		a, err := e.leaseAddress(p.Masked(), name, func(a netip.Addr) bool {
 			holder, declared := e.claims.Holder(a)
 			return a == p.Addr() || declared && holder != name
 		})
@@ -231,13 +253,15 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	}
 	home := "/"
 	switch {
+	case c.UID != nil && e.RouterUID != 0 && c.UID.ID == e.RouterUID:
+		return fmt.Errorf("uid %s is the router's own; choose another", c.UID.Name)
 	case c.UID != nil:
 		p.UID, p.GID, p.Groups, p.SetGroups = c.UID.ID, c.UID.Main, c.UID.Groups, true
 		if c.UID.Home != "" {
 			home = c.UID.Home
 		}
 	case native:
-		uid, err := e.Leases.UID(c.Name)
+		uid, err := e.leaseUID(c.Name)
 		if err != nil {
 			return err
 		}

@@ -38,8 +38,7 @@ also against each other. The exit code is 4 if something is wrong.`,
 // or tuntap-router.
 func checkFile(path string) (ini.Errors, error) {
 	if !isEmperors(path) {
-		_, errs := emperor.ReadVassal(emperor.NameOf(path), path, nil)
-		return errs, nil
+		return emperor.CheckVassal(path), nil
 	}
 	l, errs := readEmperor(path)
 	if errs.Failed() {
@@ -55,6 +54,9 @@ func checkFile(path string) (ini.Errors, error) {
 // isEmperors says that a file is an emperor's. What cannot be read is taken for
 // a vassal's; the checks will say what is wrong with it.
 func isEmperors(path string) bool {
+	if _, foreign := ownerOf(path); foreign {
+		return false // an emperor's is root's; what others write is not expanded with root's rights
+	}
 	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
 	if err != nil {
 		return false

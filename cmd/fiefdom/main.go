@@ -97,7 +97,10 @@ func printErrors(errs ini.Errors) error {
 
 func exitCode(err error) int {
 	var invalid invalidConfig
+	var as exitAs
 	switch {
+	case errors.As(err, &as):
+		return as.code
 	case err == nil:
 		return exitOK
 	case errors.As(err, &invalid):

@@ -136,6 +136,9 @@ func (r *runner) run(ctx context.Context) (err error) {
 	e := &emperor.Emperor{
 		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
 	}
+	if len(r.networks) > 0 {
+		e.RouterUID, _ = routerUID()
+	}
 	r.emperor = e
 	networks, err := r.makeNetworks()
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,9 @@ func showCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := mustExist(args[0]); err != nil {
 				return err
+			}
+			if owner, foreign := ownerOf(args[0]); foreign {
+				return runAs(owner, "show", "--origin="+strconv.FormatBool(origin), "--", args[0])
 			}
 			f, err := ini.Load(args[0], ini.Options{IsOption: knownToEmperor})
 			if err != nil {
