@@ -281,7 +281,7 @@ func TestLostDevice(t *testing.T) {
 	e.newMember(iniFile{name: "blog"})
 	v := e.vassals["blog"]
 	v.state = Starting
-	e.lost(v, "gone")
+	e.lost(v, "gone", 0)
 	if v.lost != "gone" {
 		t.Error("a loss during the start is forgotten")
 	}
@@ -290,7 +290,7 @@ func TestLostDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.state, v.jail = Running, jail // never lost: it has no device; gen is nil and must not be touched
-	e.lost(v, "gone")
+	e.lost(v, "gone", 0)
 }
 
 func TestReserve(t *testing.T) {

@@ -189,7 +189,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.watchGeneration(v, job.gen, job.jail)
 	e.happen(v, started)
 	if v.lost != "" {
-		e.lost(v, v.lost)
+		e.lost(v, v.lost, lostChecks)
 	}
 }
 
@@ -198,16 +198,35 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 func (e *Emperor) Lost(name, why string) {
 	e.call(func() {
 		if v := e.vassals[name]; v != nil {
-			e.lost(v, why)
+			e.lost(v, why, lostChecks)
 		}
 	})
 }
 
-func (e *Emperor) lost(v *member, why string) {
+// The router's word and the end of the life line come by different ways, in
+// any order: the line is looked at for a moment. One that does not end is that
+// of a jail which came after the one that was lost.
+const (
+	lostChecks   = 20
+	lostInterval = 50 * time.Millisecond
+)
+
+func (e *Emperor) lost(v *member, why string, checks int) {
 	switch {
 	case v.state == Starting:
 		v.lost = why // the jail is with the start; it is looked at once that is over
-	case v.state == Running && v.jail != nil && v.jail.Lost(): // else it has left by itself, or was handed over again
+	case v.state != Running || v.jail == nil:
+	case !v.jail.Lost():
+		if checks > 0 {
+			time.AfterFunc(lostInterval, func() {
+				e.call(func() {
+					if e.vassals[v.name] == v {
+						e.lost(v, why, checks-1)
+					}
+				})
+			})
+		}
+	default:
 		e.Log.Error("device lost; starting the vassal in a new jail", "vassal", v.name, "reason", why)
 		v.key = ""
 		v.gen.Kill()

@@ -26,6 +26,7 @@ const handshakeFD = 3
 // takes this thread's credentials along.
 func Init() int {
 	unix.CloseOnExec(handshakeFD)
+	defaultSignals()
 	p := &pipe{os.NewFile(handshakeFD, "handshake")}
 	var plan Plan
 	if _, err := p.receive(&plan); err != nil {
