@@ -1,0 +1,162 @@
+package emperor
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"fiefdom/internal/ini"
+)
+
+// rescan compares the inis with what the loop knows of them.
+func (e *Emperor) rescan() {
+	if e.ending {
+		return
+	}
+	seen := scan(e.Config.Monitors)
+	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
+		e.complaint = err.Error()
+		e.Log.Warn("scan", "err", err)
+	} else if err == nil {
+		e.complaint = ""
+	}
+	freed := false
+	for _, v := range e.vassals {
+		if !v.removed && seen.missing(v.file) {
+			e.remove(v)
+			freed = true
+		}
+	}
+	if freed {
+		e.reserve()
+	}
+	for _, name := range seen.order {
+		f := seen.found[name]
+		v := e.vassals[name]
+		switch {
+		case v == nil:
+			e.newMember(f)
+			e.Log.Info("vassal found", "vassal", name, "file", f.path)
+			e.queue(f)
+		case v.removed || v.file != f:
+			if !v.removed {
+				e.Log.Info("ini changed", "vassal", name, "file", f.path)
+			}
+			v.removed = false
+			v.file = f
+			e.queue(f)
+		}
+	}
+	e.expandQueued()
+}
+
+func (e *Emperor) remove(v *member) {
+	e.Log.Info("ini removed", "vassal", v.name, "file", v.file.path)
+	v.removed = true
+	e.claims.Remove(v.name)
+	e.happen(v, gone)
+}
+
+// Reload reads every ini again and restarts its vassal, as SIGHUP does.
+func (e *Emperor) Reload() {
+	e.call(func() {
+		e.Log.Info("reloading all vassals")
+		for _, v := range e.vassals {
+			e.queue(v.file)
+		}
+		e.expandQueued()
+	})
+}
+
+// queue has a file expanded; one that waits already is taken as it is now.
+func (e *Emperor) queue(f iniFile) {
+	waiting := e.queued[f.owner]
+	if i := slices.IndexFunc(waiting, func(w iniFile) bool { return w.name == f.name }); i >= 0 {
+		waiting[i] = f
+		return
+	}
+	e.queued[f.owner] = append(waiting, f)
+}
+
+// expandQueued starts an expander for each owner that has files waiting and
+// none running.
+func (e *Emperor) expandQueued() {
+	for o, files := range e.queued {
+		if e.expanding[o] || e.ending {
+			continue
+		}
+		batch := files[:min(len(files), expandBatch)]
+		if e.queued[o] = files[len(batch):]; len(e.queued[o]) == 0 {
+			delete(e.queued, o)
+		}
+		e.expanding[o] = true
+		e.jobs.Go(func() {
+			got := e.expand(o, batch)
+			e.call(func() {
+				delete(e.expanding, o)
+				e.expanded(got)
+				e.expandQueued()
+			})
+		})
+	}
+}
+
+// expanded takes the expander's word about some files. All claims are made
+// before anything is leased, and the router is told before the first of their
+// vassals starts.
+func (e *Emperor) expanded(got []expansion) {
+	var current []*expansion
+	for i := range got {
+		x := &got[i]
+		v := e.vassals[x.Name]
+		if v == nil || v.removed || v.file != x.file || e.ending {
+			continue // overtaken by another scan: another file, or another owner, whose word this is not
+		}
+		x.Errors = append(x.Errors, e.claim(v, x)...)
+		current = append(current, x)
+	}
+	var fine []*member
+	for _, x := range current {
+		v := e.vassals[x.Name]
+		if !x.Errors.Failed() {
+			if _, err := e.resolve(x.Config); err != nil {
+				x.Errors = append(x.Errors, *err)
+			}
+		}
+		v.warnings = nil
+		for _, err := range x.Errors {
+			if err.Warning {
+				v.warnings = append(v.warnings, err.Error())
+				e.Log.Warn(err.Error(), "vassal", v.name)
+			}
+		}
+		if x.Errors.Failed() {
+			v.err = failures(x.Errors)
+			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			e.happen(v, bad)
+			continue
+		}
+		if len(x.Config.Needless) > 0 {
+			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
+		}
+		v.config, v.err = x.Config, ""
+		v.backoff.clear()
+		fine = append(fine, v)
+	}
+	e.settleLeases()
+	e.reserve()
+	for _, v := range fine {
+		e.happen(v, good)
+	}
+}
+
+// failures are the errors, without the warnings, one a line.
+func failures(errs ini.Errors) string {
+	var only ini.Errors
+	for _, err := range errs {
+		if !err.Warning {
+			only = append(only, err)
+		}
+	}
+	return only.Error()
+}

@@ -1,0 +1,122 @@
+package emperor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"fiefdom/vassal"
+)
+
+// startSlots bounds how many starts are under way at once: each is a process
+// of ours until it becomes the app. One that takes long, in a hook for one,
+// gives its slot back after slotTime. Expanders, one for each owner, likewise.
+const (
+	startSlots  = 16
+	expandSlots = 8
+	slotTime    = 500 * time.Millisecond
+)
+
+// startJob is one start, beside the loop.
+type startJob struct {
+	e      *Emperor
+	name   string
+	launch int
+	r      *resolved
+	jail   *vassal.Jail // kept from before, or made here
+	output *output
+	left   <-chan struct{}
+	gen    *vassal.Generation
+}
+
+func (s *startJob) run(ctx context.Context) error {
+	release, err := slot(ctx, s.e.slots)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if s.output == nil {
+		o, err := openOutput(s.name, s.e.Instance.Path("out", safeName(s.name)), s.e.Output)
+		if err != nil {
+			return err
+		}
+		s.output = o
+	}
+	if s.jail == nil {
+		if s.left != nil {
+			<-s.left // bounded: a goodbye has a time limit
+		}
+		if err := s.makeJail(); err != nil {
+			return err
+		}
+	}
+	return s.start(ctx)
+}
+
+// slot waits for a place among the starts, or the expanders.
+func slot(ctx context.Context, slots chan struct{}) (release func(), err error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	free := make(chan struct{}, 1)
+	free <- struct{}{}
+	give := func() {
+		select {
+		case <-free:
+			<-slots
+		default:
+		}
+	}
+	timer := time.AfterFunc(slotTime, give)
+	return func() { timer.Stop(); give() }, nil
+}
+
+func (s *startJob) makeJail() error {
+	jail, err := vassal.NewJail(s.name, s.r.net, s.r.links)
+	if err != nil {
+		return fmt.Errorf("jail: %w", err)
+	}
+	// Known before its first packet: the router's word about it finds it.
+	if jail.Inode != 0 {
+		s.e.jails.Store(jail.Inode, jail)
+	}
+	s.jail = jail
+	if err := jail.HandOver(); err != nil {
+		return errors.Join(fmt.Errorf("jail: %w", err), s.dropJail(jail))
+	}
+	return nil
+}
+
+func (s *startJob) dropJail(jail *vassal.Jail) error {
+	s.e.jails.Delete(jail.Inode)
+	s.jail = nil
+	return jail.Close()
+}
+
+func (s *startJob) start(ctx context.Context) error {
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	if l.Plan.LogTo == "" {
+		s.output.setFile(nil)
+	}
+	var err error
+	if s.e.Cgroup != "" {
+		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
+			return err
+		}
+	}
+	if l.Output, err = s.output.writer(s.r.plan.UID); err != nil {
+		return err
+	}
+	defer l.Output.Close()
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.e.Cgroup != "" {
+		return err
+	}
+	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {
+		s.e.Log.Warn("record the app", "vassal", s.name, "err", err)
+	}
+	return nil
+}
