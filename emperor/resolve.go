@@ -39,13 +39,14 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		}
 	}
 	resolv := ""
+	mounts := r.namespaces&unix.CLONE_NEWNS != 0 // of its own anyway; a native device brings them
 	for _, d := range specs {
 		l, n, err := e.link(c.Name, d)
 		if err != nil {
 			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
 		}
 		r.links = append(r.links, l)
-		if n != nil && d.Native() && resolv == "" {
+		if n != nil && resolv == "" && (mounts || d.Native()) {
 			resolv = n.Resolv
 		}
 	}

@@ -191,6 +191,26 @@ func TestResolvePlan(t *testing.T) {
 	})
 }
 
+// A mount namespace brings resolvers that the vassal can reach, also where
+// hooks configure its device.
+func TestResolversComeWithMounts(t *testing.T) {
+	hooked := Network{Device: "uwsgi0", Socket: "/run/uwsgi0", Resolv: "/run/resolv-uwsgi0"}
+	for name, tc := range map[string]struct {
+		namespaces uintptr
+		want       string
+	}{"mounts": {unix.CLONE_NEWNS, "/run/resolv-uwsgi0"}, "none": {0, ""}} {
+		e := testEmperor(t, hooked)
+		e.Config.Namespaces = tc.namespaces
+		r, bad := e.resolve(goodVassal(t, "blog", "tuntap-device = u0 /run/uwsgi0"))
+		if bad != nil {
+			t.Fatal(*bad)
+		}
+		if r.plan.Resolv != tc.want || r.plan.Mounts != (tc.namespaces != 0) {
+			t.Errorf("%s: resolv.conf %q, mounts %v", name, r.plan.Resolv, r.plan.Mounts)
+		}
+	}
+}
+
 func TestTyrantRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		text string

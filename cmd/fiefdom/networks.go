@@ -57,16 +57,14 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 	n := &control.Network{Config: tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
 	}}
-	if o.Native() {
-		resolvers, err := hostResolvers()
-		if err != nil {
-			return nil, err
-		}
-		if len(resolvers) == 0 {
-			r.log.Warn("the host has no resolver that vassals could reach", "network", o.Device)
-		}
-		n.Config.Resolvers = resolvers
-		if seen.Resolv, err = r.writeResolv(o.Device, resolvers); err != nil {
+	if n.Config.Resolvers, err = hostResolvers(); err != nil {
+		return nil, err
+	}
+	if len(n.Config.Resolvers) == 0 && o.Native() {
+		r.log.Warn("the host has no resolver that vassals could reach", "network", o.Device)
+	}
+	if len(n.Config.Resolvers) > 0 || o.Native() {
+		if seen.Resolv, err = r.writeResolv(o.Device, n.Config.Resolvers); err != nil {
 			return nil, err
 		}
 	}
