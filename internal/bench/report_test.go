@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,12 +23,13 @@ type report struct {
 	Program    string                          `json:"program"`
 	Rounds     int                             `json:"rounds"`
 	Congestion string                          `json:"congestion_control"`
-	Others     []float64                       `json:"others"` // the share of the CPUs that others took just before each round
+	Others     []float64                       `json:"others"` // the share of the CPUs that others took before each line of each round
 	Values     map[string]map[string][]float64 `json:"values"` // by line and system, one a round; 0: it failed
 	Lines      []verdict                       `json:"lines"`
 	Scale      []verdict                       `json:"scale"`
 
-	plan plan
+	plan     plan
+	patience time.Duration // left for others to finish
 }
 
 // verdict is a line and its ratios.
@@ -51,7 +53,7 @@ func newReport(p plan) *report {
 	}
 	return &report{
 		Machine: machine, Date: time.Now().UTC().Truncate(time.Second), Program: *program, Rounds: p.rounds,
-		Congestion: congestion, Values: map[string]map[string][]float64{}, plan: p,
+		Congestion: congestion, Values: map[string]map[string][]float64{}, plan: p, patience: *wait,
 	}
 }
 
@@ -72,18 +74,31 @@ func (r *report) add(id, system string, v float64) {
 	}
 }
 
-// round begins a round, with a look at who else is at work on the machine.
+// round begins a round.
 func (r *report) round(n int) {
-	if *mode == "smoke" {
-		return
+	if *mode != "smoke" {
+		fmt.Printf("%s round %d of %d\n", time.Now().Format(time.TimeOnly), n+1, r.Rounds)
 	}
-	const look = 500 * time.Millisecond
-	before, _ := busy()
-	time.Sleep(look)
-	after, _ := busy()
-	share := (after - before) / look.Seconds() / float64(runtime.NumCPU())
-	r.Others = append(r.Others, share)
-	fmt.Printf("%s round %d of %d; others take %.0f %% of the CPUs\n", time.Now().Format(time.TimeOnly), n+1, r.Rounds, 100*share)
+}
+
+// quiet is the share of the machine's CPUs that others may take.
+const quiet = 0.1
+
+// await waits until nobody else is at work on the machine, as long as the run's
+// patience lasts, and notes what it sees.
+func (r *report) await(ctx context.Context) {
+	const look = 250 * time.Millisecond
+	for began := time.Now(); *mode != "smoke" && ctx.Err() == nil; {
+		before, _ := busy()
+		time.Sleep(look)
+		after, _ := busy()
+		share := (after - before) / look.Seconds() / float64(runtime.NumCPU())
+		if waited := time.Since(began); share < quiet || waited > r.patience {
+			r.patience = max(0, r.patience-waited)
+			r.Others = append(r.Others, share)
+			return
+		}
+	}
 }
 
 // judge computes the verdicts from the values.
@@ -180,8 +195,8 @@ func bound(b float64, says string) string {
 func (r *report) print(w io.Writer) {
 	r.judge()
 	fmt.Fprintf(w, "\n%s; %v; %d rounds, %s. Ratios: median (min–max) of the rounds'.\n\n", r.Machine, r.Date.Format(time.DateOnly), r.Rounds, r.Congestion)
-	if s := spreadOf(slices.Clone(r.Others)); s.Max > 0.05 {
-		fmt.Fprintf(w, "The machine was not quiet: others took %.0f %% of its CPUs (up to %.0f %%) just before the rounds.\n\n", 100*s.Median, 100*s.Max)
+	if loud := len(slices.DeleteFunc(slices.Clone(r.Others), func(share float64) bool { return share < quiet })); loud > 0 {
+		fmt.Fprintf(w, "The machine was not quiet: before %d of %d comparisons others took %.0f %% of its CPUs or more.\n\n", loud, len(r.Others), 100*quiet)
 	}
 	rows := [][]string{{"", "veth", "uWSGI", "us", "us ÷ veth", "must", "aim", "veth ÷ veth", "us ÷ uWSGI", "must"}}
 	for _, v := range r.Lines {

@@ -22,6 +22,7 @@ var (
 	rounds  = flag.Int("rounds", 5, "rounds of a full run")
 	program = flag.String("program", "", "the fiefdom that is measured (default: built for the run)")
 	outDir  = flag.String("out", "", "the folder for results.json and results.svg")
+	wait    = flag.Duration("wait", 10*time.Minute, "how long to wait, in all, for others on the machine to finish")
 	note    = flag.String("machine", "", "what the report says about the machine, besides what it knows")
 )
 
@@ -133,6 +134,7 @@ func trips(span time.Duration) job {
 // measure does one job with each of the systems in turn, and keeps the values.
 func (r *report) measure(t *testing.T, do job, family int, prefix string, systems []*system) {
 	t.Helper()
+	r.await(interrupted)
 	for _, s := range systems {
 		if family == 1 && !s.six {
 			continue
@@ -251,6 +253,7 @@ func starts(t *testing.T, p plan, r *report) {
 			t.Fatal("interrupted")
 		}
 		r.round(round)
+		r.await(interrupted)
 		if p.uwsgi {
 			t.Run("uwsgi", func(t *testing.T) {
 				u := layUWSGI(t)
