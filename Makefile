@@ -57,7 +57,7 @@ BENCH     ?= full
 BENCHARGS ?=
 
 .PHONY: bench
-bench: deps build ## Measure us beside veth+bridge and a real uWSGI (root, a quiet machine, half an hour; BENCH=quick: a minute)
+bench: deps build ## Measure us beside veth+bridge and a real uWSGI (root, a quiet machine, 20 minutes; BENCH=quick: a minute)
 	$(GO) test -c -o bin/bench.test ./internal/bench
 	bin/bench.test -test.run '^TestSideBySide$$' -test.count=1 -test.timeout 4h -mode $(BENCH) -rounds $(ROUNDS) \
 		-program $(CURDIR)/bin/fiefdom -out $(CURDIR)/bin/bench $(BENCHARGS)
