@@ -141,7 +141,7 @@ type uwsgi struct{ *nettest.World }
 const (
 	uwsgiPlugins = "/usr/lib/uwsgi/plugins"
 
-	// Its router hangs up on IPv6 chatter.
+	// Its router carries IPv4 alone.
 	uwsgiVassal = `[uwsgi]
 plugins-dir = ` + uwsgiPlugins + `
 plugin = tuntap
@@ -235,8 +235,8 @@ func (u *uwsgi) pair(t *testing.T) *system {
 	return s
 }
 
-// find sees to it that the jails of a system are those of its vassals: a vassal
-// of uWSGI ends when its device or its socket fails, and gets another jail.
+// find sees to it that the jails of a system are those of its vassals: one that
+// was started again has another jail.
 func (u *uwsgi) find(t *testing.T, s *system) error {
 	whole := func(p place) (is bool) {
 		if p.ns == nil {

@@ -48,7 +48,7 @@ func pathLines(family int) []line {
 		for i := range l {
 			l[i].ID += "-6"
 			l[i].Label += ", IPv6"
-			l[i].UWSGI = 0 // its router hangs up on IPv6
+			l[i].UWSGI = 0 // its router carries IPv4 alone
 		}
 	}
 	return l
