@@ -139,7 +139,7 @@ func TestLeftoverRouter(t *testing.T) {
 	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	if err := router.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+	if err := router.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("the router: %v", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)

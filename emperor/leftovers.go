@@ -29,6 +29,9 @@ const (
 // processes, by their cgroup, and the files of the runtime directory. It needs
 // the lock. Its devices and namespaces go with their last descriptors.
 func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
+	if err := endProcess(i.Path(routerRecord), askRouter); err != nil {
+		return fmt.Errorf("end the leftover router: %w", err)
+	}
 	if b, err := os.ReadFile(i.Path(cgroupRecord)); err == nil {
 		old := vassal.Cgroup(strings.TrimSpace(string(b)))
 		if filepath.Base(string(old)) != i.cgroupName() {
@@ -41,9 +44,6 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 	}
 	if err := i.endApps(); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
-	}
-	if err := endProcess(i.Path(routerRecord), nil); err != nil {
-		return fmt.Errorf("end the leftover router: %w", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)
 	errs := []error{err}
@@ -148,8 +148,23 @@ func endProcess(record string, before func(pidfd *os.File) error) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	// A pidfd is readable when its process has ended (pidfd_open(2)).
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(10*time.Second/time.Millisecond))
+	return awaitEnd(fd, 10*time.Second)
+}
+
+// askRouter asks a leftover router to close its devices, which it does side
+// by side, and waits a moment; what is left is killed after that.
+func askRouter(pidfd *os.File) error {
+	fd := int(pidfd.Fd())
+	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return awaitEnd(fd, 10*time.Second)
+}
+
+// awaitEnd waits for the end of a process: its pidfd is readable then
+// (pidfd_open(2)).
+func awaitEnd(pidfd int, most time.Duration) error {
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(most/time.Millisecond))
 	return err
 }
 

@@ -55,7 +55,11 @@ func run(args []string, log *slog.Logger) error {
 	}
 	go s.speak() // both end with the process
 	go s.listen()
-	return s.router.Run(context.Background())
+	// TERM lets it close its devices side by side; the kernel's own close at
+	// the end of a process takes them one after another.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return s.router.Run(ctx)
 }
 
 // server answers the keeper.
