@@ -25,8 +25,9 @@ const (
 	appRecords   = "apps"   // where there is no cgroup: pid and start time of each app
 )
 
-// EndLeftovers ends what a killed emperor of this instance has left:
-// processes, by their cgroup, and the files of the runtime directory. It needs
+// EndLeftovers ends what a killed emperor of this instance has left: the
+// router, all other processes by their cgroup, and the files of the runtime
+// directory. It needs
 // the lock. Its devices and namespaces go with their last descriptors.
 func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 	if err := endProcess(i.Path(routerRecord), askRouter); err != nil {

@@ -110,8 +110,9 @@ func (r *runner) takeBack() error {
 	return errors.Join(errs...)
 }
 
-// leftoverTime bounds the wait for what a killed emperor left. Its router takes
-// the devices along one after another, some 20 ms each (unregister_netdevice).
+// leftoverTime bounds the wait for what a killed emperor left. A router that has
+// to be killed takes its devices along one after another, some 20 ms each
+// (unregister_netdevice).
 const leftoverTime = 2 * time.Minute
 
 func (r *runner) run(ctx context.Context) (err error) {
