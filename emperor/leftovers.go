@@ -27,8 +27,8 @@ const (
 
 // EndLeftovers ends what a killed emperor of this instance has left: the
 // router, all other processes by their cgroup, and the files of the runtime
-// directory. It needs
-// the lock. Its devices and namespaces go with their last descriptors.
+// directory. It needs the lock. Devices and namespaces go with their last
+// descriptors.
 func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 	if err := endProcess(i.Path(routerRecord), askRouter); err != nil {
 		return fmt.Errorf("end the leftover router: %w", err)
