@@ -32,6 +32,8 @@ func BenchmarkCoalesce(b *testing.B) {
 			if why := s.r.pk.read(framed); why != pass {
 				b.Fatal(why)
 			}
+			b.SetBytes(int64(len(c.u.packet)))
+			b.ReportAllocs()
 			for b.Loop() {
 				if !s.r.coalesce(shopDev, n, s.shop, s.shop, framed) {
 					b.Fatal("not merged")
@@ -43,6 +45,7 @@ func BenchmarkCoalesce(b *testing.B) {
 			}
 		})
 		b.Run("decide/"+c.name, func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				if s.r.pk.read(framed) != pass || n.fromPeer(s.blog, &s.r.pk).why != pass || n.towards(s.shop, &s.r.pk).why != pass {
 					b.Fatal("it does not pass")
