@@ -19,6 +19,10 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)
 GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
 
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
+BENCHSTAT_DIR      = $(shell $(GO) env GOPATH)/bin/benchstat-$(BENCHSTAT_VERSION)
+BENCHSTAT          = $(BENCHSTAT_DIR)/benchstat
+
 FUZZTIME ?= 10s
 GOTEST    = $(GO) test -race -shuffle=on -timeout 10m
 
@@ -61,6 +65,14 @@ bench: deps build ## Measure us beside veth+bridge and a real uWSGI (root, a qui
 	$(GO) test -c -o bin/bench.test ./internal/bench
 	bin/bench.test -test.run '^TestSideBySide$$' -test.count=1 -test.timeout 4h -mode $(BENCH) -rounds $(ROUNDS) \
 		-program $(CURDIR)/bin/fiefdom -out $(CURDIR)/bin/bench $(BENCHARGS)
+
+.PHONY: bench-go
+bench-go: $(BENCHSTAT) ## Run the Go benchmarks beside those of BASE, a commit (last tag, else HEAD~10) or a former run's file
+	@GO='$(GO)' .ci/bench-go $(BENCHSTAT) bin/bench-go
+
+$(BENCHSTAT):
+	@echo "== installing benchstat $(BENCHSTAT_VERSION) into $(BENCHSTAT_DIR) (once)"
+	GOBIN=$(BENCHSTAT_DIR) $(GO) install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too
