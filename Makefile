@@ -51,10 +51,17 @@ tests: build
 test-root: deps build ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
+LOADTIME ?= 1h
+
 .PHONY: soak
-soak: deps build ## All tests at their full numbers, then minutes of each fuzz target (root)
+soak: deps build ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
 	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+	@$(MAKE) --no-print-directory soak-load
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+
+.PHONY: soak-load
+soak-load: deps ## Mixed load at full speed while vassals come and go and routers die (root, LOADTIME=1h)
+	FIEFDOM_TEST_ROOT=1 FIEFDOM_LOAD_TIME=$(LOADTIME) $(GO) test -count=1 -timeout 12h -v -run '^TestMixedLoad$$' ./cmd/fiefdom
 
 ROUNDS    ?= 5
 BENCH     ?= full
