@@ -159,12 +159,14 @@ func (r *Router) flushBatches() {
 			r.flushBatch(b)
 		}
 	}
+	r.giveWay()
 }
 
 // flushBatch writes what waits and counts what became of it.
 func (r *Router) flushBatch(b *batch) {
 	b.dev.open = nil
 	b.dev = nil
+	r.given += b.count
 	b.seal()
 	var why Reason
 	switch {

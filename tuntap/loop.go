@@ -34,6 +34,7 @@ type loop struct {
 	pk      packet
 	batches [batches]batch
 	evict   int // the batch that gave way last
+	waiter
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
@@ -44,6 +45,7 @@ type loop struct {
 
 func (l *loop) init(p *poller) {
 	l.poll = p
+	l.window = defaultBusyPoll
 	l.peers = make(map[uint64]*peer)
 	l.buf = make([]byte, bufferSize)
 	l.flat = make([]byte, bufferSize)
@@ -72,7 +74,7 @@ func (r *Router) Run(ctx context.Context) error {
 	var err error
 	for ctx.Err() == nil && err == nil {
 		var n int
-		if n, err = r.poll.wait(r.timeout()); err != nil {
+		if n, err = r.wait(); err != nil {
 			err = fmt.Errorf("wait for packets: %w", err)
 		}
 		r.now = int64(time.Since(r.start))
