@@ -256,23 +256,6 @@ func TestExpanderArguments(t *testing.T) {
 	}
 }
 
-func TestReadRegular(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "big"), strings.Repeat("x", expandFile+1))
-	write(t, filepath.Join(dir, "fits"), strings.Repeat("x", expandFile))
-	for name, want := range map[string]string{"fifo": "not a regular file", "big": "larger than", "none": "no such file", ".": "not a regular file"} {
-		if _, err := readRegular(filepath.Join(dir, name), nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if b, err := readRegular(filepath.Join(dir, "fits"), nil); err != nil || len(b) != expandFile {
-		t.Errorf("%d bytes, %v", len(b), err)
-	}
-}
-
 func TestCheck(t *testing.T) {
 	nettest.Root(t)
 	dir := sharedDir(t)
