@@ -31,8 +31,8 @@ type ours struct {
 
 // settings are in what the emperors of a run differ.
 type settings struct {
-	direct bool
-	rules  int // that match nothing
+	more  string // a line of the emperor's ini
+	rules int    // that match nothing
 }
 
 const oursIni = `[uwsgi]
@@ -50,7 +50,7 @@ tuntap-router-isolate = off
 func lay(t *testing.T, s settings) *ours {
 	t.Helper()
 	o := &ours{World: nettest.NewWorld(t)}
-	ini := oursIni + fmt.Sprintf("tuntap-router-direct = %t\n", s.direct) + lines(s.rules, func(i int) string {
+	ini := oursIni + s.more + "\n" + lines(s.rules, func(i int) string {
 		return fmt.Sprintf("tuntap-router-firewall-out = deny 172.16.%d.%d 10.9.0.0/16 udp %d", i/250, i%250, 1+i)
 	})
 	write(t, o.World, "/run/t/emperor.ini", ini)

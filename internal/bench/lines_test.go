@@ -25,10 +25,30 @@ const (
 	sysUWSGI  = "uwsgi"
 	sysUs     = "us"
 	sysKernel = "us, through the kernel" // tuntap-router-direct = off
+	sysSleeps = "us, never polling"      // router-busy-poll = 0
 )
 
-// kernelMust is what we have to be to uWSGI through the kernel.
-const kernelMust = 10
+// variant is us with another setting than the default, on some of the lines.
+type variant struct {
+	system, setting string
+	of              func(l line) bool
+	adjust          func(l *line) // its bounds, where they are others
+}
+
+var variants = []variant{
+	{
+		system: sysKernel, setting: "tuntap-router-direct = off",
+		of: func(l line) bool { return !l.Lower },
+		adjust: func(l *line) { // veth's bridge is not what to compare it with
+			l.Must, l.Aim, l.UWSGI = 0, 0, 10
+		},
+	},
+	{
+		system: sysSleeps, setting: "router-busy-poll = 0",
+		of:     func(l line) bool { return l.Lower || l.ID == "udp" || l.ID == "tcp1" },
+		adjust: func(*line) {},
+	},
+}
 
 // pathLines are the lines of one address family; IPv6 has the same bounds.
 func pathLines(family int) []line {

@@ -111,10 +111,13 @@ func (r *report) judge() {
 			}
 		}
 	}
-	for _, l := range pathLines(0) { // the same through the kernel, which is not what veth is to be compared with
-		if len(r.Values[l.ID][sysKernel]) > 0 && !l.Lower {
-			l.Label, l.Must, l.Aim, l.UWSGI = l.Label+", direct = off", 0, 0, kernelMust
-			r.Lines = append(r.Lines, r.verdict(l, sysKernel))
+	for _, v := range variants {
+		for _, l := range pathLines(0) {
+			if len(r.Values[l.ID][v.system]) > 0 && v.of(l) {
+				v.adjust(&l)
+				l.Label += ", " + v.setting
+				r.Lines = append(r.Lines, r.verdict(l, v.system))
+			}
 		}
 	}
 	if len(r.Values["starts"]) > 0 {

@@ -177,15 +177,18 @@ func paths(t *testing.T, p plan, r *report) {
 	if p.uwsgi {
 		all = append(all, layUWSGI(t).pair(t))
 	}
-	direct := lay(t, settings{direct: true})
+	direct := lay(t, settings{})
 	direct.start(t)
 	us := direct.pair(t, sysUs)
 	all = append(all, us)
 	among := all // vassals among each other
 	if *mode != "smoke" {
-		through := lay(t, settings{direct: false})
-		through.start(t)
-		among = append(slices.Clip(among), through.pair(t, sysKernel))
+		among = slices.Clip(among)
+		for _, v := range variants {
+			o := lay(t, settings{more: v.setting})
+			o.start(t)
+			among = append(among, o.pair(t, v.system))
+		}
 	}
 	all = append(slices.Clip(all), kernel.again(sysAgain))
 	among = append(among, kernel.again(sysAgain))
@@ -231,12 +234,12 @@ func scale(t *testing.T, p plan, r *report) {
 		}
 		systems = append(systems, pair)
 	}
-	begin(sysUs, settings{direct: true}, 0)
+	begin(sysUs, settings{}, 0)
 	for _, n := range p.rules {
-		begin(fmt.Sprintf("%d rules", n), settings{direct: true, rules: n}, 0)
+		begin(fmt.Sprintf("%d rules", n), settings{rules: n}, 0)
 	}
 	for _, n := range p.peers {
-		begin(fmt.Sprintf("%d peers", n), settings{direct: true}, n)
+		begin(fmt.Sprintf("%d peers", n), settings{}, n)
 	}
 	systems = append(systems, kernel.again(sysAgain))
 	for round := range p.rounds {
@@ -265,7 +268,7 @@ func starts(t *testing.T, p plan, r *report) {
 			})
 		}
 		t.Run("us", func(t *testing.T) {
-			o := lay(t, settings{direct: true})
+			o := lay(t, settings{})
 			o.drop(t, p.jails)
 			began := time.Now()
 			o.start(t)
