@@ -18,14 +18,14 @@ type fragmentKey struct {
 	proto    uint8
 }
 
-// fragments remembers the first parts that were let through, for one peer and
+// fragments remembers the first parts that were let through, for one sender and
 // direction: later parts carry no ports and follow their first one. Bounded:
-// the oldest of four gives way, so a flood hurts its own peer only.
+// the oldest of four gives way, so a flood hurts its own sender only.
 type fragments struct {
 	slot [fragmentSlots]struct {
 		key   fragmentKey
 		end   int   // of the first part's data
-		until int64 // the loop's clock
+		until int64 // the shard's clock
 	}
 }
 

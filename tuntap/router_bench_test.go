@@ -17,16 +17,15 @@ func BenchmarkDecide(b *testing.B) {
 	w := newWorld(b, cfg)
 	w.vassal("blog", blog)
 	syn := tcp(blog, internet, 443, tuntest.ACK)
-	_ = w.r.mail.do(func() error {
-		n := w.r.networks[0]
-		p := n.table.owner(blog).peer
+	p := w.holder(blog)
+	w.on(p.shard, func() {
+		n, now := p.net, p.shard.now
 		var pk packet
 		for b.Loop() {
-			if pk.decode(syn) != pass || n.fromPeer(p, &pk).why != pass || n.table.owner(pk.flow.Dst).kind != ownerHost {
+			if pk.decode(syn) != pass || n.fromPeer(p, &pk, now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
 				b.Fatal("it does not pass")
 			}
 		}
-		return nil
 	})
 }
 
