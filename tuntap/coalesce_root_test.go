@@ -11,9 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -88,29 +85,6 @@ func TestMergedDatagramsAreCutForTheWire(t *testing.T) {
 		})
 	}
 	rightChecksums(t, inetNS)
-}
-
-// offloadsOff makes a device one whose driver does nothing: no checksums, no cutting.
-func offloadsOff(t *testing.T, name string) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	const setTxChecksum, setSegmentation = 0x17, 0x24 // ETHTOOL_STXCSUM, ETHTOOL_SGSO
-	for _, command := range []uint32{setTxChecksum, setSegmentation} {
-		value := [2]uint32{command, 0} // struct ethtool_value
-		var request struct {           // struct ifreq
-			name  [unix.IFNAMSIZ]byte
-			value unsafe.Pointer
-			_     [16]byte
-		}
-		copy(request.name[:], name)
-		request.value = unsafe.Pointer(&value)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			t.Fatalf("take offloads from %s: %v", name, errno)
-		}
-	}
 }
 
 // rightChecksums fails if datagrams with wrong checksums came to a namespace.
