@@ -28,6 +28,7 @@ type Network struct {
 type Keeper struct {
 	Log      *slog.Logger
 	Networks []*Network
+	Threads  int      // that move packets; 0: one
 	UID, GID int      // the router's own
 	Cgroup   *os.File // the directory that the router is cloned into; nil: ours
 
@@ -172,7 +173,10 @@ func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(k.Cgroup.Fd())
 	}
 	return os.StartProcess("/proc/self/exe",
-		[]string{os.Args[0], RouterProcess, strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid())},
+		[]string{
+			os.Args[0], RouterProcess,
+			strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid()), strconv.Itoa(max(1, k.Threads)),
+		},
 		&os.ProcAttr{Dir: "/", Files: []*os.File{null, os.Stderr, os.Stderr, theirs}, Sys: sys, Env: []string{}})
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -17,7 +18,8 @@ import (
 // controlFD is the router's descriptor of the control connection.
 const controlFD = 3
 
-// Main is the router process. args are the uid, the gid and the emperor's pid.
+// Main is the router process. args are the uid, the gid, the emperor's pid and
+// how many threads move packets.
 func Main(args []string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
@@ -28,20 +30,24 @@ func Main(args []string) int {
 }
 
 func run(args []string, log *slog.Logger) error {
-	if len(args) != 3 {
-		return errors.New("want UID GID PID; the emperor starts me")
+	if len(args) != 4 {
+		return errors.New("want UID GID PID THREADS; the emperor starts me")
 	}
-	var ids [3]int
+	var numbers [4]int
 	for i, a := range args {
 		n, err := strconv.Atoi(a)
 		if err != nil {
 			return err
 		}
-		ids[i] = n
+		numbers[i] = n
 	}
+	uid, gid, emperor, threads := numbers[0], numbers[1], numbers[2], numbers[3]
+	// The threads that move packets must never wait for each other's turn in
+	// Go's scheduler, nor the control connection for theirs.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), threads+1))
 	// Standard error may be a terminal or a pipe that goes away with the emperor.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	if err := confine(ids[0], ids[1]); err != nil {
+	if err := confine(uid, gid); err != nil {
 		return fmt.Errorf("give rights away: %w", err)
 	}
 	w, err := newWire(os.NewFile(controlFD, "control"))
@@ -49,8 +55,10 @@ func run(args []string, log *slog.Logger) error {
 		return err
 	}
 	s := &server{log: log, wire: w, reports: make(chan outgoing, reportQueue)}
-	s.router, err = tuntap.New(log, s.events(), ids[2])
-	if err != nil {
+	if s.router, err = tuntap.New(log, s.events(), emperor); err != nil {
+		return err
+	}
+	if err := s.router.Threads(threads); err != nil {
 		return err
 	}
 	go s.speak() // both end with the process
