@@ -19,6 +19,10 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)
 GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
 
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
+BENCHSTAT_DIR      = $(shell $(GO) env GOPATH)/bin/benchstat-$(BENCHSTAT_VERSION)
+BENCHSTAT          = $(BENCHSTAT_DIR)/benchstat
+
 FUZZTIME ?= 10s
 GOTEST    = $(GO) test -race -shuffle=on -timeout 10m
 
@@ -47,10 +51,17 @@ tests: build
 test-root: deps build ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
+LOADTIME ?= 1h
+
 .PHONY: soak
-soak: deps build ## All tests at their full numbers, then minutes of each fuzz target (root)
+soak: deps build ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
 	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+	@$(MAKE) --no-print-directory soak-load
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
+
+.PHONY: soak-load
+soak-load: deps ## Mixed load at full speed while vassals come and go and routers die (root, LOADTIME=1h)
+	FIEFDOM_TEST_ROOT=1 FIEFDOM_LOAD_TIME=$(LOADTIME) $(GO) test -count=1 -timeout 12h -v -run '^TestMixedLoad$$' ./cmd/fiefdom
 
 ROUNDS    ?= 5
 BENCH     ?= full
@@ -61,6 +72,14 @@ bench: deps build ## Measure us beside veth+bridge and a real uWSGI (root, a qui
 	$(GO) test -c -o bin/bench.test ./internal/bench
 	bin/bench.test -test.run '^TestSideBySide$$' -test.count=1 -test.timeout 4h -mode $(BENCH) -rounds $(ROUNDS) \
 		-program $(CURDIR)/bin/fiefdom -out $(CURDIR)/bin/bench $(BENCHARGS)
+
+.PHONY: bench-go
+bench-go: $(BENCHSTAT) ## Run the Go benchmarks beside those of BASE, a commit (last tag, else HEAD~10) or a former run's file
+	@GO='$(GO)' .ci/bench-go $(BENCHSTAT) bin/bench-go
+
+$(BENCHSTAT):
+	@echo "== installing benchstat $(BENCHSTAT_VERSION) into $(BENCHSTAT_DIR) (once)"
+	GOBIN=$(BENCHSTAT_DIR) $(GO) install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too

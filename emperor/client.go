@@ -36,6 +36,12 @@ func (c *Client) List(ctx context.Context) ([]Status, error) {
 	return all, c.ask(ctx, http.MethodGet, "/vassals", &all)
 }
 
+// Self asks for the emperor itself.
+func (c *Client) Self(ctx context.Context) (Self, error) {
+	var s Self
+	return s, c.ask(ctx, http.MethodGet, "/emperor", &s)
+}
+
 // Get asks for one vassal.
 func (c *Client) Get(ctx context.Context, name string) (Status, error) {
 	var s Status

@@ -44,26 +44,3 @@ func TestMemoDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a packet", n)
 	}
 }
-
-// BenchmarkMemo compares a chain whose last rule decides with a memo of it.
-func BenchmarkMemo(b *testing.B) {
-	f := Flow{Src: netip.MustParseAddr("10.9.0.7"), Dst: netip.MustParseAddr("10.9.0.8"), Proto: 17, HasPorts: true, SrcPort: 1, DstPort: 2}
-	for _, n := range []int{16, 64, 1000} {
-		rules := make([]Rule, n)
-		for i := range rules {
-			rules[i] = Rule{Action: Deny, Dst: netip.MustParsePrefix("192.0.2.1/32")}
-		}
-		c := NewChain(rules)
-		b.Run(fmt.Sprintf("chain/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				c.Verdict(&f)
-			}
-		})
-		b.Run(fmt.Sprintf("memo/%d", n), func(b *testing.B) {
-			var m Memo
-			for b.Loop() {
-				m.Verdict(c, &f)
-			}
-		})
-	}
-}

@@ -167,20 +167,19 @@ func (s *shard) flushFor(dev *source) {
 
 // flushBatches ends a drain.
 func (s *shard) flushBatches() {
-	if s.open == 0 {
-		return
-	}
-	for i := range s.batches {
+	for i := 0; s.open > 0; i++ {
 		if b := &s.batches[i]; b.dev != nil {
 			s.flushBatch(b)
 		}
 	}
+	s.giveWay()
 }
 
 // flushBatch writes what waits and counts what became of it.
 func (s *shard) flushBatch(b *batch) {
 	b.dev = nil
 	s.open--
+	s.given += b.count
 	b.seal()
 	var why Reason
 	switch {
@@ -193,7 +192,7 @@ func (s *shard) flushBatch(b *batch) {
 	}
 	switch {
 	case why != pass:
-		s.lost(b, why)
+		s.lose(b, why)
 	case b.to != nil:
 		b.to.rx.add(b.count, len(b.buf)-room+(b.count-1)*b.head)
 	}
@@ -222,8 +221,8 @@ func (b *batch) seal() {
 	binary.BigEndian.PutUint16(u[udpChecksum:], resum(binary.BigEndian.Uint16(u[udpChecksum:]), udpHeader+b.size, len(u)))
 }
 
-// lost counts each datagram of a batch that was not taken.
-func (s *shard) lost(b *batch, why Reason) {
+// lose counts each datagram of a batch that was not taken.
+func (s *shard) lose(b *batch, why Reason) {
 	var pk packet
 	_ = pk.decode(b.buf[room:]) // for the log line
 	for range b.count {

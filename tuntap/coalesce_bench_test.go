@@ -33,6 +33,8 @@ func BenchmarkCoalesce(b *testing.B) {
 			if why := sh.pk.read(framed); why != pass {
 				b.Fatal(why)
 			}
+			b.SetBytes(int64(len(c.u.packet)))
+			b.ReportAllocs()
 			for b.Loop() {
 				if !sh.coalesce(shopDev, n, s.shop, s.shop, framed) {
 					b.Fatal("not merged")
@@ -45,6 +47,7 @@ func BenchmarkCoalesce(b *testing.B) {
 			}
 		})
 		b.Run("decide/"+c.name, func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				if sh.pk.read(framed) != pass || n.fromPeer(s.blog, &sh.pk, sh.now).why != pass ||
 					n.towards(s.shop, &sh.pk, &s.blog.sent[firewall.In], sh.now).why != pass {

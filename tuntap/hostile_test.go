@@ -155,58 +155,6 @@ func TestHijack(t *testing.T) { // T04
 	}
 }
 
-func TestSlowClients(t *testing.T) { // T09
-	n := scaled(150, 1000)
-	w := newWorld(t, native(), foreignOnly, func(r *Router) {
-		r.Limit(Limits{Unregistered: 2 * n})
-		if scaled(0, 1) == 0 {
-			r.half = int64(600 * time.Millisecond)
-		}
-	})
-	limit := time.Duration(w.r.half)
-	end := dialedVassal(w, shop)
-	peers := make([]*foreigner, n)
-	start := time.Now()
-	for i := range peers {
-		peers[i] = w.connect()
-		peers[i].write([]byte{0})
-	}
-	// They go on with one byte now and then, which must not buy time.
-	slow := framed(kindData, udp(blog, internet, 9))
-	drip := time.NewTicker(limit / 16)
-	defer drip.Stop()
-	for i := 1; i < 8; i++ {
-		<-drip.C
-		for _, f := range peers {
-			f.write(slow[i : i+1])
-		}
-		end.send(udp(shop, internet, 9))
-		w.host.Receive(t)
-	}
-	for range peers {
-		if h := w.await("closed"); !errors.Is(h.err, errHalfFrame) {
-			t.Fatalf("closed: %v", h.err)
-		}
-	}
-	if took := time.Since(start); took < limit || took > limit+3*time.Second {
-		t.Errorf("closed after %v; want %v", took, limit)
-	}
-	end.send(udp(shop, internet, 9))
-	w.host.Receive(t)
-}
-
-func TestSlowButWholeFramesAreFine(t *testing.T) {
-	w := newWorld(t, native(), foreignOnly, func(r *Router) { r.half = int64(400 * time.Millisecond) })
-	f := w.connect()
-	frame := framed(kindData, udp(blog, internet, 9))
-	for range 4 { // longer than the limit in all, never within one frame
-		f.write(frame[:10])
-		time.Sleep(150 * time.Millisecond) // the slowness itself is what is tested
-		f.write(frame[10:])
-		w.host.Receive(t)
-	}
-}
-
 func TestDescriptorFlood(t *testing.T) { // T10
 	w := newWorld(t, native(), foreignOnly)
 	file, _ := tuntest.Pair(t)
@@ -242,49 +190,6 @@ func openDescriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(dir)
-}
-
-func TestStuckReader(t *testing.T) { // T13
-	w := newWorld(t, native(), foreignOnly)
-	stuck := dialedVassal(w, blog)
-	good := dialedVassal(w, shop)
-	before := residentKB(t)
-	flood := tuntest.UDP(netip.AddrPortFrom(internet, 1), netip.AddrPortFrom(blog, 2), make([]byte, 1400))
-	n := scaled(5000, 500_000)
-	for i := range n {
-		w.host.Send(t, flood)
-		if i%10 == 0 {
-			w.host.Send(t, udp(internet, shop, 9))
-			good.receive()
-		}
-	}
-	var got PeerStats
-	nettest.Eventually(t, 5*time.Second, "all packets to be judged", func() bool {
-		for _, p := range w.r.Snapshot()[0].Peers {
-			if p.Addresses[0] == blog {
-				got = p
-			} else if len(p.Drops) > 0 {
-				t.Fatalf("the other one lost %v", p.Drops)
-			}
-		}
-		return got.RxPackets+got.Drops[DropFull] == uint64(n)
-	})
-	if got.Drops[DropFull] == 0 || got.RxBytes > 1<<20 {
-		t.Errorf("%d bytes were taken for it, drops %v", got.RxBytes, got.Drops)
-	}
-	if grown := residentKB(t) - before; grown > 4<<10 { // the test's own buffers included
-		t.Errorf("memory grew by %d KB", grown)
-	}
-	// What waits is whole: it reads on, and every frame is the packet.
-	for range got.RxPackets {
-		if b := stuck.receive(); string(b) != string(flood) {
-			t.Fatalf("a frame of %d bytes", len(b))
-		}
-	}
-	w.host.Send(t, udp(internet, blog, 9))
-	if b := stuck.receive(); string(b) != string(udp(internet, blog, 9)) {
-		t.Error("nothing comes after the queue was drained")
-	}
 }
 
 func TestConnectionFlood(t *testing.T) { // T08, with a socket that anybody may connect to

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,6 +98,18 @@ func (p *poller) wait(timeout int) (int, error) {
 		return 0, nil
 	}
 	return n, err
+}
+
+// look returns how many events there are now.
+func (p *poller) look() (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep), uintptr(unsafe.Pointer(&p.batch[0])), uintptr(len(p.batch)), 0, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
+	}
+	return 0, errno
 }
 
 // dispatch calls the sources of the first n events.

@@ -32,6 +32,7 @@ type shard struct {
 	batches [batches]batch
 	open    int // batches that hold something
 	evict   int // the batch that gave way last
+	waiter
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers
@@ -56,6 +57,7 @@ func newShard(r *Router, start time.Time) (*shard, error) {
 		r: r, poll: p, mail: m, start: start, now: int64(time.Since(start)),
 		buf: make([]byte, bufferSize), flat: make([]byte, bufferSize), scratch: make([]byte, room+1500),
 	}
+	s.window = defaultBusyPoll
 	for i := range s.batches {
 		s.batches[i].buf = make([]byte, 0, bufferSize)
 	}
@@ -67,7 +69,7 @@ func (s *shard) run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for ctx.Err() == nil {
-		n, err := s.poll.wait(s.timeout())
+		n, err := s.wait()
 		if err != nil {
 			return fmt.Errorf("wait for packets: %w", err)
 		}

@@ -87,6 +87,8 @@ type UWSGIStats struct {
 	GID     int         `json:"gid"`
 	Cwd     string      `json:"cwd"`
 	Peers   []UWSGIPeer `json:"peers"`
+
+	Goroutines int `json:"goroutines,omitempty"` // of the router; ours, uWSGI has none
 }
 
 // UWSGIPeer is one peer of UWSGIStats.
@@ -102,7 +104,7 @@ type UWSGIPeer struct {
 }
 
 // UWSGI turns the counters into uWSGI's document. head carries what is not the
-// network's: version, pid, uid, gid and cwd.
+// network's: version, pid, uid, gid, cwd and goroutines.
 func (s NetworkStats) UWSGI(head UWSGIStats) UWSGIStats {
 	head.Peers = make([]UWSGIPeer, len(s.Peers))
 	for i, p := range s.Peers {

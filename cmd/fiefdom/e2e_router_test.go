@@ -61,6 +61,8 @@ type uwsgiStats struct {
 		Tx, Rx  uint64
 		Dropped uint64
 	}
+
+	Goroutines int // ours
 }
 
 func (r *realm) stats() (s uwsgiStats, err error) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"fiefdom/tuntap"
@@ -52,5 +53,7 @@ func tellStats(c net.Conn, read func() (tuntap.NetworkStats, bool)) {
 	}
 	e := json.NewEncoder(c)
 	e.SetIndent("", "\t")
-	_ = e.Encode(s.UWSGI(tuntap.UWSGIStats{Version: "fiefdom", PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Cwd: "/"}))
+	_ = e.Encode(s.UWSGI(tuntap.UWSGIStats{
+		Version: "fiefdom", PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid(), Cwd: "/", Goroutines: runtime.NumGoroutine(),
+	}))
 }

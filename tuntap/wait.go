@@ -1,0 +1,114 @@
+package tuntap
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultBusyPoll is how long a shard polls for the next packet before it sleeps,
+// where polling pays (see waiter).
+const defaultBusyPoll = 50 * time.Microsecond
+
+const (
+	patience = 4                      // waits that have to be short, in a row, before a shard polls
+	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
+	calm     = 250 * time.Millisecond // without polling after that
+)
+
+// giveWayAfter is after how many merged datagrams a shard lets others run. A
+// receiver's socket holds 277 small ones (net.core.rmem_default of 208 KB); one
+// that waits for the shard's own CPU reads none of them, and the kernel would
+// let it wait for up to 4 ms.
+const giveWayAfter = 128
+
+// waiter decides how a shard waits for packets. To be woken on a CPU that
+// sleeps takes longer than all that a router does with a packet (20 to 30 µs in
+// a virtual machine), so a shard whose packets come close upon each other polls
+// for the next one instead. It learns from the waits that it slept through
+// whether polling would have paid: what comes now and then is never polled for.
+// Where somebody else wants the CPU, polling stops: it would use up the shard's
+// share, and the next packet would wait for a whole slice of the other.
+type waiter struct {
+	window time.Duration // how long to poll; 0: never
+	short  int           // waits in a row that were shorter than the window
+	quiet  time.Time     // no polling before
+	given  int           // merged datagrams since the shard gave way
+}
+
+// polls says whether to poll in a wait that begins now.
+func (w *waiter) polls(now time.Time) bool { return w.short >= patience && now.After(w.quiet) }
+
+// slept learns from a wait that was slept through.
+func (w *waiter) slept(d time.Duration) {
+	if d < w.window {
+		w.short++
+	} else {
+		w.short = 0
+	}
+}
+
+// lost says that somebody else took the CPU during a poll.
+func (w *waiter) lost(now time.Time) {
+	w.short, w.quiet = 0, now.Add(calm)
+}
+
+// wait returns how many events there are.
+func (s *shard) wait() (int, error) {
+	n, err := s.poll.look()
+	if n > 0 || err != nil {
+		return n, err
+	}
+	if s.window == 0 {
+		return s.poll.wait(s.timeout())
+	}
+	began := time.Now()
+	if s.polls(began) {
+		if n, err := s.busyPoll(began); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	n, err = s.poll.wait(s.timeout())
+	s.slept(time.Since(began))
+	return n, err
+}
+
+// busyPoll looks for events until the window is over.
+func (s *shard) busyPoll(began time.Time) (int, error) {
+	for spent := time.Duration(0); spent < s.window; {
+		n, err := s.poll.look()
+		before := spent
+		spent = time.Since(began)
+		if spent-before > stolen {
+			s.lost(began.Add(spent))
+			return n, err
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+	s.short = 0
+	return 0, nil
+}
+
+// giveWay lets others run, once in a while, so that a receiver on the shard's CPU
+// reads what it was given before more of it is lost.
+func (s *shard) giveWay() {
+	if s.given >= giveWayAfter {
+		s.given = 0
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}
+
+// BusyPoll sets how long a thread polls before it sleeps, at most; 0: never. On
+// a machine with one CPU nothing could come meanwhile, so it never does there.
+// Call it before Run.
+func (r *Router) BusyPoll(window time.Duration) {
+	if runtime.NumCPU() == 1 {
+		window = 0
+	}
+	for _, s := range r.shards {
+		s.window = window
+	}
+}

@@ -1,0 +1,67 @@
+package tuntap
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPollingIsLearnt(t *testing.T) {
+	const (
+		near = 10 * time.Microsecond
+		far  = time.Millisecond
+	)
+	now := time.Now()
+	for name, c := range map[string]struct {
+		waits []time.Duration
+		polls bool
+	}{
+		"nothing came yet":         {nil, false},
+		"a few close packets":      {[]time.Duration{near, near, near}, false},
+		"close upon each other":    {[]time.Duration{near, near, near, near}, true},
+		"one late packet":          {[]time.Duration{near, near, near, near, far}, false},
+		"close again after it":     {[]time.Duration{far, near, near, near, near}, true},
+		"now and then":             {[]time.Duration{far, far, far, far, far, far}, false},
+		"close, but not in a row":  {[]time.Duration{near, near, near, far, near, near, near}, false},
+		"close for a long time":    {make([]time.Duration, 1000), true},
+		"exactly the window apart": {[]time.Duration{defaultBusyPoll, defaultBusyPoll, defaultBusyPoll, defaultBusyPoll}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := waiter{window: defaultBusyPoll}
+			for _, d := range c.waits {
+				w.slept(d)
+			}
+			if got := w.polls(now); got != c.polls {
+				t.Errorf("polls: %v, want %v", got, c.polls)
+			}
+		})
+	}
+}
+
+func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
+	now := time.Now()
+	w := waiter{window: defaultBusyPoll, short: patience}
+	if !w.polls(now) {
+		t.Fatal("it does not poll at all")
+	}
+	w.lost(now)
+	for range 10 * patience {
+		w.slept(0)
+	}
+	if w.polls(now.Add(calm / 2)) {
+		t.Error("it polls again at once")
+	}
+	if !w.polls(now.Add(2 * calm)) {
+		t.Error("it never polls again")
+	}
+}
+
+func TestPollInVainEndsPolling(t *testing.T) {
+	s := newStill(t).r.shards[0]
+	s.window, s.short = time.Microsecond, patience
+	if n, err := s.busyPoll(time.Now()); n != 0 || err != nil {
+		t.Fatalf("%d events, %v; want none", n, err)
+	}
+	if s.polls(time.Now()) {
+		t.Error("it would poll again")
+	}
+}
