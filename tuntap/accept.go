@@ -27,7 +27,7 @@ func (n *network) listenerReady(uint32) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
 		default:
 			// Out of descriptors or memory: the connection stays in the backlog
-			// and would wake the loop for ever.
+			// and would wake the shard for ever.
 			n.r.shards[0].poll.want(n.listener, 0)
 			n.r.paused = append(n.r.paused, n)
 			n.r.say(slog.LevelError, "accept connections", slog.String("network", n.name), slog.Any("err", err))

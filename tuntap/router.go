@@ -230,7 +230,7 @@ func (r *Router) network(name string) *network {
 // reservations. Connections and registrations stay, but an address that is the
 // router's own now is taken from its peer.
 func (r *Router) Update(cfg NetworkConfig) error {
-	pol := newPolicy(cfg) // not on the loop: it may be long
+	pol := newPolicy(cfg) // not on the first shard: it may be long
 	return r.shards[0].mail.do(func() error {
 		n := r.network(cfg.Name)
 		if n == nil {

@@ -41,3 +41,26 @@ func BenchmarkPing(b *testing.B) {
 		end.Receive(b)
 	}
 }
+
+// BenchmarkCounter compares how a counter can count: an addition that several
+// threads may do at once, and a store that only one may.
+func BenchmarkCounter(b *testing.B) {
+	var c counter
+	b.Run("add", func(b *testing.B) {
+		for b.Loop() {
+			c.add(1)
+		}
+	})
+	b.Run("store", func(b *testing.B) {
+		for b.Loop() {
+			c.n.Store(c.n.Load() + 1)
+		}
+	})
+	b.Run("add by all CPUs", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				c.add(1)
+			}
+		})
+	})
+}

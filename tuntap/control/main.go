@@ -84,7 +84,7 @@ type outgoing struct {
 }
 
 // reportQueue bounds what waits for a slow emperor; more is lost, never
-// waited for: the loop must not block.
+// waited for: no shard may block.
 const reportQueue = 16384
 
 func (s *server) report(r report, f *os.File) {
