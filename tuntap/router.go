@@ -1,7 +1,6 @@
 package tuntap
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -280,41 +279,6 @@ func (r *Router) Identified(conn uint64, vassal string) {
 	})
 }
 
-// Run moves packets until ctx is done and then frees everything that the
-// router owns. It may be called once. An error means that a shard itself
-// could not go on; no packet, peer or write error does that.
-func (r *Router) Run(ctx context.Context) error {
-	for _, s := range r.shards {
-		if err := s.mail.open(); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		for _, s := range r.shards {
-			s.mail.poke()
-		}
-	})
-	defer stop()
-	var writer, others sync.WaitGroup
-	writer.Go(r.writeLog)
-	ends := make([]error, len(r.shards))
-	for i, s := range r.shards[1:] {
-		others.Go(func() {
-			ends[i+1] = s.run(ctx)
-			cancel() // an end by itself is everybody's
-		})
-	}
-	ends[0] = r.shards[0].run(ctx)
-	cancel()
-	others.Wait()
-	err := errors.Join(errors.Join(ends...), r.free())
-	close(r.pending)
-	writer.Wait()
-	return err
-}
-
 func (r *Router) hasDeadlines() bool { return len(r.halves) > 0 || len(r.paused) > 0 }
 
 // tick looks after deadlines.
@@ -332,38 +296,6 @@ func (r *Router) whenServing() uint32 {
 		return unix.EPOLLIN
 	}
 	return 0
-}
-
-// free ends everything, when no shard runs any more. The peers' addresses die
-// with the router: no events.
-func (r *Router) free() error {
-	r.events = Events{}
-	for _, p := range r.peers {
-		r.closePeer(p, ErrClosed)
-	}
-	for again := true; again; { // what one shard still has to tell another, and what waits for all
-		again = false
-		for _, s := range r.shards {
-			again = s.mail.run() || again
-		}
-	}
-	for _, n := range r.networks {
-		n.shard.closeSource(n.host)
-		r.shards[0].closeSource(n.listener)
-	}
-	r.closers.Wait()
-	var err error
-	for _, s := range r.shards {
-		err = errors.Join(err, s.mail.close(), s.poll.close())
-	}
-	return err
-}
-
-func (s *shard) closeSource(c *source) {
-	if c != nil {
-		s.poll.remove(c)
-		unix.Close(c.fd)
-	}
 }
 
 // Snapshot returns the counters of all networks. It does not disturb the shards.

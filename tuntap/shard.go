@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -101,17 +100,9 @@ func (s *shard) tell(to *shard, fn func()) {
 	to.mail.post(fn)
 }
 
-// afterTurns has fn run on some shard once each of them has been between two
-// drains: then none of them holds what it found before in the table, or in a
-// batch. A shard that sleeps is woken.
-func (r *Router) afterTurns(fn func()) {
-	left := new(atomic.Int32)
-	left.Store(int32(len(r.shards)))
-	for _, s := range r.shards {
-		s.mail.post(func() {
-			if left.Add(-1) == 0 {
-				fn()
-			}
-		})
+func (s *shard) closeSource(c *source) {
+	if c != nil {
+		s.poll.remove(c)
+		unix.Close(c.fd)
 	}
 }
