@@ -133,3 +133,39 @@ func TestReferenceFindsDamage(t *testing.T) {
 // unsummed6 is what nothing covers in an IPv6 header: traffic class, flow label,
 // hop limit; and the next header, which may become one whose sum is not known.
 var unsummed6 = map[int]bool{0: true, 1: true, 2: true, 3: true, 6: true, 7: true}
+
+// A checksum that comes out as zero is sent as all ones: zero would mean that
+// there is none (RFC 768, RFC 8200). One datagram in 65536 has it.
+func TestZeroChecksumIsSentAsOnes(t *testing.T) {
+	for name, c := range map[string]struct{ from, to netip.AddrPort }{
+		"IPv4": {netip.AddrPortFrom(blog, 1), netip.AddrPortFrom(shop, 2)},
+		"IPv6": {netip.AddrPortFrom(blog6, 1), netip.AddrPortFrom(shop6, 2)},
+	} {
+		payload := make([]byte, 64)
+		sum := binary.BigEndian.Uint16(tuntest.UDP(c.from, c.to, payload)[len(tuntest.UDP(c.from, c.to, nil))-2:])
+		binary.BigEndian.PutUint16(payload, sum) // what was missing to all ones
+		large := partial(c.from, c.to, append(append([]byte(nil), payload...), payload...))
+		large.header[1] = vnetUDP
+		binary.NativeEndian.PutUint16(large.header[4:], uint16(len(payload)))
+		for how, u := range map[string]undone{"finished": partial(c.from, c.to, payload), "cut": large} {
+			var pk packet
+			if why := pk.read(asRead(u)); why != pass {
+				t.Fatal(why)
+			}
+			b := make([]byte, 200)
+			if how == "cut" {
+				b = b[:pk.segment(b, 0)]
+			} else {
+				pk.undone.finish(pk.raw)
+				b = pk.raw
+			}
+			head := len(b) - len(payload) - udpHeader
+			if got := binary.BigEndian.Uint16(b[head+udpChecksum:]); got != 0xffff {
+				t.Errorf("%s, %s: checksum %#x", name, how, got)
+			}
+			if _, err := inspect(b, 1500); err != nil {
+				t.Errorf("%s, %s: %v", name, how, err)
+			}
+		}
+	}
+}

@@ -1,7 +1,10 @@
 package tuntap
 
 import (
+	"bufio"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -92,6 +95,9 @@ func (w *world) slowly(n int, end *foreigner, addr netip.Addr) time.Duration {
 func roundTrips(w *world, end *foreigner, addr netip.Addr, stop <-chan struct{}) (all []time.Duration) {
 	ping, pong := framed(kindData, tuntest.Echo(addr, gateway, 7, 1)), tuntest.Echo(gateway, addr, 7, 1)
 	b := make([]byte, frameHeader+len(pong))
+	if err := end.conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		w.t.Error(err)
+	}
 	for {
 		select {
 		case <-stop:
@@ -130,33 +136,31 @@ func TestSlowButWholeFramesAreFine(t *testing.T) {
 }
 
 // A gigabit a second for a peer that reads nothing fills its queue, and nothing
-// else: the others get all of theirs, when it is sent.
+// else: the others get theirs at the rate that they have beside one that reads.
 func TestStuckReader(t *testing.T) { // T13
-	for name, stick := range map[string]func(*world) func() []byte{
-		"frames": func(w *world) func() []byte { return dialedVassal(w, blog).receive },
-		"device": func(w *world) func() []byte {
-			end := w.vassal("blog", blog)
-			return func() []byte { return end.Receive(w.t) }
-		},
-	} {
+	for name, device := range map[string]bool{"frames": false, "device": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, native())
-			receive := stick(w)
-			others := newReaders(w)
-			before := liveBytes()
-			n, best := 0, 0.0
+			stuck := w.receiver("stuck", blog, device)
+			greedy := netip.MustParseAddr("10.9.0.30")
+			w.consume(w.receiver("greedy", greedy, device))
+			o := bystanders{w, w.consume(w.receiver("shop", shop, true)), w.consume(w.receiver("third", third, false))}
+			before, sent := liveBytes(), 0
+			best := 0.0
 			for range 3 { // what else runs on the machine only makes it less
-				k, share := others.beside(scaled(30_000, 1_000_000))
-				n, best = n+k, max(best, share)
+				n := scaled(30_000, 1_000_000)
+				alone, beside := o.rate(n, greedy), o.rate(n, blog)
+				t.Logf("others' packets a second: %.0f beside one that reads, %.0f beside one that does not", alone, beside)
+				sent, best = sent+n, max(best, beside/alone)
 				if best >= 0.95 {
 					break
 				}
 			}
-			got := w.judged(blog, uint64(n))
+			got := w.judged(blog, uint64(sent), greedy)
 			grown := liveBytes() - before
-			t.Logf("%d of %d taken, %d bytes; others got %.1f %% in time; memory grew by %d bytes", got.RxPackets, n, got.RxBytes, 100*best, grown)
+			t.Logf("%d of %d taken, %d bytes; memory grew by %d bytes", got.RxPackets, sent, got.RxBytes, grown)
 			if best < 0.95 {
-				t.Errorf("the others got %.1f %% in time; want 95 %%", 100*best)
+				t.Errorf("the others had %.1f %% of their rate; want 95 %%", 100*best)
 			}
 			if got.Drops[DropFull] == 0 || got.RxBytes > 1<<20 {
 				t.Errorf("%d bytes were taken for it, drops %v", got.RxBytes, got.Drops)
@@ -166,94 +170,105 @@ func TestStuckReader(t *testing.T) { // T13
 			}
 			// What waits is whole: it reads on, and every packet is one that was sent.
 			for range got.RxPackets {
-				if b := receive(); string(b) != string(flood) {
-					t.Fatalf("a packet of %d bytes", len(b))
+				if b, err := stuck.next(); string(b) != string(flood(blog)) {
+					t.Fatalf("a packet of %d bytes, %v", len(b), err)
 				}
 			}
 			w.host.Send(t, udp(internet, blog, 9))
-			if b := receive(); string(b) != string(udp(internet, blog, 9)) {
-				t.Error("nothing comes after the queue was drained")
+			if b, err := stuck.next(); string(b) != string(udp(internet, blog, 9)) {
+				t.Errorf("after the queue was drained: % x, %v", b, err)
 			}
 		})
 	}
 }
 
-var flood = tuntest.UDP(netip.AddrPortFrom(internet, 1), netip.AddrPortFrom(blog, 2), make([]byte, 1400))
+var third = netip.MustParseAddr("10.9.0.31")
 
-// readers are peers that read: one by a device and one by frames.
-type readers struct {
-	w    *world
-	both [2]*reader
+func flood(to netip.Addr) []byte {
+	return tuntest.UDP(netip.AddrPortFrom(internet, 1), netip.AddrPortFrom(to, 2), make([]byte, 1400))
 }
 
-type reader struct {
-	packet []byte
-	came   atomic.Int64
+// receiver is a registered peer of either kind.
+type receiver struct {
+	next  func() ([]byte, error) // waits for a packet
+	close func() error
 }
 
-var third = netip.MustParseAddr("10.9.0.30")
+func (w *world) receiver(name string, addr netip.Addr, device bool) receiver {
+	w.t.Helper()
+	if device {
+		end := w.vassal(name, addr)
+		return receiver{func() ([]byte, error) { return end.Read(time.Minute) }, end.Close}
+	}
+	conn := dialedVassal(w, addr).conn
+	stream, b := bufio.NewReaderSize(conn, 1<<16), make([]byte, 1<<16)
+	return receiver{func() ([]byte, error) {
+		if _, err := io.ReadFull(stream, b[:frameHeader]); err != nil {
+			return nil, err
+		}
+		n := int(binary.LittleEndian.Uint16(b[1:]))
+		_, err := io.ReadFull(stream, b[:n])
+		return b[:n], err
+	}, conn.Close}
+}
 
-func newReaders(w *world) *readers {
-	o := &readers{w, [2]*reader{{packet: udp(internet, shop, 9)}, {packet: udp(internet, third, 9)}}}
-	device, stream := w.vassal("shop", shop), dialedVassal(w, third)
-	var reading sync.WaitGroup
-	reading.Go(func() {
+// consume reads all that comes until the end of the test, and counts it.
+func (w *world) consume(r receiver) *atomic.Int64 {
+	came, ended := new(atomic.Int64), make(chan struct{})
+	go func() {
+		defer close(ended)
 		for {
-			if _, err := device.Read(time.Minute); err != nil {
-				return // the end of the test
+			if _, err := r.next(); err != nil {
+				return // closed
 			}
-			o.both[0].came.Add(1)
+			came.Add(1)
 		}
-	})
-	reading.Go(func() {
-		b, bytes, size := make([]byte, 1<<16), 0, frameHeader+len(o.both[1].packet)
-		for {
-			n, err := stream.conn.Read(b)
-			if err != nil {
-				return
-			}
-			bytes += n
-			o.both[1].came.Store(int64(bytes / size))
-		}
-	})
+	}()
 	w.t.Cleanup(func() {
-		device.Close()
-		stream.conn.Close()
-		reading.Wait()
+		r.close()
+		<-ended
 	})
-	return o
+	return came
 }
 
-// beside sends n packets to the peer that is stuck, a gigabit a second, and one
-// in ten to the others. It returns how many it sent, and what share of the others'
-// had come when the last was sent; all of them come in the end.
-func (o *readers) beside(n int) (int, float64) {
+// bystanders are shop, by a device, and third, by frames, and what came to them.
+type bystanders struct {
+	w           *world
+	shop, third *atomic.Int64
+}
+
+func (o *bystanders) came() int64 { return o.shop.Load() + o.third.Load() }
+
+// rate sends n packets to one peer, a gigabit a second, and one for ten of them to
+// the others, unless these are behind. It returns how many came to the others a
+// second. All have come in the end.
+func (o *bystanders) rate(n int, to netip.Addr) float64 {
 	o.w.t.Helper()
-	came := func() int64 { return o.both[0].came.Load() + o.both[1].came.Load() }
-	const every = 10
-	each := time.Duration(len(flood)) * 8 // nanoseconds, at a bit each
-	before, sent := came(), int64(0)
+	const every, ahead = 10, 64 // of the others' packets; a device holds some hundred
+	load, light := flood(to), [2][]byte{udp(internet, shop, 9), udp(internet, third, 9)}
+	each := time.Duration(len(load)) * 8 // nanoseconds, at a bit each
+	before, sent := o.came(), int64(0)
 	start := time.Now()
 	for i := range n {
-		if ahead := time.Duration(i)*each - time.Since(start); ahead > time.Millisecond {
-			time.Sleep(ahead) // the rate is what is tested
+		if early := time.Duration(i)*each - time.Since(start); early > time.Millisecond {
+			time.Sleep(early) // a gigabit a second is what is asked
 		}
-		o.w.host.Send(o.w.t, flood)
-		if i%every == 0 {
-			o.w.host.Send(o.w.t, o.both[i/every%2].packet)
+		o.w.host.Send(o.w.t, load)
+		if i%every == 0 && sent-(o.came()-before) < ahead {
+			o.w.host.Send(o.w.t, light[i/every%2])
 			sent++
 		}
 	}
 	took := time.Since(start)
-	share := float64(came()-before) / float64(sent)
-	o.w.t.Logf("%d packets in %v: %.2f Gbit/s", n, took, float64(n*len(flood)*8)/float64(took.Nanoseconds()))
-	nettest.Eventually(o.w.t, 5*time.Second, "the others to have got everything", func() bool { return came()-before == sent })
-	return n, share
+	rate := float64(o.came()-before) / took.Seconds()
+	o.w.t.Logf("%d packets to %v in %v: %.2f Gbit/s", n, to, took, float64(n*len(load)*8)/float64(took.Nanoseconds()))
+	nettest.Eventually(o.w.t, 5*time.Second, "the others to have got everything", func() bool { return o.came()-before == sent })
+	return rate
 }
 
-// judged waits until n packets for addr were taken or dropped, checks that nobody
-// else lost any, and returns its numbers.
-func (w *world) judged(addr netip.Addr, n uint64) (got PeerStats) {
+// judged waits until n packets for addr were taken or dropped, and checks that
+// but for spared nobody else lost any. It returns addr's numbers.
+func (w *world) judged(addr netip.Addr, n uint64, spared netip.Addr) (got PeerStats) {
 	w.t.Helper()
 	nettest.Eventually(w.t, 5*time.Second, "all packets to be judged", func() bool {
 		network := w.r.Snapshot()[0]
@@ -261,9 +276,10 @@ func (w *world) judged(addr netip.Addr, n uint64) (got PeerStats) {
 			w.t.Fatalf("nobody's packets were lost: %v", network.Drops)
 		}
 		for _, p := range network.Peers {
-			if slices.Contains(p.Addresses, addr) {
+			switch {
+			case slices.Contains(p.Addresses, addr):
 				got = p
-			} else if len(p.Drops) > 0 {
+			case len(p.Drops) > 0 && !slices.Contains(p.Addresses, spared):
 				w.t.Fatalf("another one, %v, lost %v", p.Addresses, p.Drops)
 			}
 		}

@@ -248,20 +248,6 @@ func (f *foreigner) write(b []byte) {
 
 func (f *foreigner) send(packet []byte) { f.t.Helper(); f.write(framed(kindData, packet)) }
 
-func (f *foreigner) receive() []byte {
-	f.t.Helper()
-	f.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	var head [frameHeader]byte
-	if _, err := io.ReadFull(f.conn, head[:]); err != nil {
-		f.t.Fatalf("read from the router: %v", err)
-	}
-	b := make([]byte, int(head[1])|int(head[2])<<8)
-	if _, err := io.ReadFull(f.conn, b); err != nil {
-		f.t.Fatalf("read from the router: %v", err)
-	}
-	return b
-}
-
 // awaitEOF fails unless the router closes the connection in time.
 func (f *foreigner) awaitEOF(within time.Duration) {
 	f.t.Helper()

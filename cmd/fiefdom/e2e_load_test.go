@@ -45,7 +45,7 @@ func TestMixedLoad(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed of the changes: %d", seed)
 	c := &court{realm: r, t: t, hosts: at, tr: tr, rng: rand.New(rand.NewPCG(seed, 0)), guests: map[string]*guest{}}
-	c.reign(total / 8) // until everything has happened once and all names have their leases
+	c.reign(total / 8) // the first of everything is behind after that
 	c.dismiss()
 	before := r.settled(t, tr, nil)
 	c.killEvery = min(5*time.Minute, total/4)

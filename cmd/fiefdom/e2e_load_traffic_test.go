@@ -241,13 +241,19 @@ func (f *flow) receiveRecords(tr *traffic, r io.Reader) error {
 			have += n
 			f.bytes.Add(int64(n))
 			now := tr.since()
-			f.worst.Store(max(f.worst.Load(), now-f.last.Swap(now)))
+			f.note(now - f.last.Swap(now))
 		}
 		if number, ok := checkRecord(buf, recordSize); !ok || number != want {
 			f.corrupt.Add(1)
 			return fmt.Errorf("record %d has number %d, hash right: %v", want, number, ok)
 		}
 		f.got.Add(1)
+	}
+}
+
+// note keeps the longest gap, which somebody may set back to 0 meanwhile.
+func (f *flow) note(gap int64) {
+	for worst := f.worst.Load(); gap > worst && !f.worst.CompareAndSwap(worst, gap); worst = f.worst.Load() {
 	}
 }
 
