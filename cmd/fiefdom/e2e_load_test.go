@@ -50,7 +50,7 @@ func TestMixedLoad(t *testing.T) {
 	before := r.settled(t, tr, nil)
 	c.killEvery = min(5*time.Minute, total/4)
 	enough := c.watch(ctx, total/200)
-	c.reign(total - time.Since(tr.begin))
+	c.reign(total)
 	samples := enough()
 	c.dismiss()
 	after := r.settled(t, tr, &before)
@@ -111,13 +111,13 @@ func (tr *traffic) summary() string {
 func (r *realm) settled(t *testing.T, tr *traffic, want *sample) sample {
 	t.Helper()
 	deadline := time.Now().Add(patience)
-	for {
+	for like := want; ; {
 		now := r.wholeSample(t, time.Since(tr.begin))
-		if want != nil && len(unequal(*want, now)) == 0 || time.Now().After(deadline) {
+		if like != nil && len(unequal(*like, now)) == 0 || time.Now().After(deadline) {
 			return now
 		}
 		if want == nil {
-			return r.settled(t, tr, &now)
+			like = &now
 		}
 	}
 }
@@ -126,6 +126,9 @@ func (r *realm) settled(t *testing.T, tr *traffic, want *sample) sample {
 // itself: the last one, which lived for the second half.
 func checkMemory(t *testing.T, samples []sample) {
 	t.Helper()
+	if len(samples) == 0 {
+		t.Fatal("nobody answered for a sample")
+	}
 	last := samples[len(samples)-1].routerPID
 	rows := map[string][]int{}
 	for _, s := range samples {
@@ -239,7 +242,7 @@ func (c *court) change() {
 		c.gone(name)
 		c.leave(name)
 	case "edit":
-		pid := c.ps(name).PID
+		pid := c.awaitState(name, emperor.Running).PID // its app may have been killed a moment ago
 		c.drop(name, c.guestIni())
 		c.leave(name)
 		c.receive(name, pid)
