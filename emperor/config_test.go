@@ -3,6 +3,7 @@ package emperor
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"fiefdom/internal/ini"
 )
@@ -23,6 +24,23 @@ func TestRouterThreads(t *testing.T) {
 			t.Errorf("%q: %d threads, %v; want %d", value, c.Threads, err, want)
 		}
 		if text := fmt.Sprintf("router-threads = %s: want a number from 1 to 64", value); err != nil && err.Error() != text {
+			t.Errorf("%q: %v; want %s", value, err, text)
+		}
+	}
+}
+
+func TestRouterBusyPoll(t *testing.T) {
+	const never = -1
+	for value, want := range map[string]time.Duration{
+		"0": 0, "50us": 50 * time.Microsecond, "1ms": time.Millisecond, "0.00005": 50 * time.Microsecond,
+		"50": never, "1001us": never, "-1us": never, "": never, "on": never,
+	} {
+		c := &Config{BusyPoll: never}
+		err := setBusyPoll(c, ini.Pair{Key: "router-busy-poll", Value: value})
+		if (err == nil) != (want != never) || c.BusyPoll != want {
+			t.Errorf("%q: %v, %v; want %v", value, c.BusyPoll, err, want)
+		}
+		if text := fmt.Sprintf("router-busy-poll = %s: want a time up to 1ms such as 50us, or 0", value); err != nil && err.Error() != text {
 			t.Errorf("%q: %v; want %s", value, err, text)
 		}
 	}

@@ -112,7 +112,6 @@ func (r *Router) Threads(n int) error {
 		if err != nil {
 			return err
 		}
-		s.window = r.shards[0].window
 		r.shards = append(r.shards, s)
 	}
 	return nil

@@ -56,7 +56,6 @@ func newShard(r *Router, start time.Time) (*shard, error) {
 		r: r, poll: p, mail: m, start: start, now: int64(time.Since(start)),
 		buf: make([]byte, bufferSize), flat: make([]byte, bufferSize), scratch: make([]byte, room+1500),
 	}
-	s.window = defaultBusyPoll
 	for i := range s.batches {
 		s.batches[i].buf = make([]byte, 0, bufferSize)
 	}

@@ -7,10 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultBusyPoll is how long a shard polls for the next packet before it sleeps,
-// where polling pays (see waiter).
-const defaultBusyPoll = 50 * time.Microsecond
-
 const (
 	patience = 4                      // waits that have to be short, in a row, before a shard polls
 	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
@@ -101,9 +97,10 @@ func (s *shard) giveWay() {
 	}
 }
 
-// BusyPoll sets how long a thread polls before it sleeps, at most; 0: never. On
-// a machine with one CPU nothing could come meanwhile, so it never does there.
-// Call it before Run.
+// BusyPoll sets how long a thread polls for the next packet before it sleeps, at
+// most and where polling pays; 0, as it is without: never. On a machine with
+// one CPU nothing could come meanwhile, so it never does there. Call it after
+// Threads and before Run.
 func (r *Router) BusyPoll(window time.Duration) {
 	if runtime.NumCPU() == 1 {
 		window = 0

@@ -7,8 +7,9 @@ import (
 
 func TestPollingIsLearnt(t *testing.T) {
 	const (
-		near = 10 * time.Microsecond
-		far  = time.Millisecond
+		window = 50 * time.Microsecond
+		near   = 10 * time.Microsecond
+		far    = time.Millisecond
 	)
 	now := time.Now()
 	for name, c := range map[string]struct {
@@ -23,10 +24,10 @@ func TestPollingIsLearnt(t *testing.T) {
 		"now and then":             {[]time.Duration{far, far, far, far, far, far}, false},
 		"close, but not in a row":  {[]time.Duration{near, near, near, far, near, near, near}, false},
 		"close for a long time":    {make([]time.Duration, 1000), true},
-		"exactly the window apart": {[]time.Duration{defaultBusyPoll, defaultBusyPoll, defaultBusyPoll, defaultBusyPoll}, false},
+		"exactly the window apart": {[]time.Duration{window, window, window, window}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := waiter{window: defaultBusyPoll}
+			w := waiter{window: window}
 			for _, d := range c.waits {
 				w.slept(d)
 			}
@@ -39,7 +40,7 @@ func TestPollingIsLearnt(t *testing.T) {
 
 func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
 	now := time.Now()
-	w := waiter{window: defaultBusyPoll, short: patience}
+	w := waiter{window: 50 * time.Microsecond, short: patience}
 	if !w.polls(now) {
 		t.Fatal("it does not poll at all")
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"fiefdom/tuntap"
 )
@@ -18,8 +19,8 @@ import (
 // controlFD is the router's descriptor of the control connection.
 const controlFD = 3
 
-// Main is the router process. args are the uid, the gid, the emperor's pid and
-// how many threads move packets.
+// Main is the router process. args are the uid, the gid, the emperor's pid, how
+// many threads move packets, and how long they poll, in nanoseconds.
 func Main(args []string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
@@ -30,10 +31,10 @@ func Main(args []string) int {
 }
 
 func run(args []string, log *slog.Logger) error {
-	if len(args) != 4 {
-		return errors.New("want UID GID PID THREADS; the emperor starts me")
+	if len(args) != 5 {
+		return errors.New("want UID GID PID THREADS POLL; the emperor starts me")
 	}
-	var numbers [4]int
+	var numbers [5]int
 	for i, a := range args {
 		n, err := strconv.Atoi(a)
 		if err != nil {
@@ -61,6 +62,7 @@ func run(args []string, log *slog.Logger) error {
 	if err := s.router.Threads(threads); err != nil {
 		return err
 	}
+	s.router.BusyPoll(time.Duration(numbers[4]))
 	go s.speak() // both end with the process
 	go s.listen()
 	// TERM lets it close its devices side by side; the kernel's own close at
