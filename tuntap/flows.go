@@ -38,11 +38,11 @@ type flows struct {
 
 var hashSeed = maphash.MakeSeed()
 
-func bits(a netip.Addr) [16]byte { return a.As16() }
+func bits16(a netip.Addr) [16]byte { return a.As16() }
 
 // came notes a flow by the packet that came in, or refreshes it.
 func (t *flows) came(f *firewall.Flow, now int64) {
-	tag := flowKey{bits(f.Dst), bits(f.Src), f.DstPort, f.SrcPort}.tag()
+	tag := flowKey{bits16(f.Dst), bits16(f.Src), f.DstPort, f.SrcPort}.tag()
 	set := flowSet(tag)
 	oldest, least := set, int64(math.MaxInt64)
 	for i := set; i < set+flowWays; i++ {
@@ -63,7 +63,7 @@ func (t *flows) came(f *firewall.Flow, now int64) {
 // answers reports whether a packet that goes out answers a flow, and
 // refreshes that.
 func (t *flows) answers(f *firewall.Flow, now int64) bool {
-	tag := flowKey{bits(f.Src), bits(f.Dst), f.SrcPort, f.DstPort}.tag()
+	tag := flowKey{bits16(f.Src), bits16(f.Dst), f.SrcPort, f.DstPort}.tag()
 	set := flowSet(tag)
 	for i := set; i < set+flowWays; i++ {
 		s := &t.slot[i]

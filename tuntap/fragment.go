@@ -30,7 +30,7 @@ type fragments struct {
 }
 
 func keyOf(pk *packet) fragmentKey {
-	k := fragmentKey{src: bits(pk.flow.Src), dst: bits(pk.flow.Dst), id: pk.fragID, proto: pk.flow.Proto}
+	k := fragmentKey{src: bits16(pk.flow.Src), dst: bits16(pk.flow.Dst), id: pk.fragID, proto: pk.flow.Proto}
 	if pk.v6 {
 		// RFC 8200: the protocol is not part of it; a first part names it after its other headers.
 		k.proto = 0
