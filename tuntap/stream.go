@@ -15,12 +15,14 @@ const outLimit = 256 << 10
 
 var (
 	errDeviceGone  = errors.New("its device is gone")
-	errGoodbye     = errors.New("the emperor took it back")
 	errPeerClosed  = errors.New("it closed the connection")
 	errDescriptors = errors.New("it sent descriptors, which only the emperor may")
 	errHalfFrame   = errors.New("it left half a frame standing")
 	errTooMany     = errors.New("too many peers without an address")
 )
+
+// ErrGoodbye is why a peer closed whose device the emperor took back.
+var ErrGoodbye = errors.New("the emperor took it back")
 
 // stream is a peer's connection: its frames, or its life line. The first shard
 // reads, opens and closes it; any shard may send frames to it.
@@ -118,7 +120,7 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 	switch {
 	case p.handed:
 		if kind == kindGoodbye {
-			r.closePeer(p, errGoodbye)
+			r.closePeer(p, ErrGoodbye)
 		}
 	case isHello(frame): // credentials are asked from the kernel, not from the peer
 	case p.emperor && (kind == kindHand || kind == kindPart):

@@ -111,6 +111,9 @@ func (s *server) events() tuntap.Events {
 			s.report(report{Identify: conn}, pidfd)
 		},
 		Closed: func(network, vassal string, why error) {
+			if errors.Is(why, tuntap.ErrGoodbye) {
+				return // it knows; and told late, it could take that for the loss of the next device
+			}
 			s.report(report{Closed: &Closing{network, vassal, why.Error()}}, nil)
 		},
 	}
