@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,9 @@ const (
 	bridgeFrame  = frameHeader + framePayload
 	bridgeEvents = 4 // there are three descriptors
 )
+
+// ErrDeviceGone ends a bridge: somebody deleted its device.
+var ErrDeviceGone = errors.New("the device is gone")
 
 // MaxBridgedMTU is the largest packet in bytes that uWSGI's router gives to a
 // device: its queue has 8192 bytes, the frame's header included.
@@ -87,6 +91,15 @@ func (b *Bridge) Connect(conn int) error {
 	return nil
 }
 
+// Join is Connect with a file, which is closed; the bridge has a duplicate.
+func (b *Bridge) Join(f *os.File) error {
+	fd, err := takeFile(f)
+	if err != nil {
+		return fmt.Errorf("take the connection: %w", err)
+	}
+	return b.Connect(fd)
+}
+
 // disconnect forgets the connection. What was not sent is lost with it.
 func (b *Bridge) disconnect() {
 	if b.conn < 0 {
@@ -110,7 +123,8 @@ func (b *Bridge) Close() error {
 	return errors.Join(b.dev.Close(), unix.Close(b.ep))
 }
 
-// Run copies until the device is gone, which is its error.
+// Run copies until the device is gone: ErrDeviceGone. Any other error is a fault
+// of the bridge's own.
 func (b *Bridge) Run() error {
 	var events [bridgeEvents]unix.EpollEvent
 	for {
@@ -132,7 +146,7 @@ func (b *Bridge) turn(fd int, events uint32) error {
 	case b.dev.FD():
 		if b.conn < 0 || len(b.unsent) > 0 { // only told because it is gone
 			if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-				return errDeviceGone
+				return ErrDeviceGone
 			}
 			return nil
 		}
@@ -174,7 +188,7 @@ func (b *Bridge) send() error {
 			break
 		}
 		if errno != 0 || got == 0 {
-			return errDeviceGone
+			return ErrDeviceGone
 		}
 		packet := frame[frameHeader : frameHeader+got]
 		if got > framePayload || !b.note(packet) {
@@ -255,7 +269,7 @@ func (b *Bridge) receive() error {
 			continue
 		}
 		if errno := rawWrite(b.dev.FD(), frame[frameHeader:]); errno == unix.EBADFD {
-			return errDeviceGone
+			return ErrDeviceGone
 		}
 	}
 	return nil

@@ -64,7 +64,7 @@ func newBridged(t testing.TB, known ...Announcement) *bridged {
 	go func() { w.run <- b.Run() }()
 	t.Cleanup(func() {
 		jail.Close() // the end of the device ends the bridge
-		if err := <-w.run; !errors.Is(err, errDeviceGone) {
+		if err := <-w.run; !errors.Is(err, ErrDeviceGone) {
 			t.Errorf("the bridge ended with %v", err)
 		}
 		if err := errors.Join(b.Close(), unix.Close(fd)); err != nil {
