@@ -257,7 +257,7 @@ func (b *Bridge) begin() (*bridgeLife, error) {
 	}
 	life := &bridgeLife{wire: w, process: process, forget: func() error { return nil }}
 	if b.keeper.Record != nil {
-		name := b.Vassal + "." + b.Device.Name
+		name := b.Vassal + "/" + b.Device.Name
 		if err := b.keeper.Record(name, process.Pid); err != nil {
 			return nil, errors.Join(fmt.Errorf("record the bridge: %w", err), life.end())
 		}

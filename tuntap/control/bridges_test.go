@@ -184,9 +184,9 @@ func TestBridgeProcessIsStartedAgain(t *testing.T) {
 	var pids []int
 	r.bridges.Record = func(name string, pid int) error {
 		pids = append(pids, pid)
-		return os.WriteFile(filepath.Join(records, name), fmt.Append(nil, pid), 0o600)
+		return os.WriteFile(filepath.Join(records, filepath.Base(name)), fmt.Append(nil, pid), 0o600)
 	}
-	r.bridges.Forget = func(name string) error { return os.Remove(filepath.Join(records, name)) }
+	r.bridges.Forget = func(name string) error { return os.Remove(filepath.Join(records, filepath.Base(name))) }
 	b := r.start(t)
 	c := r.accept(t)
 	r.ping(t, c)

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/nettest"
+)
+
+const (
+	// realUWSGI is a real uWSGI's emperor with its router, as its document has it.
+	realUWSGI = `[uwsgi]
+plugins-dir = /usr/lib/uwsgi/plugins
+plugin = tuntap
+master = true
+tuntap-router = emperor0 /run/t/tuntap.socket /run/t/tuntap.stats
+exec-as-root = ifconfig emperor0 10.9.0.1 netmask 255.255.0.0 up
+emperor-use-clone = net
+emperor = /run/t/theirs
+`
+	// itsVassal is one of its own.
+	itsVassal = `[uwsgi]
+plugins-dir = /usr/lib/uwsgi/plugins
+plugin = tuntap
+jailed = true
+tuntap-device = uwsgi0 /run/t/tuntap.socket
+exec-as-root = echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
+exec-as-root = ifconfig lo up
+exec-as-root = ifconfig uwsgi0 10.9.0.20 netmask 255.255.0.0 up
+exec-as-root = route add default gw 10.9.0.1
+exec-as-root = ping -c 1 10.9.0.1
+master = true
+socket = 127.0.0.1:3031
+`
+	bridgedByHooks = `[uwsgi]
+tuntap-device = uwsgi0 /run/t/tuntap.socket
+tuntap-device-rule = out 10.9.0.7 198.51.100.2 deny
+exec-as-root = ifconfig lo up
+exec-as-root = ifconfig uwsgi0 10.9.0.7 netmask 255.255.0.0 up
+exec-as-root = route add default gw 10.9.0.1
+exec-as-root = ping -c 1 -W 5 10.9.0.1
+command = AGENT
+`
+	bridgedNatively = `[uwsgi]
+tuntap-device = eth0 /run/t/tuntap.socket
+tuntap-device-address = 10.9.0.8
+tuntap-device-gateway = 10.9.0.1
+cap = net_raw
+command = AGENT
+`
+)
+
+// bridgedRealm is an emperor of ours beside a real uWSGI, whose router its
+// vassals use.
+type bridgedRealm struct {
+	*realm
+	uwsgi *exec.Cmd
+}
+
+// newBridgedRealm lays the files of both and starts uWSGI.
+func newBridgedRealm(t *testing.T, w *nettest.World, vassals map[string]string) *bridgedRealm {
+	t.Helper()
+	if _, err := os.Stat("/usr/lib/uwsgi/plugins/tuntap_plugin.so"); err != nil {
+		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
+	}
+	r := &bridgedRealm{realm: layRealm(t, w, "emperor", "[uwsgi]\nemperor = /run/t/vassals\n")}
+	w.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; mkdir /run/t/theirs")
+	r.write("/run/t/uwsgi.ini", realUWSGI)
+	for name, text := range vassals {
+		r.drop(name, text)
+	}
+	r.before = r.Snapshot(t)
+	r.startUWSGI()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("uWSGI said:\n%s", r.read("/run/t/uwsgi.log"))
+		}
+	})
+	return r
+}
+
+// startUWSGI starts it and waits for its router.
+func (r *bridgedRealm) startUWSGI() {
+	r.t.Helper()
+	log, err := os.OpenFile(r.Path("/run/t/uwsgi.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer log.Close()
+	r.uwsgi = exec.Command("uwsgi", "/run/t/uwsgi.ini")
+	r.uwsgi.Stdout, r.uwsgi.Stderr = log, log
+	r.Start(r.t, r.uwsgi)
+	nettest.Eventually(r.t, patience, "uWSGI's router answers", func() bool { _, err := r.routers(); return err == nil })
+}
+
+// stopUWSGI ends all of its processes.
+func (r *bridgedRealm) stopUWSGI() {
+	r.t.Helper()
+	if err := r.uwsgi.Process.Signal(syscall.SIGINT); err != nil {
+		r.t.Fatal(err)
+	}
+	late := time.AfterFunc(patience, func() { _ = r.uwsgi.Process.Kill() })
+	defer late.Stop()
+	_ = r.uwsgi.Wait() // its exit code is its own
+	if out, err := r.Try(r.t, "sh", "-c", "pkill -KILL -x uwsgi; while pgrep -x uwsgi; do sleep 0.05; done"); err != nil {
+		r.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// routers asks uWSGI's router for its stats.
+func (r *bridgedRealm) routers() (stats uwsgiStats, err error) {
+	c, err := net.Dial("unix", r.Path("/run/t/tuntap.stats"))
+	if err != nil {
+		return stats, err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	return stats, json.NewDecoder(c).Decode(&stats)
+}
+
+// finish ends both and looks for what is left.
+func (r *bridgedRealm) finish() {
+	r.t.Helper()
+	for name := range map[string]bool{"blog": true, "shop": true} {
+		if r.ps(name).Name != "" {
+			r.remove(name)
+			nettest.Eventually(r.t, patience, name+" is gone", func() bool { return r.ps(name).Name == "" })
+		}
+	}
+	r.stopUWSGI()
+	r.stop(syscall.SIGTERM)
+}
+
+// stream moves bytes over TCP from one vassal to another while during runs,
+// and compares the hashes of both ends.
+func (r *bridgedRealm) stream(from, to emperor.Status, port int, during func()) {
+	r.t.Helper()
+	const half = "head -c 4M /dev/urandom"
+	r.Run(r.t, "rm", "-f", "/run/t/go", "/run/t/begun")
+	type result struct {
+		out string
+		err error
+	}
+	sums := make(chan result, 2)
+	go func() {
+		out, err := r.sh(to, fmt.Sprintf("nc -l -p %d </dev/null | sha256sum", port))
+		sums <- result{out, err}
+	}()
+	go func() {
+		out, err := r.sh(from, fmt.Sprintf(`until nc -z -w 1 %[1]v %[2]d 2>/dev/null; do sleep 0.05; ss -ltn >/dev/null; break; done
+mkfifo /run/t/fifo; sha256sum </run/t/fifo & (%[3]s; touch /run/t/begun; until [ -e /run/t/go ]; do sleep 0.02; done; %[3]s) | tee /run/t/fifo | nc -N %[1]v %[2]d; wait; rm /run/t/fifo`, to.Addresses[0], port, half))
+		sums <- result{out, err}
+	}()
+	nettest.Eventually(r.t, patience, "half of the stream is sent", func() bool {
+		_, err := os.Stat(r.Path("/run/t/begun"))
+		return err == nil
+	})
+	during()
+	r.write("/run/t/go", "")
+	one, two := <-sums, <-sums
+	if one.err != nil || two.err != nil || one.out != two.out || len(one.out) < 64 {
+		r.t.Errorf("the hashes are %q (%v) and %q (%v)", one.out, one.err, two.out, two.err)
+	}
+}
+
+// Two vassals of ours and one of uWSGI's own meet in a real uWSGI's router, and
+// go on when it comes back.
+func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
+	t.Parallel()
+	r := newBridgedRealm(t, nettest.NewWorld(t), map[string]string{"blog": bridgedByHooks, "shop": bridgedNatively})
+	r.write("/run/t/theirs/wiki.ini", itsVassal)
+	if out := r.mustRun("check", "/run/t/emperor.ini"); out != "" {
+		t.Errorf("check says:\n%s", out)
+	}
+	r.start()
+	blog, shop := r.reach("blog"), r.reach("shop")
+	if fmt.Sprint(blog.Addresses, shop.Addresses) != "[10.9.0.7] [10.9.0.8]" {
+		t.Errorf("addresses %v and %v", blog.Addresses, shop.Addresses)
+	}
+	if blog.RxBytes == 0 || blog.TxBytes == 0 {
+		t.Errorf("no traffic is counted: %+v", blog)
+	}
+	if out := r.mustRun("ps"); !strings.Contains(out, "10.9.0.7") || !strings.Contains(out, "10.9.0.8") {
+		t.Errorf("ps:\n%s", out)
+	}
+	wiki := netip.MustParseAddr("10.9.0.20")
+	meet := func() {
+		t.Helper()
+		r.mustSh(shop, "ping -c 1 -W 5 10.9.0.7")
+		r.mustSh(blog, "ping -c 1 -W 5 10.9.0.8")
+		nettest.Eventually(t, patience, "uWSGI's own vassal answers ours", func() bool {
+			_, err := r.sh(shop, "ping -c 1 -W 1 "+wiki.String())
+			return err == nil
+		})
+	}
+	meet()
+	r.stream(shop, blog, 9000, func() {})
+	// The rule was taken.
+	if out, err := r.sh(blog, "ping -c 1 -W 1 198.51.100.2"); err == nil {
+		t.Errorf("a denied ping:\n%s", out)
+	}
+
+	// Its router process is killed: it starts another.
+	r.stream(blog, shop, 9001, func() {
+		stats, err := r.routers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.kill(stats.PID)
+		nettest.Eventually(t, patience, "another router has our vassals", func() bool {
+			now, err := r.routers()
+			return err == nil && now.PID != stats.PID && r.has(now, "10.9.0.7", "10.9.0.8")
+		})
+	})
+	meet()
+	// All of it goes, and comes back.
+	r.stream(shop, blog, 9002, func() {
+		r.stopUWSGI()
+		r.await("blog", "waits for its router", func(s emperor.Status) bool {
+			return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "waits for its router")
+		})
+		r.startUWSGI()
+	})
+	meet()
+	if now := r.ps("blog"); now.PID != blog.PID || len(now.Warnings) > 0 {
+		t.Errorf("blog was disturbed: %+v", now)
+	}
+	r.killBridges()
+	meet()
+	r.finish()
+}
+
+// has says whether uWSGI's router knows the addresses.
+func (r *bridgedRealm) has(s uwsgiStats, addrs ...string) bool {
+	text, _ := json.Marshal(s)
+	for _, a := range addrs {
+		if !strings.Contains(string(text), `"`+a+`"`) {
+			return false
+		}
+	}
+	return true
+}
+
+// killBridges kills the bridge processes.
+func (r *bridgedRealm) killBridges() {
+	r.t.Helper()
+	if n := strings.Count(r.Run(r.t, "pgrep", "-f", "fiefdom bridge [0-9]"), "\n"); n != 2 {
+		r.t.Errorf("%d bridges run; want two", n)
+	}
+	r.Run(r.t, "sh", "-c", "kill -KILL $(pgrep -f 'fiefdom bridge [0-9]')")
+}
