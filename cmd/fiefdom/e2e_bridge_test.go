@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +40,8 @@ exec-as-root = ifconfig lo up
 exec-as-root = ifconfig uwsgi0 10.9.0.20 netmask 255.255.0.0 up
 exec-as-root = route add default gw 10.9.0.1
 exec-as-root = ping -c 1 10.9.0.1
+uid = nobody
+gid = nogroup
 master = true
 socket = 127.0.0.1:3031
 `
@@ -67,14 +71,16 @@ type bridgedRealm struct {
 }
 
 // newBridgedRealm lays the files of both and starts uWSGI.
-func newBridgedRealm(t *testing.T, w *nettest.World, vassals map[string]string) *bridgedRealm {
+func newBridgedRealm(t *testing.T, w *nettest.World, ini string, vassals map[string]string) *bridgedRealm {
 	t.Helper()
 	if _, err := os.Stat("/usr/lib/uwsgi/plugins/tuntap_plugin.so"); err != nil {
 		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
 	}
 	r := &bridgedRealm{realm: layRealm(t, w, "emperor", "[uwsgi]\nemperor = /run/t/vassals\n")}
-	w.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; mkdir /run/t/theirs")
-	r.write("/run/t/uwsgi.ini", realUWSGI)
+	// A ping takes the host's advice to go straight for an error.
+	w.Run(t, "sh", "-e", "-c", `echo 1 >/proc/sys/net/ipv4/ip_forward; mkdir /run/t/theirs; mkdir -m 777 /run/t/s
+for c in all default; do echo 0 >/proc/sys/net/ipv4/conf/$c/send_redirects; done`)
+	r.write("/run/t/uwsgi.ini", ini)
 	for name, text := range vassals {
 		r.drop(name, text)
 	}
@@ -127,25 +133,12 @@ func (r *bridgedRealm) routers() (stats uwsgiStats, err error) {
 	return stats, json.NewDecoder(c).Decode(&stats)
 }
 
-// finish ends both and looks for what is left.
-func (r *bridgedRealm) finish() {
-	r.t.Helper()
-	for name := range map[string]bool{"blog": true, "shop": true} {
-		if r.ps(name).Name != "" {
-			r.remove(name)
-			nettest.Eventually(r.t, patience, name+" is gone", func() bool { return r.ps(name).Name == "" })
-		}
-	}
-	r.stopUWSGI()
-	r.stop(syscall.SIGTERM)
-}
-
 // stream moves bytes over TCP from one vassal to another while during runs,
 // and compares the hashes of both ends.
 func (r *bridgedRealm) stream(from, to emperor.Status, port int, during func()) {
 	r.t.Helper()
 	const half = "head -c 4M /dev/urandom"
-	r.Run(r.t, "rm", "-f", "/run/t/go", "/run/t/begun")
+	r.Run(r.t, "rm", "-f", "/run/t/s/go", "/run/t/s/begun")
 	type result struct {
 		out string
 		err error
@@ -155,17 +148,18 @@ func (r *bridgedRealm) stream(from, to emperor.Status, port int, during func()) 
 		out, err := r.sh(to, fmt.Sprintf("nc -l -p %d </dev/null | sha256sum", port))
 		sums <- result{out, err}
 	}()
+	r.mustSh(to, fmt.Sprintf("until ss -ltn | grep -q :%d; do sleep 0.05; done", port))
 	go func() {
-		out, err := r.sh(from, fmt.Sprintf(`until nc -z -w 1 %[1]v %[2]d 2>/dev/null; do sleep 0.05; ss -ltn >/dev/null; break; done
-mkfifo /run/t/fifo; sha256sum </run/t/fifo & (%[3]s; touch /run/t/begun; until [ -e /run/t/go ]; do sleep 0.02; done; %[3]s) | tee /run/t/fifo | nc -N %[1]v %[2]d; wait; rm /run/t/fifo`, to.Addresses[0], port, half))
+		out, err := r.sh(from, fmt.Sprintf(`mkfifo /run/t/s/fifo%[2]d; sha256sum </run/t/s/fifo%[2]d &
+(%[3]s; touch /run/t/s/begun; until [ -e /run/t/s/go ]; do sleep 0.02; done; %[3]s) | tee /run/t/s/fifo%[2]d | nc -N %[1]v %[2]d; wait`, to.Addresses[0], port, half))
 		sums <- result{out, err}
 	}()
 	nettest.Eventually(r.t, patience, "half of the stream is sent", func() bool {
-		_, err := os.Stat(r.Path("/run/t/begun"))
+		_, err := os.Stat(r.Path("/run/t/s/begun"))
 		return err == nil
 	})
 	during()
-	r.write("/run/t/go", "")
+	r.write("/run/t/s/go", "")
 	one, two := <-sums, <-sums
 	if one.err != nil || two.err != nil || one.out != two.out || len(one.out) < 64 {
 		r.t.Errorf("the hashes are %q (%v) and %q (%v)", one.out, one.err, two.out, two.err)
@@ -176,7 +170,7 @@ mkfifo /run/t/fifo; sha256sum </run/t/fifo & (%[3]s; touch /run/t/begun; until [
 // go on when it comes back.
 func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
 	t.Parallel()
-	r := newBridgedRealm(t, nettest.NewWorld(t), map[string]string{"blog": bridgedByHooks, "shop": bridgedNatively})
+	r := newBridgedRealm(t, nettest.NewWorld(t), realUWSGI, map[string]string{"blog": bridgedByHooks, "shop": bridgedNatively})
 	r.write("/run/t/theirs/wiki.ini", itsVassal)
 	if out := r.mustRun("check", "/run/t/emperor.ini"); out != "" {
 		t.Errorf("check says:\n%s", out)
@@ -236,7 +230,91 @@ func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
 	}
 	r.killBridges()
 	meet()
-	r.finish()
+	r.stopUWSGI()
+	r.stop(syscall.SIGTERM)
+}
+
+// The next emperor ends the bridges of one that was killed, with and without
+// cgroups; stopping and removing a vassal ends its bridge. The router hears of
+// the app's ids if it asks.
+func TestBridgesEndWithWhatTheyAreFor(t *testing.T) {
+	t.Parallel()
+	for name, world := range map[string]func(*testing.T) *nettest.World{
+		"with cgroups":    func(t *testing.T) *nettest.World { return nettest.NewWorld(t) },
+		"without cgroups": withoutCgroups,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const told = "tuntap-use-credentials = true\n"
+			r := newBridgedRealm(t, world(t), realUWSGI+told, map[string]string{
+				"blog": strings.Replace(bridgedByHooks, "tuntap-device-rule", "uid = 2001\ngid = 2002\n"+told+"tuntap-device-rule", 1),
+				"shop": bridgedNatively + told,
+			})
+			bridges := func(want int) {
+				t.Helper()
+				nettest.Eventually(t, patience, fmt.Sprint(want, " bridges run"), func() bool { return len(r.bridges()) == want })
+			}
+			r.start()
+			r.reach("blog")
+			shop := r.reach("shop")
+			stats, err := r.routers()
+			if err != nil {
+				t.Fatal(err)
+			}
+			uids := map[string][2]int{}
+			for _, p := range stats.Peers {
+				uids[p.Addr] = [2]int{p.UID, p.GID}
+			}
+			if want := map[string][2]int{"10.9.0.7": {2001, 2002}, "10.9.0.8": {shop.UID, shop.UID}}; !maps.Equal(uids, want) {
+				t.Errorf("the router was told %v, want %v", uids, want)
+			}
+			bridges(2)
+			before := r.bridges()
+			if err := r.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			r.wait()
+			if !r.answers(shop.Addresses[0]) {
+				t.Error("the vassal went down with its emperor")
+			}
+			r.start()
+			r.reach("blog")
+			r.reach("shop")
+			bridges(2)
+			for _, pid := range r.bridges() {
+				if slices.Contains(before, pid) {
+					t.Errorf("bridge %s of the killed emperor lives", pid)
+				}
+			}
+			r.mustRun("stop", "shop")
+			bridges(1)
+			r.mustRun("start", "shop")
+			r.reach("shop")
+			r.mustRun("restart", "blog")
+			r.reach("blog")
+			bridges(2)
+			r.remove("blog")
+			bridges(1)
+			r.stopUWSGI()
+			r.stop(syscall.SIGTERM)
+		})
+	}
+}
+
+// A socket that nobody serves is an error of the start, which says so, and no
+// error of the ini.
+func TestNoRouterAtASocket(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": bridgedNatively})
+	s := r.awaitState("blog", emperor.Backoff)
+	for _, want := range []string{"connect device eth0 to router /run/t/tuntap.socket", "no such file or directory", "/run/fiefdom/emperor/fief0.sock"} {
+		if !strings.Contains(s.Error, want) {
+			t.Errorf("the error %q does not have %q", s.Error, want)
+		}
+	}
+	if out := r.mustRun("check", "/run/t/emperor.ini"); !strings.Contains(out, "no other router is there now (warning)") {
+		t.Errorf("check says:\n%s", out)
+	}
 }
 
 // has says whether uWSGI's router knows the addresses.
@@ -250,11 +328,19 @@ func (r *bridgedRealm) has(s uwsgiStats, addrs ...string) bool {
 	return true
 }
 
+// bridges are the pids of the bridge processes, in the world.
+func (r *bridgedRealm) bridges() []string {
+	r.t.Helper()
+	out, _ := r.Try(r.t, "pgrep", "-f", "^fiefdom bridge [0-9]") // it fails without any
+	return strings.Fields(out)
+}
+
 // killBridges kills the bridge processes.
 func (r *bridgedRealm) killBridges() {
 	r.t.Helper()
-	if n := strings.Count(r.Run(r.t, "pgrep", "-f", "fiefdom bridge [0-9]"), "\n"); n != 2 {
-		r.t.Errorf("%d bridges run; want two", n)
+	pids := r.bridges()
+	if len(pids) != 2 {
+		r.t.Errorf("bridges %v run; want two", pids)
 	}
-	r.Run(r.t, "sh", "-c", "kill -KILL $(pgrep -f 'fiefdom bridge [0-9]')")
+	r.Run(r.t, "kill", append([]string{"-KILL"}, pids...)...)
 }
