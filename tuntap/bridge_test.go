@@ -458,3 +458,40 @@ func descriptorOf(t *testing.T, f *os.File) (fd int) {
 	}
 	return fd
 }
+
+func TestBridgeAllocatesNothing(t *testing.T) {
+	device, jail := pair(t, unix.SOCK_SEQPACKET)
+	near, router := pair(t, unix.SOCK_STREAM)
+	defer jail.Close()
+	defer router.Close()
+	dev, err := NewDevice("eth0", device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewBridge(dev, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Join(near); err != nil {
+		t.Fatal(err)
+	}
+	p, f, buf := datagram(1, 1400), dataFrame(datagram(1, 1400)), make([]byte, 1<<16)
+	in, out := descriptorOf(t, jail), descriptorOf(t, router)
+	turn := func() {
+		for _, half := range [][]byte{f[:100], f[100:]} { // not on a frame's bound
+			if rawWrite(in, p) != 0 || rawWrite(out, half) != 0 || b.send() != nil || b.receive() != nil {
+				t.Fatal("a packet is stuck")
+			}
+		}
+		for _, fd := range []int{out, in} {
+			if n, errno := rawRead(fd, buf); n < len(p) || errno != 0 {
+				t.Fatalf("%d bytes, %v", n, errno)
+			}
+		}
+	}
+	turn() // the first packet announces, the first half frame gets its buffer
+	if n := testing.AllocsPerRun(100, turn); n > 0 {
+		t.Errorf("%v allocations a turn", n)
+	}
+}
