@@ -344,3 +344,61 @@ func (r *bridgedRealm) killBridges() {
 	}
 	r.Run(r.t, "kill", append([]string{"-KILL"}, pids...)...)
 }
+
+// Vassals of one instance live in another's network, by both families, and are
+// back after its router has died: a server that only answers as well.
+func TestVassalsOfAnotherInstancesRouter(t *testing.T) {
+	t.Parallel()
+	w := nettest.NewWorld(t)
+	theirs := layRealm(t, w, "routers", `[uwsgi]
+emperor = /run/t/none
+tuntap-router = fief0 /run/t/fief0.sock
+tuntap-router-address = 10.9.0.1/16
+tuntap-router-address = fd09::1/64
+tuntap-router-isolate = off
+`)
+	theirs.start()
+	ours := layRealm(t, w, "emperor", "[uwsgi]\nemperor = /run/t/vassals\n")
+	for name, host := range map[string]string{"blog": "7", "shop": "8"} {
+		ours.drop(name, fmt.Sprintf(`[uwsgi]
+tuntap-device = eth0 /run/t/fief0.sock
+tuntap-device-address = 10.9.0.%[1]s fd09::%[1]s
+tuntap-device-gateway = 10.9.0.1
+tuntap-device-gateway = fd09::1
+cap = net_raw
+command = AGENT
+`, host))
+	}
+	ours.start()
+	blog, shop := ours.reach("blog"), ours.reach("shop")
+	meet := func() {
+		t.Helper()
+		ours.mustSh(shop, "ping -c 1 -W 5 10.9.0.7 && ping -c 1 -W 5 fd09::7")
+	}
+	meet()
+	var router int
+	if _, err := fmt.Sscan(theirs.read("/run/fiefdom/routers/router"), &router); err != nil {
+		t.Fatal(err)
+	}
+	theirs.kill(router)
+	for _, s := range []emperor.Status{blog, shop} {
+		for _, bits := range []int{32, 128} {
+			addr := addressOf(t, s, bits)
+			nettest.Eventually(t, patience, s.Name+" answers again at "+addr.String(), func() bool { return ours.answers(addr) })
+		}
+	}
+	meet()
+	for name, was := range map[string]emperor.Status{"blog": blog, "shop": shop} {
+		if now := ours.ps(name); now.PID != was.PID {
+			t.Errorf("%s was disturbed: %+v", name, now)
+		}
+	}
+	if err := theirs.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := theirs.wait(); code != exitOK {
+		t.Errorf("the routers' emperor ended with %d", code)
+	}
+	ours.before = theirs.before // what both have left shows when both are gone
+	ours.stop(syscall.SIGTERM)
+}
