@@ -189,6 +189,8 @@ func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
 	wiki := netip.MustParseAddr("10.9.0.20")
 	meet := func() {
 		t.Helper()
+		r.reach("blog")
+		r.reach("shop")
 		r.mustSh(shop, "ping -c 1 -W 5 10.9.0.7")
 		r.mustSh(blog, "ping -c 1 -W 5 10.9.0.8")
 		nettest.Eventually(t, patience, "uWSGI's own vassal answers ours", func() bool {
@@ -373,6 +375,8 @@ command = AGENT
 	blog, shop := ours.reach("blog"), ours.reach("shop")
 	meet := func() {
 		t.Helper()
+		ours.reach("blog")
+		ours.reach("shop")
 		ours.mustSh(shop, "ping -c 1 -W 5 10.9.0.7 && ping -c 1 -W 5 fd09::7")
 	}
 	meet()

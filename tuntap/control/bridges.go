@@ -58,7 +58,7 @@ type Bridge struct {
 const (
 	bridgeWaitLeast = 20 * time.Millisecond
 	bridgeWaitMost  = 2 * time.Second
-	bridgeCalm      = 5 * time.Second // a connection that lasted as long ended by accident
+	bridgeCalm      = time.Second // a connection that lasted as long ended by accident
 )
 
 // Start connects to the router and starts the bridge. A router that is not
@@ -141,6 +141,7 @@ func (b *Bridge) keep(ctx context.Context, life *bridgeLife) {
 				continue
 			}
 			life.away = true
+			_ = b.connect(life) // without one, follow tries again
 		}
 	}
 }
