@@ -10,6 +10,9 @@
 //	                                                  else the host's device
 //	from the host: well-formed? ─ table: a peer ─ chain in ─ its in rules ─ its device
 //
+// A [Bridge] is the other way round: a device of ours towards the socket of a
+// router that takes no hand-over.
+//
 // Every drop has one [Reason] and a counter; see path.go for the decisions
 // and loop.go for the reads and writes.
 //
