@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +33,6 @@ const (
 	expandBatch   = 256              // files
 	expandTime    = 10 * time.Second // for a batch
 	expandMemory  = 512 << 20        // bytes of private memory
-	expandFile    = 1 << 20          // bytes of one ini
 	expandAnswers = 64 << 20         // bytes that it may answer
 	expandAnswer  = 4 << 20          // bytes about one file
 	expandErrors  = 200              // about one file
@@ -292,7 +290,7 @@ func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Conf
 		ReadFile: func(p string) ([]byte, error) {
 			verify := check
 			check = nil // the first file is the vassal's own
-			return readRegular(p, verify)
+			return ini.ReadFile(p, verify)
 		},
 	})
 	if err != nil {
@@ -314,35 +312,4 @@ func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Conf
 	}
 	c, errs := vassal.Parse(name, f)
 	return c, append(f.Warnings, errs...)
-}
-
-// readRegular reads a regular file of bounded size; it does not wait for a
-// writer of a FIFO nor read a device.
-func readRegular(path string, check func(*unix.Stat_t) error) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, err
-	}
-	if check != nil {
-		if err := check(&st); err != nil {
-			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
-		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, expandFile+1))
-	if len(b) > expandFile {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("larger than %d bytes", expandFile)}
-	}
-	return b, err
 }

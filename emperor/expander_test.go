@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -253,23 +252,6 @@ func TestExpanderArguments(t *testing.T) {
 		if err := Expander(args, strings.NewReader("{}"), new(strings.Builder)); err == nil {
 			t.Errorf("%q were taken", args)
 		}
-	}
-}
-
-func TestReadRegular(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "big"), strings.Repeat("x", expandFile+1))
-	write(t, filepath.Join(dir, "fits"), strings.Repeat("x", expandFile))
-	for name, want := range map[string]string{"fifo": "not a regular file", "big": "larger than", "none": "no such file", ".": "not a regular file"} {
-		if _, err := readRegular(filepath.Join(dir, name), nil); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if b, err := readRegular(filepath.Join(dir, "fits"), nil); err != nil || len(b) != expandFile {
-		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }
 

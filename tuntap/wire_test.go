@@ -81,6 +81,7 @@ func TestPacketsOnTheWireAreRight(t *testing.T) {
 		{"UDP_SEGMENT to frames", c.blogNS, c.shopNS, blog, shop, cut, false, []*tap{frames}},
 		{"UDP_SEGMENT to frames, IPv6", c.blogNS, c.shopNS, blog6, shop6, cut, false, []*tap{frames}},
 		{"bursts to frames", c.blogNS, c.shopNS, blog, shop, small, false, []*tap{frames}},
+		{"bursts to frames, IPv6", c.blogNS, c.shopNS, blog6, shop6, small, false, []*tap{frames}},
 	} {
 		port++
 		t.Run(v.name, func(t *testing.T) {
@@ -107,6 +108,7 @@ func TestPacketsOnTheWireAreRight(t *testing.T) {
 		{"TCP back", c.inetNS, c.blogNS, blog, []*tap{far}},
 		{"TCP back, IPv6", c.inetNS, c.blogNS, blog6, []*tap{far}},
 		{"TCP of frames out", c.shopNS, c.inetNS, nettest.InetAddr4, []*tap{far, frames}},
+		{"TCP of frames out, IPv6", c.shopNS, c.inetNS, nettest.InetAddr6, []*tap{far, frames}},
 		{"TCP back to frames", c.inetNS, c.shopNS, shop, []*tap{far, frames}},
 		{"TCP back to frames, IPv6", c.inetNS, c.shopNS, shop6, []*tap{far, frames}},
 		{"TCP to frames", c.blogNS, c.shopNS, shop, []*tap{frames}},

@@ -29,7 +29,7 @@ const (
 // useMachine fills what the caller left out with the real machine.
 func (o *Options) useMachine() {
 	if o.ReadFile == nil {
-		o.ReadFile = readFile
+		o.ReadFile = func(name string) ([]byte, error) { return ReadFile(name, nil) }
 	}
 	if o.Exec == nil {
 		o.Exec = shell(o.Dir, execTime)
@@ -59,9 +59,10 @@ func (o *Options) path(name string) string {
 	return o.Dir + "/" + name
 }
 
-// readFile reads a regular file of at most 1 MiB. Nothing else: opening a fifo
-// or a device may block, or give data without end.
-func readFile(name string) ([]byte, error) {
+// ReadFile reads a regular file of at most 1 MiB. Nothing else: opening a fifo
+// or a device may block, or give data without end. check, unless nil, may
+// refuse the very file that was opened.
+func ReadFile(name string, check func(*unix.Stat_t) error) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -73,6 +74,16 @@ func readFile(name string) ([]byte, error) {
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("it is not a regular file (%s)", info.Mode().Type())
+	}
+	if check != nil {
+		var st unix.Stat_t
+		err := unix.Fstat(int(f.Fd()), &st)
+		if err == nil {
+			err = check(&st)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	return readAll(f)
 }

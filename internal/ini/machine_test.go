@@ -1,6 +1,7 @@
 package ini
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,11 +36,20 @@ func TestReadFileOnlyRegularAndShort(t *testing.T) {
 	if err := unix.Mkfifo(dir+"/fifo", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := readFile(dir + "/just"); err != nil || len(data) != maxFile {
+	if data, err := ReadFile(dir+"/just", nil); err != nil || len(data) != maxFile {
 		t.Errorf("just: %d bytes, %v", len(data), err)
 	}
-	if data, err := readFile("/proc/self/comm"); err != nil || len(data) == 0 {
+	if data, err := ReadFile("/proc/self/comm", nil); err != nil || len(data) == 0 {
 		t.Errorf("a file of /proc, which has no size: %q, %v", data, err)
+	}
+	refuse := errors.New("not this one")
+	if _, err := ReadFile(dir+"/just", func(st *unix.Stat_t) error {
+		if st.Size != maxFile {
+			t.Errorf("asked about a file of %d bytes", st.Size)
+		}
+		return refuse
+	}); !errors.Is(err, refuse) {
+		t.Errorf("a refused file: %v", err)
 	}
 	for name, want := range map[string]string{
 		dir + "/long": "it has more than 1048576 bytes",
@@ -48,7 +58,7 @@ func TestReadFileOnlyRegularAndShort(t *testing.T) {
 		os.DevNull:    "it is not a regular file (Dc---------)",
 		dir + "/none": "no such file or directory",
 	} {
-		if _, err := readFile(name); err == nil || reason(err) != want {
+		if _, err := ReadFile(name, nil); err == nil || reason(err) != want {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
 	}
