@@ -185,7 +185,7 @@ func (s *shard) flushBatch(b *batch) {
 	switch {
 	case b.to == nil:
 		why = s.toHost(b.net, b.buf)
-	case b.to.gone.Load(): // its device is about to be closed
+	case b.to.gone.Load(): // its device is closed, or about to be
 		why = DropNotReady
 	default:
 		why = s.send(b.to, b.buf)

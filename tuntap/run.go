@@ -44,8 +44,13 @@ func (r *Router) Run(ctx context.Context) error {
 
 // afterTurns has fn run on some shard once each of them has been between two
 // drains: then none of them holds what it found before in the table, or in a
-// batch. A shard that sleeps is woken.
+// batch. A shard that sleeps is woken. A shard that is alone need not be waited
+// for: it is here, and its batches are looked at again before they are written.
 func (r *Router) afterTurns(fn func()) {
+	if len(r.shards) == 1 {
+		fn()
+		return
+	}
 	left := new(atomic.Int32)
 	left.Store(int32(len(r.shards)))
 	for _, s := range r.shards {
