@@ -165,14 +165,13 @@ func (s *shard) flushFor(dev *source) {
 	}
 }
 
-// flushBatches ends a drain.
+// flushBatches writes what was merged.
 func (s *shard) flushBatches() {
 	for i := 0; s.open > 0; i++ {
 		if b := &s.batches[i]; b.dev != nil {
 			s.flushBatch(b)
 		}
 	}
-	s.giveWay()
 }
 
 // flushBatch writes what waits and counts what became of it.

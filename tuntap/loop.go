@@ -11,7 +11,7 @@ import (
 // hostReady reads packets from the host's device.
 func (n *network) hostReady(uint32) {
 	n.shard.drainHost(n)
-	n.shard.flushBatches()
+	n.shard.endDrain()
 }
 
 func (s *shard) drainHost(n *network) {
@@ -45,7 +45,7 @@ func (n *network) loseHost(err error) {
 // deviceReady reads packets from a handed-over device.
 func (p *peer) deviceReady(uint32) {
 	p.shard.drainPeer(p)
-	p.shard.flushBatches()
+	p.shard.endDrain()
 }
 
 func (s *shard) drainPeer(p *peer) {
@@ -171,14 +171,22 @@ func (s *shard) deliver(p *peer, framed []byte) {
 	if s.coalesce(p.dev, p.net, p, p, framed) {
 		return
 	}
-	if why := s.send(p, framed); why != pass {
+	switch why := s.send(p, framed); {
+	case why != pass:
 		s.note(p.net, p, &s.pk, drop(why))
-		return
+	case p.dev != nil: // else it is counted when its frames are written
+		p.rx.add(s.pk.onWire())
 	}
-	p.rx.add(s.pk.onWire())
 }
 
-// send writes a packet to p's device or stream. It never blocks.
+// endDrain writes what was kept back to go with others.
+func (s *shard) endDrain() {
+	s.flushBatches()
+	s.flushBundles()
+	s.giveWay()
+}
+
+// send writes a packet to p's device, or keeps it for its stream. It never blocks.
 func (s *shard) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
 		s.flushFor(p.dev)

@@ -25,12 +25,15 @@ type shard struct {
 	mail    *mailbox
 	devices int // that it reads; counted by the first shard
 
-	start   time.Time
-	now     int64 // nanoseconds since start, read once a turn; never 0
-	pk      packet
-	batches [batches]batch
-	open    int // batches that hold something
-	evict   int // the batch that gave way last
+	start     time.Time
+	now       int64 // nanoseconds since start, read once a turn; never 0
+	pk        packet
+	batches   [batches]batch
+	open      int // batches that hold something
+	evict     int // the batch that gave way last
+	bundles   [bundles]bundle
+	bundled   int // bundles that hold something
+	displaced int // the bundle that gave way last
 	waiter
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
@@ -58,6 +61,9 @@ func newShard(r *Router, start time.Time) (*shard, error) {
 	}
 	for i := range s.batches {
 		s.batches[i].buf = make([]byte, 0, bufferSize)
+	}
+	for i := range s.bundles {
+		s.bundles[i].buf = make([]byte, 0, bundleBytes)
 	}
 	return s, nil
 }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outLimit bounds what waits for a peer that does not read, in bytes.
+// outLimit bounds what waits for a peer that does not read, in bytes; a bundle fits.
 const outLimit = 256 << 10
 
 var (
@@ -73,6 +73,7 @@ func (p *peer) streamReady(events uint32) {
 	case r.mayRead(p):
 		if events&^unix.EPOLLOUT != 0 {
 			r.readStream(p)
+			r.shards[0].endDrain()
 		}
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0: // it waits to be identified or served
 		r.closePeer(p, errPeerClosed)
@@ -191,57 +192,20 @@ func (s *shard) sendPlain(p *peer, framed []byte) Reason {
 	}
 	switch {
 	case o == nil || o.flags|o.kind == 0:
-		return p.sendFrame(framed)
+		return s.gather(p, framed)
 	case o.kind == vnetWhole:
 		o.finish(framed[room:])
-		return p.sendFrame(framed)
+		return s.gather(p, framed)
 	}
 	for i := 0; ; i++ {
 		n := s.pk.segment(s.flat[room:], i)
 		if n == 0 {
 			return pass
 		}
-		if why := p.sendFrame(s.flat[:room+n]); why != pass {
+		if why := s.gather(p, s.flat[:room+n]); why != pass {
 			return why
 		}
 	}
-}
-
-// sendFrame queues a packet behind what waits already, or writes it. Whole
-// frames are dropped; the rest of one that is half sent is kept. Any shard may
-// come here.
-func (p *peer) sendFrame(framed []byte) Reason {
-	payload := len(framed) - room
-	if payload > framePayload {
-		return DropFull
-	}
-	framed = framed[room-frameHeader:]
-	putHeader(framed, kindData, payload)
-	t := &p.stream
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.conn == nil {
-		return DropFull
-	}
-	if len(t.out) > 0 {
-		if len(t.out)+len(framed) > outLimit {
-			return DropFull
-		}
-		t.out = append(t.out, framed...)
-		return pass
-	}
-	n, err := unix.Write(t.conn.fd, framed)
-	if err != nil {
-		if err != unix.EAGAIN && err != unix.EINTR {
-			return DropNotReady // its end will be read soon
-		}
-		n = 0
-	}
-	if n < len(framed) {
-		t.out = append(t.out, framed[n:]...)
-		t.conn.home.want(t.conn, t.conn.mask|unix.EPOLLOUT)
-	}
-	return pass
 }
 
 // flush writes what waits.
