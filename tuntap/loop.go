@@ -30,6 +30,7 @@ func (s *shard) drainHost(n *network) {
 			n.loseHost(errno)
 			return
 		}
+		s.moved++
 		s.fromHost(n, s.buf[:room-vnetLen+size])
 	}
 }
@@ -64,6 +65,7 @@ func (s *shard) drainPeer(p *peer) {
 			s.losePeer(p, errDeviceGone)
 			return
 		}
+		s.moved++
 		s.fromPeer(p, s.buf[:room-vnetLen+size])
 		if p.gone.Load() {
 			return

@@ -9,6 +9,9 @@ import (
 
 const (
 	patience = 4                      // waits that have to be short, in a row, before a shard polls
+	few      = 4                      // packets between two waits; more are a stream or a flood
+	stretch  = 64                     // polls that
+	hurried  = 500 * time.Microsecond // were over so soon are those of a flood
 	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
 	calm     = 250 * time.Millisecond // without polling after that
 )
@@ -30,6 +33,9 @@ type waiter struct {
 	window time.Duration // how long to poll; 0: never
 	short  int           // waits in a row that were shorter than the window
 	quiet  time.Time     // no polling before
+	moved  int           // packets since the last wait
+	hits   int           // polls of this stretch that were not in vain
+	since  time.Time     // its begin
 	given  int           // merged datagrams since the shard gave way
 }
 
@@ -43,6 +49,25 @@ func (w *waiter) slept(d time.Duration) {
 	} else {
 		w.short = 0
 	}
+}
+
+// waits is told that a wait begins.
+func (w *waiter) waits() {
+	if w.moved > few {
+		w.short = 0
+	}
+	w.moved = 0
+}
+
+// hit is told that a poll, begun then, was not in vain.
+func (w *waiter) hit(began time.Time) {
+	if w.hits++; w.hits < stretch {
+		return
+	}
+	if began.Sub(w.since) < hurried {
+		w.short = 0
+	}
+	w.hits, w.since = 0, began
 }
 
 // lost says that somebody else took the CPU during a poll.
@@ -60,8 +85,10 @@ func (s *shard) wait() (int, error) {
 		return s.poll.wait(s.timeout())
 	}
 	began := time.Now()
+	s.waits()
 	if s.polls(began) {
 		if n, err := s.busyPoll(began); n > 0 || err != nil {
+			s.hit(began)
 			return n, err
 		}
 	}
