@@ -45,6 +45,7 @@ func (s *shard) coalesce(dev *source, n *network, to, blame *peer, framed []byte
 	if dev == nil || !dev.cuts || !pk.mergeable() {
 		return false // a stream, an old kernel, or no such datagram
 	}
+	s.merged++
 	if b := s.batchOf(dev); b != nil && b.takes(pk) {
 		last := len(pk.raw)-b.head < b.size
 		b.buf = append(b.buf, pk.raw[b.head:]...) // within its capacity: see takes

@@ -19,12 +19,14 @@ func (s *shard) drainHost(n *network) {
 		n.loseHost(unix.EBADFD)
 		return
 	}
+	s.merged = 0
 	for range burst {
 		size, errno := rawRead(n.host.fd, s.buf[room-vnetLen:])
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
+			s.emptied(n.host)
 			return
 		case errno != 0 || size < vnetLen:
 			n.loseHost(errno)
@@ -33,6 +35,7 @@ func (s *shard) drainHost(n *network) {
 		s.moved++
 		s.fromHost(n, s.buf[:room-vnetLen+size])
 	}
+	n.host.merged += s.merged
 }
 
 // loseHost stops reading the host's device. The router lives on: its other
@@ -54,12 +57,14 @@ func (s *shard) drainPeer(p *peer) {
 		s.losePeer(p, errDeviceGone)
 		return
 	}
+	s.merged = 0
 	for range burst {
 		size, errno := rawRead(p.dev.fd, s.buf[room-vnetLen:])
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
+			s.emptied(p.dev)
 			return
 		case errno != 0 || size < vnetLen:
 			s.losePeer(p, errDeviceGone)
@@ -71,6 +76,7 @@ func (s *shard) drainPeer(p *peer) {
 			return
 		}
 	}
+	p.dev.merged += s.merged
 }
 
 // losePeer stops reading a device that is of no use any more.

@@ -32,6 +32,7 @@ type source struct {
 	slot  int
 	mask  uint32
 	soon  bool // in the poller's list
+	pace
 }
 
 func newPoller() (*poller, error) {

@@ -34,6 +34,8 @@ type shard struct {
 	bundles   [bundles]bundle
 	bundled   int // bundles that hold something
 	displaced int // the bundle that gave way last
+	merged  int // datagrams of this drain
+	resting []*source
 	waiter
 	buf     []byte
 	flat    []byte // for packets of streams and of segments

@@ -81,6 +81,9 @@ func (s *shard) wait() (int, error) {
 	if n > 0 || err != nil {
 		return n, err
 	}
+	if len(s.resting) > 0 {
+		return s.nap()
+	}
 	if s.window == 0 {
 		return s.poll.wait(s.timeout())
 	}
