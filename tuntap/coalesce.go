@@ -179,7 +179,6 @@ func (s *shard) flushBatches() {
 func (s *shard) flushBatch(b *batch) {
 	b.dev = nil
 	s.open--
-	s.given += b.count
 	b.seal()
 	var why Reason
 	switch {

@@ -191,7 +191,6 @@ func (s *shard) deliver(p *peer, framed []byte) {
 func (s *shard) endDrain() {
 	s.flushBatches()
 	s.flushBundles()
-	s.giveWay()
 }
 
 // send writes a packet to p's device, or keeps it for its stream. It never blocks.

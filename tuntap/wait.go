@@ -3,30 +3,21 @@ package tuntap
 import (
 	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	patience = 4                      // waits that have to be short, in a row, before a shard polls
-	few      = 4                      // packets between two waits; more are a stream or a flood
-	stretch  = 64                     // polls that
-	hurried  = 500 * time.Microsecond // were over so soon are those of a flood
+	few      = 4                      // packets between two waits; with more, sleeping gathers them
 	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
 	calm     = 250 * time.Millisecond // without polling after that
 )
-
-// giveWayAfter is after how many merged datagrams a shard lets others run. A
-// receiver's socket holds 277 small ones (net.core.rmem_default of 208 KB); one
-// that waits for the shard's own CPU reads none of them, and the kernel would
-// let it wait for up to 4 ms.
-const giveWayAfter = 128
 
 // waiter decides how a shard waits for packets. To be woken on a CPU that
 // sleeps takes longer than all that a router does with a packet (20 to 30 µs in
 // a virtual machine), so a shard whose packets come close upon each other polls
 // for the next one instead. It learns from the waits that it slept through
-// whether polling would have paid: what comes now and then is never polled for.
+// whether polling would have paid: what comes now and then is never polled for,
+// nor what comes in heaps.
 // Where somebody else wants the CPU, polling stops: it would use up the shard's
 // share, and the next packet would wait for a whole slice of the other.
 type waiter struct {
@@ -34,9 +25,6 @@ type waiter struct {
 	short  int           // waits in a row that were shorter than the window
 	quiet  time.Time     // no polling before
 	moved  int           // packets since the last wait
-	hits   int           // polls of this stretch that were not in vain
-	since  time.Time     // its begin
-	given  int           // merged datagrams since the shard gave way
 }
 
 // polls says whether to poll in a wait that begins now.
@@ -51,23 +39,13 @@ func (w *waiter) slept(d time.Duration) {
 	}
 }
 
-// waits is told that a wait begins.
+// waits is told that a wait begins. Where many packets came since the last one,
+// polling would only cut them into smaller helpings.
 func (w *waiter) waits() {
 	if w.moved > few {
 		w.short = 0
 	}
 	w.moved = 0
-}
-
-// hit is told that a poll, begun then, was not in vain.
-func (w *waiter) hit(began time.Time) {
-	if w.hits++; w.hits < stretch {
-		return
-	}
-	if began.Sub(w.since) < hurried {
-		w.short = 0
-	}
-	w.hits, w.since = 0, began
 }
 
 // lost says that somebody else took the CPU during a poll.
@@ -79,6 +57,7 @@ func (w *waiter) lost(now time.Time) {
 func (s *shard) wait() (int, error) {
 	n, err := s.poll.look()
 	if n > 0 || err != nil {
+		s.endRest(s.now - restTime.Nanoseconds())
 		return n, err
 	}
 	if len(s.resting) > 0 {
@@ -91,7 +70,6 @@ func (s *shard) wait() (int, error) {
 	s.waits()
 	if s.polls(began) {
 		if n, err := s.busyPoll(began); n > 0 || err != nil {
-			s.hit(began)
 			return n, err
 		}
 	}
@@ -116,15 +94,6 @@ func (s *shard) busyPoll(began time.Time) (int, error) {
 	}
 	s.short = 0
 	return 0, nil
-}
-
-// giveWay lets others run, once in a while, so that a receiver on the shard's CPU
-// reads what it was given before more of it is lost.
-func (s *shard) giveWay() {
-	if s.given >= giveWayAfter {
-		s.given = 0
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
 }
 
 // BusyPoll sets how long a thread polls for the next packet before it sleeps, at

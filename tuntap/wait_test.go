@@ -66,3 +66,17 @@ func TestPollInVainEndsPolling(t *testing.T) {
 		t.Error("it would poll again")
 	}
 }
+
+// What comes in heaps is slept for: polling would hand it on in small helpings.
+func TestHeapsAreNotPolledFor(t *testing.T) {
+	for moved, polls := range map[int]bool{0: true, 1: true, few: true, few + 1: false, 64: false} {
+		w := waiter{window: time.Millisecond, short: patience, moved: moved}
+		w.waits()
+		if got := w.polls(time.Now()); got != polls {
+			t.Errorf("after %d packets: polls %v, want %v", moved, got, polls)
+		}
+		if w.moved != 0 {
+			t.Errorf("after %d packets: %d are left to count", moved, w.moved)
+		}
+	}
+}
