@@ -37,8 +37,10 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	}
 	for _, x := range all {
 		if !x.Errors.Failed() {
-			if _, err := e.resolve(x.Config); err != nil {
+			if r, err := e.resolve(x.Config); err != nil {
 				x.Errors = append(x.Errors, *err)
+			} else {
+				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
 			}
 		}
 		errs = append(errs, x.Errors...)

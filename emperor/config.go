@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,8 @@ type Config struct {
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
 	SocketMode uint32        // of routers' sockets
+	Threads    int           // of the router, that move packets
+	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
 	Hooks      []vassal.Hook
 }
 
@@ -36,7 +39,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	base := filepath.Base(f.Name)
 	c := &Config{
 		File: f.Name, Instance: strings.TrimSuffix(base, filepath.Ext(base)),
-		Freq: 3 * time.Second, SocketMode: 0o600,
+		Freq: 3 * time.Second, SocketMode: 0o600, Threads: routerThreads(runtime.GOMAXPROCS(0)), BusyPoll: 50 * time.Microsecond,
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
@@ -89,6 +92,39 @@ var Options = []ini.Option[Config]{
 		Name: "chmod-socket", Kind: ini.Int, Since: "0.1", Set: setSocketMode,
 		Meaning: "the mode of routers' sockets, in octal (600)",
 	},
+	{
+		Name: "router-threads", Kind: ini.Int, Since: "0.1", Set: setThreads,
+		Meaning: "how many threads of the router move packets, 1 to 64 (half as many as there are CPUs, 4 at most)",
+	},
+	{
+		Name: "router-busy-poll", Kind: ini.Duration, Since: "0.1", Set: setBusyPoll,
+		Meaning: "how long the router polls for the next packet where they come close upon each other, at most, up to 1ms (50us; 0: never)",
+	},
+}
+
+// maxThreads bounds the router's threads; more could only be a typo.
+const maxThreads = 64
+
+// routerThreads is the default on a machine with so many CPUs: the other half
+// is for the vassals, who make the packets.
+func routerThreads(cpus int) int { return min(max(1, cpus/2), 4) }
+
+func setThreads(c *Config, p ini.Pair) error {
+	n, err := strconv.Atoi(p.Value)
+	if err != nil || n < 1 || n > maxThreads {
+		return fmt.Errorf("%s = %s: want a number from 1 to %d", p.Key, p.Value, maxThreads)
+	}
+	c.Threads = n
+	return nil
+}
+
+func setBusyPoll(c *Config, p ini.Pair) error {
+	d, err := ini.ParseDuration(p.Value)
+	if err != nil || d > time.Millisecond {
+		return fmt.Errorf("%s = %s: want a time up to 1ms such as 50us, or 0", p.Key, p.Value)
+	}
+	c.BusyPoll = d
+	return nil
 }
 
 func setDuration(dst *time.Duration, p ini.Pair) error {

@@ -38,6 +38,9 @@ type Emperor struct {
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
 
 	RouterUID int // that no vassal may have; 0: there is no router
+	BridgeUID int // the same of bridges
+
+	Bridge vassal.Bridger // joins devices with routers that are not ours
 
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)

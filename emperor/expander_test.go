@@ -262,7 +262,8 @@ func TestCheck(t *testing.T) {
 		"a":  "command = /bin/app\ntuntap-device-address = 10.9.0.7",
 		"b":  "command = /bin/app\ntuntap-device-address = 10.9.0.7",
 		"c":  "command = /bin/app\numask = x",
-		"d":  "command = /bin/app\ntuntap-device = u0 /run/none",
+		"d":  "command = /bin/app\ntuntap-device = u0 /run/none\ntuntap-device-mtu = 9000",
+		"e":  "command = /bin/app\ntuntap-device = u0 /run/none",
 		"id": "command = /bin/app\nenv = A=@(exec://id -u >" + dir + "/uid; echo)",
 	})
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -273,13 +274,18 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var failed ini.Errors
+	var failed, warned ini.Errors
 	for _, e := range errs {
 		if !e.Warning {
 			failed = append(failed, e)
+		} else {
+			warned = append(warned, e)
 		}
 	}
-	want := []string{"b.ini:3: address 10.9.0.7 is already used by " + dir + "/a.ini:3", "c.ini:3: ", "d.ini:3: socket /run/none"}
+	if len(warned) != 1 || !strings.Contains(warned[0].Error(), "e.ini:3: socket /run/none belongs to no tuntap-router of this emperor (/run/s), and no other") {
+		t.Errorf("warnings %v", warned)
+	}
+	want := []string{"b.ini:3: address 10.9.0.7 is already used by " + dir + "/a.ini:3", "c.ini:3: ", "d.ini:3: device u0: a router that is not ours"}
 	if len(failed) != len(want) {
 		t.Fatalf("%v", failed)
 	}

@@ -23,6 +23,8 @@ const (
 	cgroupRecord = "cgroup" // the path of the instance's cgroup
 	routerRecord = "router" // pid and start time of the router
 	appRecords   = "apps"   // where there is no cgroup: pid and start time of each app
+
+	bridgeRecords = "bridges" // the same of each bridge to another's router
 )
 
 // EndLeftovers ends what a killed emperor of this instance has left: the
@@ -43,7 +45,7 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("end leftovers: %w", err)
 		}
 	}
-	if err := i.endApps(); err != nil {
+	if err := errors.Join(i.endBridges(), i.endApps()); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)
@@ -103,6 +105,32 @@ func (i *Instance) endApps() error {
 			}
 			return vassal.KillNamespace(inode)
 		}))
+	}
+	return errors.Join(errs...)
+}
+
+// RecordBridge notes which process bridges a device to another's router.
+func (i *Instance) RecordBridge(name string, pid int) error {
+	if err := os.MkdirAll(i.Path(bridgeRecords), 0o700); err != nil {
+		return err
+	}
+	return recordProcess(i.Path(bridgeRecords, safeName(name)), pid)
+}
+
+// ForgetBridge takes that back.
+func (i *Instance) ForgetBridge(name string) error {
+	return os.Remove(i.Path(bridgeRecords, safeName(name)))
+}
+
+// endBridges ends the recorded bridges that still live.
+func (i *Instance) endBridges() error {
+	entries, err := os.ReadDir(i.Path(bridgeRecords))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, endProcess(i.Path(bridgeRecords, e.Name()), nil))
 	}
 	return errors.Join(errs...)
 }

@@ -41,7 +41,7 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	resolv := ""
 	mounts := r.namespaces&unix.CLONE_NEWNS != 0 // of its own anyway; a native device brings them
 	for _, d := range specs {
-		l, n, err := e.link(c.Name, d)
+		l, n, err := e.link(c, d)
 		if err != nil {
 			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
 		}
@@ -53,7 +53,6 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native)
 	r.net = r.net || len(r.links) > 0
 	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
-	r.key = fmt.Sprint(r.net, r.links)
 	// uWSGI's vassals begin in the folder of their inis. A command of ours
 	// begins in the root: what it serves by mistake should not be other inis.
 	r.dir = "/"
@@ -66,6 +65,7 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	if err := e.plan(r, c, native, resolv); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
+	r.introduce(c)
 	return r, nil
 }
 
@@ -95,10 +95,8 @@ func (e *Emperor) networkOf(d vassal.DeviceSpec) (*Network, error) {
 		}
 	}
 	switch {
-	case d.Socket != "":
-		return nil, fmt.Errorf("socket %s belongs to no tuntap-router of this emperor; its sockets are: %s", d.Socket, e.sockets())
-	case !d.Native():
-		return nil, nil // only a device
+	case d.Socket != "" || !d.Native():
+		return nil, nil // another's network, or only a device
 	case len(fits) == 0:
 		return nil, fmt.Errorf("no network of this emperor has the address of device %s; networks are: %s", d.Name, e.pools())
 	case len(fits) > 1 && e.attaching() != nil:
@@ -144,14 +142,19 @@ func (n *Network) prefix(a netip.Addr) netip.Prefix {
 }
 
 // link resolves one device.
-func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network, error) {
+func (e *Emperor) link(c *vassal.Config, d vassal.DeviceSpec) (vassal.Link, *Network, error) {
 	l := vassal.Link{Device: d.Name, Rules: d.Rules, MTU: d.MTU}
 	if l.MTU == 0 {
 		l.MTU = defaultMTU
 	}
 	n, err := e.networkOf(d)
-	if err != nil || n == nil {
-		return l, n, err
+	switch {
+	case err != nil:
+		return l, nil, err
+	case n == nil && d.Socket != "":
+		return l, nil, e.foreign(&l, c, d)
+	case n == nil:
+		return l, nil, nil
 	}
 	l.Network, l.Socket = n.Device, n.Socket
 	addresses := d.Addresses
@@ -159,7 +162,7 @@ func (e *Emperor) link(name string, d vassal.DeviceSpec) (vassal.Link, *Network,
 		return l, n, fmt.Errorf("device %s: network %s has no pool to lease an address from; write tuntap-router-address = ADDRESS/BITS", d.Name, n.Device)
 	}
 	if d.Auto {
-		leased, err := e.lease(n, name)
+		leased, err := e.lease(n, c.Name)
 		if err != nil {
 			return l, n, err
 		}
@@ -256,6 +259,8 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	switch {
 	case c.UID != nil && e.RouterUID != 0 && c.UID.ID == e.RouterUID:
 		return fmt.Errorf("uid %s is the router's own; choose another", c.UID.Name)
+	case c.UID != nil && e.BridgeUID != 0 && c.UID.ID == e.BridgeUID:
+		return fmt.Errorf("uid %s is that of the bridges to other routers; choose another", c.UID.Name)
 	case c.UID != nil:
 		p.UID, p.GID, p.Groups, p.SetGroups = c.UID.ID, c.UID.Main, c.UID.Groups, true
 		if c.UID.Home != "" {

@@ -85,7 +85,14 @@ func (s *startJob) makeJail() error {
 		s.e.jails.Store(jail.Inode, jail)
 	}
 	s.jail = jail
-	if err := jail.HandOver(); err != nil {
+	err = jail.HandOver()
+	if err == nil {
+		err = jail.Bridge(s.e.Bridge, func(why string) { s.e.Lost(s.name, why) })
+		if err != nil {
+			err = fmt.Errorf("%w (the sockets of this emperor's own routers are: %s)", err, s.e.sockets())
+		}
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("jail: %w", err), s.dropJail(jail))
 	}
 	return nil

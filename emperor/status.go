@@ -3,7 +3,6 @@ package emperor
 import (
 	"cmp"
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -54,6 +53,7 @@ func (e *Emperor) statuses(ctx context.Context) []Status {
 // addTraffic adds the counters; a router that is being started again has none
 // to tell, which must not keep anybody from seeing the states.
 func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
+	e.addBridged(all)
 	if e.Traffic == nil {
 		return
 	}
@@ -66,8 +66,11 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 	}
 	for i := range all {
 		t := traffic[all[i].Name]
-		all[i].RxBytes, all[i].TxBytes = t.RxBytes, t.TxBytes
-		maps.Copy(all[i].Drops, t.Drops)
+		all[i].RxBytes += t.RxBytes
+		all[i].TxBytes += t.TxBytes
+		for reason, n := range t.Drops {
+			all[i].Drops[reason] += n
+		}
 	}
 }
 
@@ -82,6 +85,7 @@ func (v *member) status() Status {
 	}
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)
+		s.Warnings = append(slices.Clone(s.Warnings), v.jail.Troubles()...)
 	}
 	if v.config != nil {
 		s.Command = v.config.Args()

@@ -27,8 +27,8 @@ func (n *network) listenerReady(uint32) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
 		default:
 			// Out of descriptors or memory: the connection stays in the backlog
-			// and would wake the loop for ever.
-			n.r.poll.want(n.listener, 0)
+			// and would wake the shard for ever.
+			n.r.shards[0].poll.want(n.listener, 0)
 			n.r.paused = append(n.r.paused, n)
 			n.r.say(slog.LevelError, "accept connections", slog.String("network", n.name), slog.Any("err", err))
 			return
@@ -39,7 +39,7 @@ func (n *network) listenerReady(uint32) {
 // resumeListeners tries again what could not accept.
 func (r *Router) resumeListeners() {
 	for _, n := range r.paused {
-		r.poll.want(n.listener, unix.EPOLLIN)
+		r.shards[0].poll.want(n.listener, unix.EPOLLIN)
 	}
 	r.paused = r.paused[:0]
 }
@@ -50,12 +50,14 @@ func (r *Router) welcome(n *network, fd int) error {
 	if err != nil {
 		return fmt.Errorf("ask who connected: %w", err)
 	}
-	p := &peer{net: n, uid: cred.Uid, gid: cred.Gid, pid: cred.Pid}
+	p := newPeer(n)
+	p.uid, p.gid, p.pid = cred.Uid, cred.Gid, cred.Pid
 	p.emperor = cred.Pid == r.emperorPID && cred.Uid == r.emperorUID
 	if !p.emperor && !r.makeRoom() {
 		return fmt.Errorf("all %d peers are in use", r.limits.Peers)
 	}
-	if p.conn, err = r.poll.add(fd, 0, p.streamReady); err != nil {
+	p.stream.conn = p.shard.poll.source(fd, p.streamReady)
+	if err := p.shard.poll.add(p.stream.conn, 0); err != nil {
 		return err
 	}
 	r.nextID++
@@ -93,7 +95,7 @@ func (r *Router) identify(p *peer) {
 		p.known = true
 		return
 	}
-	fd, err := unix.GetsockoptInt(p.conn.fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	fd, err := unix.GetsockoptInt(p.stream.conn.fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	if err != nil {
 		p.known = true
 		return
@@ -111,7 +113,8 @@ func (r *Router) show(p *peer) {
 	}
 }
 
-// settled is told that a peer has an address.
+// settled is told that a peer has an address. One of another shard was never
+// in the list, which is the first shard's: the emperor connected.
 func (r *Router) settled(p *peer) {
 	if p.unknown {
 		p.unknown = false
@@ -119,25 +122,21 @@ func (r *Router) settled(p *peer) {
 	}
 }
 
-// closePeer ends a peer: its addresses are free, its descriptors closed.
+// closePeer ends a peer: its addresses are free, its descriptors closed. Only
+// the first shard comes here.
 func (r *Router) closePeer(p *peer, why error) {
-	if p.gone {
+	if p.gone.Load() {
 		return
 	}
-	p.gone = true
 	n := p.net
 	n.release(p)
 	r.settled(p)
 	delete(r.peers, p.id)
-	r.closeSource(p.conn)
+	r.hangUp(p)
 	p.hand.drop()
 	if p.dev != nil {
-		r.poll.remove(p.dev)
-		// The last close of a tun waits for the kernel for 20 ms and more.
-		fd := p.dev.fd
-		r.closers.Go(func() { unix.Close(fd) })
+		r.retire(p)
 	}
-	p.conn, p.out = nil, nil
 	if !p.shown {
 		return // a connection of the emperor's that became nothing
 	}
@@ -147,4 +146,16 @@ func (r *Router) closePeer(p *peer, why error) {
 	if r.events.Closed != nil {
 		r.events.Closed(n.name, p.vassal, why)
 	}
+}
+
+// retire closes a peer's device. Any shard may be about to write to it, so its
+// number must not be used again before all of them have turned to something else.
+func (r *Router) retire(p *peer) {
+	s := p.shard
+	s.devices--
+	r.shards[0].tell(s, func() { s.poll.remove(p.dev) })
+	r.afterTurns(func() {
+		// The last close of a tun waits for the kernel for 20 ms and more.
+		r.closers.Go(func() { unix.Close(p.dev.fd) })
+	})
 }

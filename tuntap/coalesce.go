@@ -10,7 +10,7 @@ const (
 	udpChecksum   = 6 // offset of the checksum
 )
 
-// batches is how many devices can have an open batch at a time: more than one,
+// batches is how many devices can have an open batch of a shard at a time: more than one,
 // because programs that answer several others do so in turn.
 const batches = 4
 
@@ -21,7 +21,7 @@ const batches = 4
 // A batch is open only while one device is drained, so nobody waits for more
 // than the packets that wait in front of the router anyway. Whatever else goes to
 // the same device is written behind it: order is kept for each device, and so a
-// device has one batch at most.
+// device has one batch of a shard at most.
 //
 // What is cut is equal to what was sent but for the ids of IPv4 packets: cutting
 // counts them up from the first one's. Datagrams that may be fragmented on their
@@ -40,45 +40,46 @@ type batch struct {
 
 // coalesce keeps the packet that was read last for dev's batch and reports
 // whether it did. If not, the caller writes it. to and blame are as in batch.
-func (r *Router) coalesce(dev *source, n *network, to, blame *peer, framed []byte) bool {
-	pk := &r.pk
+func (s *shard) coalesce(dev *source, n *network, to, blame *peer, framed []byte) bool {
+	pk := &s.pk
 	if dev == nil || !dev.cuts || !pk.mergeable() {
 		return false // a stream, an old kernel, or no such datagram
 	}
-	if b := dev.open; b != nil && b.takes(pk) {
+	s.merged++
+	if b := s.batchOf(dev); b != nil && b.takes(pk) {
 		last := len(pk.raw)-b.head < b.size
 		b.buf = append(b.buf, pk.raw[b.head:]...) // within its capacity: see takes
 		b.count++
 		if last || b.count == batchSegments {
-			r.flushBatch(b)
+			s.flushBatch(b)
 		}
 		return true
 	}
-	r.flushFor(dev)
+	s.flushFor(dev)
 	head := len(pk.raw) - len(pk.l4) + udpHeader
 	size := len(pk.raw) - head
 	if head+2*size > batchBytes {
 		return false // no other fits
 	}
-	b := r.freeBatch()
+	b := s.freeBatch()
 	*b = batch{
 		buf: append(b.buf[:room-vnetLen], framed[room-vnetLen:]...),
 		dev: dev, net: n, to: to, blame: blame, head: head, size: size, count: 1,
 	}
-	dev.open = b
+	s.open++
 	return true
 }
 
 // freeBatch returns an empty batch; if need be it writes one, each in its turn.
-func (r *Router) freeBatch() *batch {
-	for i := range r.batches {
-		if r.batches[i].dev == nil {
-			return &r.batches[i]
+func (s *shard) freeBatch() *batch {
+	for i := range s.batches {
+		if s.batches[i].dev == nil {
+			return &s.batches[i]
 		}
 	}
-	r.evict = (r.evict + 1) % batches
-	b := &r.batches[r.evict]
-	r.flushBatch(b)
+	s.evict = (s.evict + 1) % batches
+	b := &s.batches[s.evict]
+	s.flushBatch(b)
 	return b
 }
 
@@ -145,41 +146,52 @@ func resum(pseudo uint16, before, after int) uint16 {
 	return ^fold(uint32(pseudo) + uint32(^uint16(before)) + uint32(after))
 }
 
+// batchOf returns what waits for dev, or nil.
+func (s *shard) batchOf(dev *source) *batch {
+	if s.open == 0 {
+		return nil
+	}
+	for i := range s.batches {
+		if s.batches[i].dev == dev {
+			return &s.batches[i]
+		}
+	}
+	return nil
+}
+
 // flushFor lets nothing overtake what waits for dev.
-func (r *Router) flushFor(dev *source) {
-	if dev.open != nil {
-		r.flushBatch(dev.open)
+func (s *shard) flushFor(dev *source) {
+	if b := s.batchOf(dev); b != nil {
+		s.flushBatch(b)
 	}
 }
 
-// flushBatches ends a drain.
-func (r *Router) flushBatches() {
-	for i := range r.batches {
-		if b := &r.batches[i]; b.dev != nil {
-			r.flushBatch(b)
+// flushBatches writes what was merged.
+func (s *shard) flushBatches() {
+	for i := 0; s.open > 0; i++ {
+		if b := &s.batches[i]; b.dev != nil {
+			s.flushBatch(b)
 		}
 	}
-	r.giveWay()
 }
 
 // flushBatch writes what waits and counts what became of it.
-func (r *Router) flushBatch(b *batch) {
-	b.dev.open = nil
+func (s *shard) flushBatch(b *batch) {
 	b.dev = nil
-	r.given += b.count
+	s.open--
 	b.seal()
 	var why Reason
 	switch {
 	case b.to == nil:
-		why = r.toHost(b.net, b.buf)
-	case b.to.gone: // its descriptor is another's, perhaps
+		why = s.toHost(b.net, b.buf)
+	case b.to.gone.Load(): // its device is closed, or about to be
 		why = DropNotReady
 	default:
-		why = r.send(b.to, b.buf)
+		why = s.send(b.to, b.buf)
 	}
 	switch {
 	case why != pass:
-		b.lost(why)
+		s.lose(b, why)
 	case b.to != nil:
 		b.to.rx.add(b.count, len(b.buf)-room+(b.count-1)*b.head)
 	}
@@ -208,11 +220,11 @@ func (b *batch) seal() {
 	binary.BigEndian.PutUint16(u[udpChecksum:], resum(binary.BigEndian.Uint16(u[udpChecksum:]), udpHeader+b.size, len(u)))
 }
 
-// lost counts each datagram of a batch that was not taken.
-func (b *batch) lost(why Reason) {
+// lose counts each datagram of a batch that was not taken.
+func (s *shard) lose(b *batch, why Reason) {
 	var pk packet
 	_ = pk.decode(b.buf[room:]) // for the log line
 	for range b.count {
-		b.net.note(b.blame, &pk, drop(why))
+		s.note(b.net, b.blame, &pk, drop(why))
 	}
 }

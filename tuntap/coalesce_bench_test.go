@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/firewall"
 	"fiefdom/internal/nettest"
 )
 
@@ -14,7 +15,7 @@ import (
 // decide is the rest of the router's own share, to compare.
 func BenchmarkCoalesce(b *testing.B) {
 	s := newStill(b)
-	n, shopDev := s.r.networks[0], s.shop.dev
+	n, shopDev, sh := s.r.networks[0], s.shop.dev, s.r.shards[0]
 	for _, c := range []struct {
 		name string
 		u    undone
@@ -29,25 +30,27 @@ func BenchmarkCoalesce(b *testing.B) {
 		}
 		framed := append(make([]byte, room-vnetLen), c.u.framed()...)
 		b.Run("merge/"+c.name, func(b *testing.B) {
-			if why := s.r.pk.read(framed); why != pass {
+			if why := sh.pk.read(framed); why != pass {
 				b.Fatal(why)
 			}
 			b.SetBytes(int64(len(c.u.packet)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if !s.r.coalesce(shopDev, n, s.shop, s.shop, framed) {
+				if !sh.coalesce(shopDev, n, s.shop, s.shop, framed) {
 					b.Fatal("not merged")
 				}
-				if open := shopDev.open; open.count == 40 { // instead of writing it
-					open.seal()
-					open.dev, shopDev.open = nil, nil
+				if b := sh.batchOf(shopDev); b.count == 40 { // instead of writing it
+					b.seal()
+					b.dev = nil
+					sh.open--
 				}
 			}
 		})
 		b.Run("decide/"+c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if s.r.pk.read(framed) != pass || n.fromPeer(s.blog, &s.r.pk).why != pass || n.towards(s.shop, &s.r.pk).why != pass {
+				if sh.pk.read(framed) != pass || n.fromPeer(s.blog, &sh.pk, sh.now).why != pass ||
+					n.towards(s.shop, &sh.pk, &s.blog.sent[firewall.In], sh.now).why != pass {
 					b.Fatal("it does not pass")
 				}
 			}
@@ -94,9 +97,9 @@ func BenchmarkRealDrain(b *testing.B) {
 			var spent [2]time.Duration
 			for b.Loop() {
 				for merge := range spent {
-					_ = w.r.mail.do(func() error {
+					_ = w.r.shards[0].mail.do(func() error {
 						n := w.r.networks[0]
-						p, to := n.table.owner(blog).peer, n.table.owner(shop).peer
+						p, to := w.holder(blog), w.holder(shop)
 						to.dev.cuts, n.host.cuts = merge == 1, merge == 1
 						for i := range count {
 							_ = rawWrite(c.out[i%len(c.out)], payload)

@@ -154,8 +154,8 @@ func TestBatchForADeviceThatWentIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.blog.deviceReady(unix.EPOLLIN)
-	if n := s.blog.drops[DropNotReady].load(); !s.blog.gone || n != 3 {
-		t.Errorf("gone: %v, %d drops; want 3", s.blog.gone, n)
+	if n := s.blog.drops[DropNotReady].load(); !s.blog.gone.Load() || n != 3 {
+		t.Errorf("gone: %v, %d drops; want 3", s.blog.gone.Load(), n)
 	}
 }
 

@@ -30,7 +30,15 @@ type Device struct {
 // namespace and creates it if need be: IFF_TUN|IFF_NO_PI|IFF_VNET_HDR, non-blocking,
 // close-on-exec (Documentation/networking/tuntap.rst). A device that was
 // created goes when the last descriptor of it is closed.
-func OpenDevice(name string) (*Device, error) {
+func OpenDevice(name string) (*Device, error) { return openDevice(name, tunFlags) }
+
+// OpenPlainDevice is OpenDevice for one whose packets have no header: the kernel
+// does checksums and segmentation. Only a bridge takes such a device.
+func OpenPlainDevice(name string) (*Device, error) {
+	return openDevice(name, tunFlags&^unix.IFF_VNET_HDR)
+}
+
+func openDevice(name string, flags uint16) (*Device, error) {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil || name == "" {
 		return nil, fmt.Errorf("open tun device %q: a name has 1 to 15 bytes", name)
@@ -39,7 +47,7 @@ func OpenDevice(name string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open tun device %q: %w", name, explainOpen(err))
 	}
-	ifr.SetUint16(tunFlags)
+	ifr.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach tun device %q: %w", name, explainAttach(err))

@@ -52,7 +52,7 @@ func TestStuckLogDoesNotStopTheLoop(t *testing.T) {
 	w := newWorld(t, native(), func(r *Router) { r.log = slog.New(slog.NewTextHandler(writer(func() { <-stuck }), nil)) })
 	t.Cleanup(func() { close(stuck) })
 	end := w.vassal("blog", blog)
-	_ = w.r.mail.do(func() error {
+	_ = w.r.shards[0].mail.do(func() error {
 		for range 2 * logPending {
 			w.r.say(slog.LevelInfo, "one of many lines")
 		}

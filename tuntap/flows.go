@@ -2,7 +2,9 @@ package tuntap
 
 import (
 	"hash/maphash"
+	"math"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"fiefdom/firewall"
@@ -23,49 +25,57 @@ type flowKey struct {
 
 // flows is the bounded table of UDP flows that came in to one peer. It is
 // never swept: a slot is free when its time is over.
+//
+// Every shard that has a sender writes to it, and the peer's own reads it,
+// without locks: a slot is two words, and all that can happen between them is
+// that of two flows which take one slot at once only one is remembered.
 type flows struct {
 	slot [flowSlots]struct {
-		key   flowKey
-		until int64 // the loop's clock
+		tag   atomic.Uint64 // the flow's hash, of 64 bits and with a seed: nobody can aim at another's
+		until atomic.Int64  // the shards' clock
 	}
 }
 
 var hashSeed = maphash.MakeSeed()
 
-func bits(a netip.Addr) [16]byte { return a.As16() }
+func bits16(a netip.Addr) [16]byte { return a.As16() }
 
 // came notes a flow by the packet that came in, or refreshes it.
 func (t *flows) came(f *firewall.Flow, now int64) {
-	key := flowKey{bits(f.Dst), bits(f.Src), f.DstPort, f.SrcPort}
-	set := t.set(key)
-	oldest := set
+	tag := flowKey{bits16(f.Dst), bits16(f.Src), f.DstPort, f.SrcPort}.tag()
+	set := flowSet(tag)
+	oldest, least := set, int64(math.MaxInt64)
 	for i := set; i < set+flowWays; i++ {
-		if t.slot[i].key == key {
-			oldest = i
-			break
+		if t.slot[i].tag.Load() == tag {
+			t.slot[i].until.Store(now + int64(flowLifetime))
+			return
 		}
-		if t.slot[i].until < t.slot[oldest].until {
-			oldest = i
+		if until := t.slot[i].until.Load(); until < least {
+			oldest, least = i, until
 		}
 	}
-	t.slot[oldest].key = key
-	t.slot[oldest].until = now + int64(flowLifetime)
+	s := &t.slot[oldest]
+	s.until.Store(0) // the new tag never has the old one's time
+	s.tag.Store(tag)
+	s.until.Store(now + int64(flowLifetime))
 }
 
 // answers reports whether a packet that goes out answers a flow, and
 // refreshes that.
 func (t *flows) answers(f *firewall.Flow, now int64) bool {
-	key := flowKey{bits(f.Src), bits(f.Dst), f.SrcPort, f.DstPort}
-	set := t.set(key)
+	tag := flowKey{bits16(f.Src), bits16(f.Dst), f.SrcPort, f.DstPort}.tag()
+	set := flowSet(tag)
 	for i := set; i < set+flowWays; i++ {
-		if t.slot[i].key == key && t.slot[i].until > now {
-			t.slot[i].until = now + int64(flowLifetime)
+		s := &t.slot[i]
+		// Looked at twice, so that the time is this tag's.
+		if s.tag.Load() == tag && s.until.Load() > now && s.tag.Load() == tag {
+			s.until.Store(now + int64(flowLifetime))
 			return true
 		}
 	}
 	return false
 }
 
-func (t *flows) set(key flowKey) int {
-	return int(maphash.Comparable(hashSeed, key)%(flowSlots/flowWays)) * flowWays
-}
+func (k flowKey) tag() uint64 { return maphash.Comparable(hashSeed, k) }
+
+func flowSet(tag uint64) int { return int(tag%(flowSlots/flowWays)) * flowWays }

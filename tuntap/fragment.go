@@ -18,19 +18,19 @@ type fragmentKey struct {
 	proto    uint8
 }
 
-// fragments remembers the first parts that were let through, for one peer and
+// fragments remembers the first parts that were let through, for one sender and
 // direction: later parts carry no ports and follow their first one. Bounded:
-// the oldest of four gives way, so a flood hurts its own peer only.
+// the oldest of four gives way, so a flood hurts its own sender only.
 type fragments struct {
 	slot [fragmentSlots]struct {
 		key   fragmentKey
 		end   int   // of the first part's data
-		until int64 // the loop's clock
+		until int64 // the shard's clock
 	}
 }
 
 func keyOf(pk *packet) fragmentKey {
-	k := fragmentKey{src: bits(pk.flow.Src), dst: bits(pk.flow.Dst), id: pk.fragID, proto: pk.flow.Proto}
+	k := fragmentKey{src: bits16(pk.flow.Src), dst: bits16(pk.flow.Dst), id: pk.fragID, proto: pk.flow.Proto}
 	if pk.v6 {
 		// RFC 8200: the protocol is not part of it; a first part names it after its other headers.
 		k.proto = 0

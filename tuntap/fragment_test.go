@@ -71,7 +71,7 @@ func TestFragmentsAgainstDeniedPort(t *testing.T) { // T07: nothing reaches port
 			w, end := denyingSSH(t, blog)
 			end.Send(t, tuntest.Fragment(good, 1, 0, 32))
 			w.host.Receive(t)
-			_ = w.r.mail.do(func() error { w.r.start = w.r.start.Add(-fragmentLifetime); return nil })
+			w.later(fragmentLifetime)
 			end.Send(t, tuntest.Fragment(good, 1, 32, 64))
 			w.dropped("blog", DropFragment, 1)
 		})

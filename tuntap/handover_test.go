@@ -63,7 +63,7 @@ func TestDeviceThatIsGoneEndsThePeer(t *testing.T) {
 
 func TestRegistrationsAreGivenBackBeforeAnybodyCanClaimThem(t *testing.T) {
 	w := newWorld(t, native(), func(r *Router) { r.serving = false })
-	_ = w.r.mail.do(func() error { w.r.serving = false; w.r.poll.want(w.r.networks[0].host, 0); return nil })
+	_ = w.r.shards[0].mail.do(func() error { w.r.serving = false; w.r.shards[0].poll.want(w.r.networks[0].host, 0); return nil })
 	end, _ := w.handOver(Handover{Vassal: "blog", Registered: []netip.Addr{blog, blog6}})
 	thief, _ := w.handOver(Handover{Vassal: "shop"})
 	thief.Send(t, udp(blog, internet, 9))
@@ -136,7 +136,7 @@ func TestRefusedHandOvers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, native())
 			if c.tune != nil {
-				_ = w.r.mail.do(func() error { c.tune(w.r); return nil })
+				_ = w.r.shards[0].mail.do(func() error { c.tune(w.r); return nil })
 			}
 			if _, _, err := w.tryHandOver(c.hand); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("hand-over: %v; want %q", err, c.want)
@@ -330,7 +330,7 @@ func TestAcceptWithoutDescriptorsDoesNotSpin(t *testing.T) {
 	}
 	nettest.Eventually(t, 5*time.Second, "the listener to pause", func() bool {
 		paused := false
-		_ = w.r.mail.do(func() error { paused = len(w.r.paused) > 0; return nil })
+		_ = w.r.shards[0].mail.do(func() error { paused = len(w.r.paused) > 0; return nil })
 		return paused
 	})
 	restore()

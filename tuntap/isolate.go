@@ -85,7 +85,11 @@ func (w *walls) denies(p *peer, pk *packet, now int64) bool {
 	if dns && (w.own[dst] || w.resolvers[dst]) {
 		return false
 	}
-	return pk.flow.Proto != protoUDP || p.flows == nil || !p.flows.answers(&pk.flow, now)
+	if pk.flow.Proto != protoUDP {
+		return true
+	}
+	t := p.flows.Load()
+	return t == nil || !t.answers(&pk.flow, now)
 }
 
 // ICMP types (RFC 792, RFC 4443, RFC 4861).
@@ -126,8 +130,10 @@ func (w *walls) note(p *peer, pk *packet, now int64) {
 	if pk.flow.Proto != protoUDP || !pk.flow.HasPorts || !w.behind(pk.flow.Src) {
 		return
 	}
-	if p.flows == nil {
-		p.flows = new(flows)
+	t := p.flows.Load()
+	if t == nil {
+		p.flows.CompareAndSwap(nil, new(flows)) // another shard may have been first
+		t = p.flows.Load()
 	}
-	p.flows.came(&pk.flow, now)
+	t.came(&pk.flow, now)
 }

@@ -83,11 +83,8 @@ func TestIsolate(t *testing.T) {
 // vassals may one address only.
 func (w *world) register6(end *tuntest.End) {
 	w.t.Helper()
-	_ = w.r.mail.do(func() error {
-		p := w.r.networks[0].table.owner(blog).peer
-		p.may = append(p.may, single(blog6))
-		return nil
-	})
+	p := w.holder(blog)
+	p.net.allow(p, []netip.Prefix{single(blog), single(blog6)})
 	w.register(end, blog6)
 }
 
@@ -106,7 +103,7 @@ func TestIsolateLetsUDPAnswersPass(t *testing.T) {
 	w.dropped("blog", DropIsolate, 2)
 
 	// The flow's time is over.
-	_ = w.r.mail.do(func() error { w.r.start = w.r.start.Add(-flowLifetime); return nil })
+	w.later(flowLifetime)
 	end.Send(t, answer)
 	w.dropped("blog", DropIsolate, 3)
 }

@@ -1,214 +1,88 @@
 package tuntap
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"runtime"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/firewall"
 )
-
-const (
-	room       = 16 // free bytes before each packet: for the device's header, or a frame's, without a copy
-	bufferSize = room + 1<<16
-	burst      = 64 // packets of one device before the others' turn
-	tickMillis = 250
-)
-
-// loop is what belongs to the router's one thread. Nothing in it is locked.
-type loop struct {
-	poll    *poller
-	peers   map[uint64]*peer
-	nextID  uint64
-	unknown []*peer // foreign and unregistered, oldest first
-	halves  []*peer // that stand within a frame, or did so lately
-	paused  []*network
-	serving bool
-
-	start   time.Time
-	now     int64 // nanoseconds since start, read once a turn; never 0
-	pk      packet
-	batches [batches]batch
-	evict   int // the batch that gave way last
-	waiter
-	buf     []byte
-	flat    []byte // for packets of streams and of segments
-	scratch []byte // for answers
-	message recvBuffer
-	lines   bucket         // of log lines
-	closers sync.WaitGroup // goroutines that close devices
-}
-
-func (l *loop) init(p *poller) {
-	l.poll = p
-	l.window = defaultBusyPoll
-	l.peers = make(map[uint64]*peer)
-	l.buf = make([]byte, bufferSize)
-	l.flat = make([]byte, bufferSize)
-	for i := range l.batches {
-		l.batches[i].buf = make([]byte, 0, bufferSize)
-	}
-	l.scratch = make([]byte, room+1500)
-	l.start = time.Now().Add(-time.Second)
-	l.now = int64(time.Second)
-}
-
-// Run moves packets until ctx is done and then frees everything that the
-// router owns. It may be called once. An error means that the loop itself
-// could not go on; no packet, peer or write error does that.
-func (r *Router) Run(ctx context.Context) error {
-	if err := r.mail.open(); err != nil {
-		return err
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var writer sync.WaitGroup
-	writer.Go(r.writeLog)
-	stop := context.AfterFunc(ctx, r.mail.poke)
-	defer stop()
-
-	var err error
-	for ctx.Err() == nil && err == nil {
-		var n int
-		if n, err = r.wait(); err != nil {
-			err = fmt.Errorf("wait for packets: %w", err)
-		}
-		r.now = int64(time.Since(r.start))
-		r.poll.dispatch(n)
-		r.tick()
-	}
-	err = errors.Join(err, r.free())
-	close(r.pending)
-	writer.Wait()
-	return err
-}
-
-// timeout is for the next wait: for ever unless something has a deadline.
-func (r *Router) timeout() int {
-	if len(r.halves) > 0 || len(r.paused) > 0 {
-		return tickMillis
-	}
-	return -1
-}
-
-// tick looks after deadlines.
-func (r *Router) tick() {
-	if len(r.halves) > 0 {
-		r.expireHalves()
-	}
-	if len(r.paused) > 0 {
-		r.resumeListeners()
-	}
-}
-
-// free ends everything. The peers' addresses die with the router: no events.
-func (r *Router) free() error {
-	r.events = Events{}
-	for _, p := range r.peers {
-		r.closePeer(p, ErrClosed)
-	}
-	for _, n := range r.networks {
-		r.closeSource(n.host)
-		r.closeSource(n.listener)
-	}
-	r.closers.Wait()
-	return errors.Join(r.mail.close(), r.poll.close())
-}
-
-func (r *Router) closeSource(s *source) {
-	if s != nil {
-		r.poll.remove(s)
-		unix.Close(s.fd)
-	}
-}
-
-func (r *Router) whenServing() uint32 {
-	if r.serving {
-		return unix.EPOLLIN
-	}
-	return 0
-}
-
-// attend watches a peer for what it may do now.
-func (r *Router) attend(p *peer) {
-	r.poll.want(p.dev, r.whenServing())
-	var mask uint32
-	if p.known && (r.serving || p.emperor) {
-		mask = unix.EPOLLIN
-	}
-	if len(p.out) > 0 {
-		mask |= unix.EPOLLOUT
-	}
-	r.poll.want(p.conn, mask)
-}
 
 // hostReady reads packets from the host's device.
 func (n *network) hostReady(uint32) {
-	n.drain()
-	n.r.flushBatches()
+	n.shard.drainHost(n)
+	n.shard.endDrain()
 }
 
-func (n *network) drain() {
-	r := n.r
+func (s *shard) drainHost(n *network) {
 	if n.host.mask == 0 { // not serving: only an error can have come
 		n.loseHost(unix.EBADFD)
 		return
 	}
+	s.merged = 0
 	for range burst {
-		size, errno := rawRead(n.host.fd, r.buf[room-vnetLen:])
+		size, errno := rawRead(n.host.fd, s.buf[room-vnetLen:])
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
+			s.emptied(n.host)
 			return
 		case errno != 0 || size < vnetLen:
 			n.loseHost(errno)
 			return
 		}
-		r.fromHost(n, r.buf[:room-vnetLen+size])
+		s.moved++
+		s.fromHost(n, s.buf[:room-vnetLen+size])
 	}
+	n.host.merged += s.merged
 }
 
 // loseHost stops reading the host's device. The router lives on: its other
 // networks, and vassal to vassal in this one, need no host.
 func (n *network) loseHost(err error) {
-	n.hostGone = true
-	n.r.poll.remove(n.host)
+	n.hostGone.Store(true)
+	n.shard.poll.remove(n.host)
 	n.r.say(slog.LevelError, "the network's device is gone", slog.String("network", n.name), slog.Any("err", err))
 }
 
 // deviceReady reads packets from a handed-over device.
 func (p *peer) deviceReady(uint32) {
-	p.drain()
-	p.net.r.flushBatches()
+	p.shard.drainPeer(p)
+	p.shard.endDrain()
 }
 
-func (p *peer) drain() {
-	r := p.net.r
+func (s *shard) drainPeer(p *peer) {
 	if p.dev.mask == 0 {
-		r.closePeer(p, errDeviceGone)
+		s.losePeer(p, errDeviceGone)
 		return
 	}
+	s.merged = 0
 	for range burst {
-		size, errno := rawRead(p.dev.fd, r.buf[room-vnetLen:])
+		size, errno := rawRead(p.dev.fd, s.buf[room-vnetLen:])
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
+			s.emptied(p.dev)
 			return
 		case errno != 0 || size < vnetLen:
-			r.closePeer(p, errDeviceGone)
+			s.losePeer(p, errDeviceGone)
 			return
 		}
-		r.fromPeer(p, r.buf[:room-vnetLen+size])
-		if p.gone {
+		s.moved++
+		s.fromPeer(p, s.buf[:room-vnetLen+size])
+		if p.gone.Load() {
 			return
 		}
 	}
+	p.dev.merged += s.merged
+}
+
+// losePeer stops reading a device that is of no use any more.
+func (s *shard) losePeer(p *peer, why error) {
+	s.poll.remove(p.dev)
+	s.tell(s.r.shards[0], func() { s.r.closePeer(p, why) })
 }
 
 // nobody is what becomes of a packet for an address of the pool that nobody
@@ -217,69 +91,69 @@ var nobody = verdict{why: DropNoRoute, reject: true}
 
 // fromPeer takes a packet from p all its way. framed has room before the packet,
 // and the device's header at its end.
-func (r *Router) fromPeer(p *peer, framed []byte) {
-	n, pk := p.net, &r.pk
+func (s *shard) fromPeer(p *peer, framed []byte) {
+	n, pk := p.net, &s.pk
 	why := pk.read(framed)
 	p.tx.add(pk.onWire())
 	if why != pass {
-		n.note(p, pk, drop(why))
+		s.note(n, p, pk, drop(why))
 		return
 	}
-	if v := n.fromPeer(p, pk); v.why != pass {
-		n.note(p, pk, v)
-		r.reject(n, p, pk, v)
+	if v := n.fromPeer(p, pk, s.now); v.why != pass {
+		s.note(n, p, pk, v)
+		s.reject(n, p, pk, v)
 		return
 	}
-	to := n.table.owner(pk.flow.Dst)
+	to := n.table.Load().owner(pk.flow.Dst)
 	switch {
 	case to.kind == ownerPool:
-		n.note(p, pk, nobody)
-		r.reject(n, p, pk, nobody)
+		s.note(n, p, pk, nobody)
+		s.reject(n, p, pk, nobody)
 	case to.kind == ownerPeer && n.policy.Load().cfg.Direct:
-		if v := n.towards(to.peer, pk); v.why != pass {
-			n.note(to.peer, pk, v)
-			r.reject(n, p, pk, v)
+		if v := n.towards(to.peer, pk, &p.sent[firewall.In], s.now); v.why != pass {
+			s.note(n, to.peer, pk, v)
+			s.reject(n, p, pk, v)
 			return
 		}
-		r.deliver(to.peer, framed)
+		s.deliver(to.peer, framed)
 	default:
-		if r.coalesce(n.host, n, nil, p, framed) {
+		if s.coalesce(n.host, n, nil, p, framed) {
 			return
 		}
-		if why := r.toHost(n, framed); why != pass {
-			n.note(p, pk, drop(why))
+		if why := s.toHost(n, framed); why != pass {
+			s.note(n, p, pk, drop(why))
 		}
 	}
 }
 
 // fromHost takes a packet from the host all its way.
-func (r *Router) fromHost(n *network, framed []byte) {
-	pk := &r.pk
+func (s *shard) fromHost(n *network, framed []byte) {
+	pk := &s.pk
 	if why := pk.read(framed); why != pass {
-		n.note(nil, pk, drop(why))
+		s.note(n, nil, pk, drop(why))
 		return
 	}
-	to := n.table.owner(pk.flow.Dst)
+	to := n.table.Load().owner(pk.flow.Dst)
 	if to.kind == ownerPool {
-		n.note(nil, pk, nobody)
-		r.reject(n, nil, pk, nobody)
+		s.note(n, nil, pk, nobody)
+		s.reject(n, nil, pk, nobody)
 		return
 	}
 	if to.kind != ownerPeer { // not even of the pool: the host's own chatter (MLD, mDNS)
-		n.note(nil, pk, verdict{why: DropNoRoute, quiet: true})
+		s.note(n, nil, pk, verdict{why: DropNoRoute, quiet: true})
 		return
 	}
-	if v := n.towards(to.peer, pk); v.why != pass {
-		n.note(to.peer, pk, v)
-		r.reject(n, nil, pk, v)
+	if v := n.towards(to.peer, pk, &to.peer.came, s.now); v.why != pass {
+		s.note(n, to.peer, pk, v)
+		s.reject(n, nil, pk, v)
 		return
 	}
-	r.deliver(to.peer, framed)
+	s.deliver(to.peer, framed)
 }
 
 // reject answers a dropped packet where its rule says so. to is who sent it,
 // nil for the host's side.
-func (r *Router) reject(n *network, to *peer, pk *packet, v verdict) {
+func (s *shard) reject(n *network, to *peer, pk *packet, v verdict) {
 	if !v.reject {
 		return
 	}
@@ -287,47 +161,54 @@ func (r *Router) reject(n *network, to *peer, pk *packet, v verdict) {
 	if to != nil {
 		b = &to.answers
 	}
-	if !b.take(r.now, rejectRate, rejectBurst) {
+	if !b.take(s.now, rejectRate, rejectBurst) {
 		return
 	}
-	size := pk.answer(r.scratch[room:], n.policy.Load().own[family(pk.flow.Src)], v.why)
+	size := pk.answer(s.scratch[room:], n.policy.Load().own[family(pk.flow.Src)], v.why)
 	switch {
 	case size == 0:
 	case to != nil:
-		r.send(to, r.scratch[:room+size])
+		s.send(to, s.scratch[:room+size])
 	default:
-		r.toHost(n, r.scratch[:room+size])
+		s.toHost(n, s.scratch[:room+size])
 	}
 }
 
 // deliver sends a packet to p, now or with others, and counts what became of it.
-func (r *Router) deliver(p *peer, framed []byte) {
-	if r.coalesce(p.dev, p.net, p, p, framed) {
+func (s *shard) deliver(p *peer, framed []byte) {
+	if s.coalesce(p.dev, p.net, p, p, framed) {
 		return
 	}
-	if why := r.send(p, framed); why != pass {
-		p.net.note(p, &r.pk, drop(why))
-		return
+	switch why := s.send(p, framed); {
+	case why != pass:
+		s.note(p.net, p, &s.pk, drop(why))
+	case p.dev != nil: // else it is counted when its frames are written
+		p.rx.add(s.pk.onWire())
 	}
-	p.rx.add(r.pk.onWire())
 }
 
-// send writes a packet to p's device or stream. It never blocks.
-func (r *Router) send(p *peer, framed []byte) Reason {
+// endDrain writes what was kept back to go with others.
+func (s *shard) endDrain() {
+	s.flushBatches()
+	s.flushBundles()
+}
+
+// send writes a packet to p's device, or keeps it for its stream. It never blocks.
+func (s *shard) send(p *peer, framed []byte) Reason {
 	if p.dev != nil {
-		r.flushFor(p.dev)
-		r.poll.expect(p.dev)
+		s.flushFor(p.dev)
+		s.poll.expect(p.dev)
 		return writePacket(p.dev.fd, framed[room-vnetLen:])
 	}
-	return r.sendPlain(p, framed)
+	return s.sendPlain(p, framed)
 }
 
-func (r *Router) toHost(n *network, framed []byte) Reason {
-	if n.hostGone {
+func (s *shard) toHost(n *network, framed []byte) Reason {
+	if n.hostGone.Load() {
 		return DropNotReady
 	}
-	r.flushFor(n.host)
-	r.poll.expect(n.host)
+	s.flushFor(n.host)
+	s.poll.expect(n.host)
 	return writePacket(n.host.fd, framed[room-vnetLen:])
 }
 

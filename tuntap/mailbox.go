@@ -11,9 +11,10 @@ import (
 // ErrClosed is returned by a Router's methods when it has ended.
 var ErrClosed = errors.New("router has ended")
 
-// mailbox carries calls from other goroutines to the loop and wakes it.
+// mailbox carries calls from other goroutines to a shard and wakes it. They run
+// between drains: then the shard holds nothing of what it saw before.
 type mailbox struct {
-	fd int // an eventfd, in the loop's epoll set
+	fd int // an eventfd, in the shard's epoll set
 
 	mu    sync.Mutex
 	state mailboxState
@@ -36,12 +37,12 @@ const (
 func newMailbox() (*mailbox, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("make the loop's eventfd: %w", err)
+		return nil, fmt.Errorf("make a shard's eventfd: %w", err)
 	}
 	return &mailbox{fd: fd}, nil
 }
 
-// do runs fn on the loop and returns its error; before the loop runs, at once.
+// do runs fn on the shard and returns its error; before the shard runs, at once.
 func (m *mailbox) do(fn func() error) error {
 	m.mu.Lock()
 	switch m.state {
@@ -59,7 +60,8 @@ func (m *mailbox) do(fn func() error) error {
 	return <-done
 }
 
-// post has fn run on the loop and does not wait. It may be called on the loop.
+// post has fn run on the shard, later, and does not wait. It may be called on
+// any shard.
 func (m *mailbox) post(fn func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,7 +72,7 @@ func (m *mailbox) post(fn func()) {
 	m.wake()
 }
 
-// poke wakes the loop.
+// poke wakes the shard.
 func (m *mailbox) poke() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -85,7 +87,7 @@ func (m *mailbox) wake() {
 	_, _ = unix.Write(m.fd, one[:]) // EAGAIN: it is awake already
 }
 
-// open lets calls go to the loop from now on.
+// open lets calls go to the shard from now on.
 func (m *mailbox) open() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -96,8 +98,9 @@ func (m *mailbox) open() error {
 	return nil
 }
 
-// run runs what came. Called on the loop, when the eventfd is readable.
-func (m *mailbox) run() {
+// run runs what came and reports whether anything did. Called on the shard,
+// when the eventfd is readable.
+func (m *mailbox) run() bool {
 	var n [8]byte
 	_, _ = unix.Read(m.fd, n[:])
 	m.mu.Lock()
@@ -110,6 +113,7 @@ func (m *mailbox) run() {
 			c.done <- err
 		}
 	}
+	return len(calls) > 0
 }
 
 // close ends it; calls that wait get ErrClosed.

@@ -29,9 +29,9 @@ type Descriptors struct {
 	Listener *os.File // the listening unix stream socket; may be nil
 }
 
-// Events tells what happened. The functions are called on the router's loop:
-// they must not block and must not call the Router's methods, Identified aside.
-// A nil function is not called.
+// Events tells what happened. The functions are called on the router's threads,
+// perhaps several at once: they must not block and must not call the Router's
+// methods, Identified aside. A nil function is not called.
 type Events struct {
 	// Registered: addr belongs to the peer from now on. vassal is empty for a foreign peer.
 	Registered func(network, vassal string, addr netip.Addr)

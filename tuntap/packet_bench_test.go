@@ -68,7 +68,8 @@ func BenchmarkLookup(b *testing.B) {
 			four := netip.AddrFrom4([4]byte{10, 9, byte(1 + k/250), byte(1 + k%250)})
 			six := netip.AddrFrom16([16]byte{0xfd, 9, 14: byte(1 + k/250), 15: byte(1 + k%250)})
 			if i < n {
-				peers[i] = &peer{prefixes: []netip.Prefix{single(four), single(six)}}
+				peers[i] = new(peer)
+				peers[i].holds.Store(&holding{prefixes: []netip.Prefix{single(four), single(six)}})
 			}
 			asked[0][i], asked[1][i] = four, six
 		}

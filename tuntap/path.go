@@ -13,40 +13,43 @@ type verdict struct {
 func drop(why Reason) verdict { return verdict{why: why} }
 
 // fromPeer decides about a packet that p sent: the first half of a packet's
-// way (see the package's picture). It registers p's address where due.
-func (n *network) fromPeer(p *peer, pk *packet) verdict {
-	pol, now := n.policy.Load(), n.r.now
+// way (see the package's picture). It registers p's address where due. Only p's
+// own shard comes here.
+func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
+	pol, m := n.policy.Load(), &p.sent[firewall.Out]
 	if chatter(pk) || pk.v6 && !pol.own[1].IsValid() {
 		return verdict{why: DropForbidden, quiet: true}
 	}
-	var wish claim
-	owned := n.table.owner(pk.flow.Src).peer == p
+	owned := n.table.Load().owner(pk.flow.Src).peer == p
 	if !owned {
-		var why Reason
-		if wish, why = n.claim(p, pk.flow.Src); why != pass {
-			n.refuse(p, pk.flow.Src, why, wish.holder)
-			return drop(why)
-		}
-		if wish.declared {
-			n.register(p, wish.prefix, pk.flow.Src)
+		wish, why := n.claim(p, pk.flow.Src)
+		if why == pass && wish.declared {
 			owned = true
+			wish, why = n.register(p, pk.flow.Src)
+		}
+		if why != pass {
+			n.refuse(p, pk.flow.Src, why, wish.holder, now)
+			return drop(why)
 		}
 	}
 	if pk.part == laterPart {
 		if !owned {
 			return drop(DropUnregistered)
 		}
-		return p.follow(firewall.Out, pk, now)
+		return m.follow(pk, now)
 	}
 
-	act, i := p.ask(pol.chain[firewall.Out], pk)
+	act, i := m.ask(pol.chain[firewall.Out], pk)
 	if act != firewall.Allow {
 		return byRule(pol.chain[firewall.Out], act, i)
 	}
 	if !owned {
-		n.register(p, wish.prefix, pk.flow.Src)
+		if wish, why := n.register(p, pk.flow.Src); why != pass {
+			n.refuse(p, pk.flow.Src, why, wish.holder, now)
+			return drop(why)
+		}
 	}
-	if v := p.ownRules(firewall.Out, pk); v.why != pass {
+	if v := p.ownRules(firewall.Out, pk, m); v.why != pass {
 		return v
 	}
 	// Isolate is the end of the out chain: a rule that allows was before it.
@@ -54,25 +57,26 @@ func (n *network) fromPeer(p *peer, pk *packet) verdict {
 		return drop(DropIsolate)
 	}
 	if pk.part == firstPart {
-		p.fragmentsOf(firewall.Out).passed(pk, now)
+		m.passed(pk, now)
 	}
 	return verdict{}
 }
 
-// towards decides about a packet that is to reach p: the second half.
-func (n *network) towards(p *peer, pk *packet) verdict {
-	pol, now := n.policy.Load(), n.r.now
+// towards decides about a packet that is to reach p: the second half. m is the
+// sender's memory of such packets; what the host sent is remembered with p.
+func (n *network) towards(p *peer, pk *packet, m *memory, now int64) verdict {
+	pol := n.policy.Load()
 	if pk.part == laterPart {
-		return p.follow(firewall.In, pk, now)
+		return m.follow(pk, now)
 	}
-	if act, i := p.ask(pol.chain[firewall.In], pk); act != firewall.Allow {
+	if act, i := m.ask(pol.chain[firewall.In], pk); act != firewall.Allow {
 		return byRule(pol.chain[firewall.In], act, i)
 	}
-	if v := p.ownRules(firewall.In, pk); v.why != pass {
+	if v := p.ownRules(firewall.In, pk, m); v.why != pass {
 		return v
 	}
 	if pk.part == firstPart {
-		p.fragmentsOf(firewall.In).passed(pk, now)
+		m.passed(pk, now)
 	}
 	if pol.walls != nil {
 		pol.walls.note(p, pk, now)
@@ -80,21 +84,13 @@ func (n *network) towards(p *peer, pk *packet) verdict {
 	return verdict{}
 }
 
-// follow lets a later part follow its first one.
-func (p *peer) follow(dir firewall.Direction, pk *packet, now int64) verdict {
-	if p.parts[dir] == nil || !p.parts[dir].follows(pk, now) {
-		return drop(DropFragment)
-	}
-	return verdict{}
-}
-
 // ownRules asks the peer's own rules: those of its ini and those that its
 // device sent.
-func (p *peer) ownRules(dir firewall.Direction, pk *packet) verdict {
-	if act, i := p.ask(p.chain[dir], pk); act != firewall.Allow {
+func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
+	if act, i := m.ask(p.chain[dir], pk); act != firewall.Allow {
 		return byRule(p.chain[dir], act, i)
 	}
-	if p.block.denies(dir, &pk.flow) {
+	if b := p.block.Load(); b != nil && b.denies(dir, &pk.flow) {
 		return drop(DropRule)
 	}
 	return verdict{}

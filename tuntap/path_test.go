@@ -182,9 +182,9 @@ func TestVerdictPathAllocatesNothing(t *testing.T) {
 	w.vassal("blog", blog)
 	w.vassal("shop", shop)
 	var allocs float64
-	_ = w.r.mail.do(func() error {
-		n := w.r.networks[0]
-		p := n.table.owner(blog).peer
+	p := w.holder(blog)
+	w.on(p.shard, func() {
+		n, now := p.net, p.shard.now
 		packets := [][]byte{
 			udp(blog, internet, 53), tcp(blog, internet, 80, tuntest.SYN), udp(blog, shop, 53), udp(shop, internet, 53),
 			tuntest.Fragment(udp(blog, internet, 53), 9, 0, 8), tuntest.Fragment(udp(blog, internet, 53), 9, 8, 13),
@@ -194,15 +194,14 @@ func TestVerdictPathAllocatesNothing(t *testing.T) {
 		once := func() {
 			for _, b := range packets {
 				if pk.decode(b) == pass {
-					n.fromPeer(p, pk)
-					n.towards(p, pk)
-					n.table.owner(pk.flow.Dst)
+					n.fromPeer(p, pk, now)
+					n.towards(p, pk, &p.sent[firewall.In], now)
+					n.table.Load().owner(pk.flow.Dst)
 				}
 			}
 		}
 		once() // tables of fragments and flows are made when first needed
 		allocs = testing.AllocsPerRun(100, once)
-		return nil
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
@@ -215,14 +214,13 @@ func TestWholeWayAllocatesNothing(t *testing.T) {
 	b := append(make([]byte, room), udp(blog, internet, 53)...)
 	stolen := append(make([]byte, room), udp(shop, internet, 53)...)
 	var allocs float64
-	_ = w.r.mail.do(func() error {
-		p := w.r.networks[0].table.owner(blog).peer
-		w.r.fromPeer(p, stolen) // one log line is due
+	p := w.holder(blog)
+	w.on(p.shard, func() {
+		p.shard.fromPeer(p, stolen) // one log line is due
 		allocs = testing.AllocsPerRun(50, func() {
-			w.r.fromPeer(p, b)
-			w.r.fromPeer(p, stolen)
+			p.shard.fromPeer(p, b)
+			p.shard.fromPeer(p, stolen)
 		})
-		return nil
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)

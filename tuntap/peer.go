@@ -2,58 +2,90 @@ package tuntap
 
 import (
 	"net/netip"
-	"slices"
 	"sync/atomic"
+
+	"golang.org/x/sys/cpu"
 
 	"fiefdom/firewall"
 )
 
 // peer is a vassal's device, handed over or behind a stream of frames. The
-// loop owns it; what is atomic may be read from outside.
+// first shard opens, shows and closes it. Its own shard is the one that reads
+// its packets: that of its device, the first one for a stream.
+//
+// Other shards find a peer in the network's table only. So what is set before
+// it is in there, and never after, needs no care.
 type peer struct {
-	id  uint64
-	net *network
+	id     uint64
+	net    *network
+	shard  *shard
+	dev    *source            // the handed-over device; nil for a stream of frames
+	vassal string             // empty: foreign
+	chain  [2]*firewall.Chain // its own rules, by firewall.Direction, from its ini
 
-	conn *source // the stream, or the life line; nil when it is over
-	dev  *source // the handed-over device; nil for a stream of frames
+	// for every shard
+	gone   atomic.Bool               // set with the network's mutex held
+	holds  atomic.Pointer[holding]   // changed with the network's mutex held
+	block  atomic.Pointer[ruleBlock] // its own rules, from its device
+	flows  atomic.Pointer[flows]     // made when first needed
+	public atomic.Pointer[identity]
+	stream stream
 
-	// who it is
-	emperor    bool // the emperor connected
-	known      bool // identified: its packets may be read
-	handed     bool
-	gone       bool
-	vassal     string // empty: foreign
-	may        []netip.Prefix
-	granted    bool // may was given at the hand-over and does not follow the reservations
-	uid, gid   uint32
-	pid        int32
+	_ cpu.CacheLinePad // what is written for each packet is kept from what is read for each
+
+	// its own shard's
+	sent    [2]memory // of its packets, by firewall.Direction
+	answers bucket    // of rejects to it
+	refused int64     // the shard's clock when a refusal was last told
+
+	_ cpu.CacheLinePad
+
+	came memory // of packets from the host; the host's device's shard's
+
+	_ cpu.CacheLinePad
+
+	// counted by every shard
+	rx, tx traffic
+	drops  drops
+	noted  notes
+
+	// the first shard's
+	emperor  bool // the emperor connected
+	known    bool // identified: its packets may be read
+	handed   bool
+	unknown  bool // in the router's list of unregistered foreigners; never if the emperor connected
+	shown    bool // in the network's list of peers
+	granted  bool // what it may register was given at the hand-over and does not follow the reservations
+	uid, gid uint32
+	pid      int32
+	in       frameReader
+	half     int64 // the first shard's clock when the current half frame began
+	onTick   bool  // in the router's list of half frames
+	hand     handing
+}
+
+// newPeer is one that holds nothing yet.
+func newPeer(n *network) *peer {
+	p := &peer{net: n, shard: n.r.shards[0]}
+	p.holds.Store(new(holding))
+	return p
+}
+
+// holding is what a peer has and may have of a network's addresses; replaced,
+// never changed.
+type holding struct {
+	may        []netip.Prefix // empty: one undeclared address a family
 	prefixes   []netip.Prefix // registered
 	addrs      []netip.Addr   // that registered them
 	registered [2]bool        // by family
-	refused    int64          // the loop's clock when a refusal was last told
+}
 
-	// its own rules and what was seen of it
-	chain [2]*firewall.Chain // by firewall.Direction, from its ini
-	block ruleBlock          // from its device
-	parts [2]*fragments      // by firewall.Direction; allocated when first needed
-	flows *flows             // likewise
-	memo  *firewall.Memo     // likewise: of verdicts of long chains
-
-	// the stream
-	in     frameReader
-	half   int64 // the loop's clock when the current half frame began
-	onTick bool  // in the router's list of half frames
-	out    []byte
-	hand   handing
-
-	answers bucket // of rejects to it
-
-	public  atomic.Pointer[identity]
-	drops   drops
-	rx, tx  traffic
-	noted   [reasons]int64
-	unknown bool // in the router's list of unregistered foreigners
-	shown   bool // in the network's list of peers
+// memory is what the decisions about earlier packets left behind. It belongs to
+// the shard that reads the packets, and to one of their senders: a flood hurts
+// the memory of its own sender only.
+type memory struct {
+	parts *fragments     // made when first needed
+	memo  *firewall.Memo // likewise: of verdicts of long chains
 }
 
 // traffic counts packets and their bytes.
@@ -66,24 +98,23 @@ func (t *traffic) add(packets, bytes int) {
 
 // identity is what the outside may know of a peer; replaced, never changed.
 type identity struct {
-	vassal    string
-	addresses []netip.Addr
-	uid, gid  uint32
-	pid       int32
-	chain     [2]*firewall.Chain
+	vassal   string
+	uid, gid uint32
+	pid      int32
+	chain    [2]*firewall.Chain
 }
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
 	p.public.Store(&identity{
-		vassal: p.vassal, addresses: slices.Clone(p.addrs), uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
+		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
 	})
 }
 
 func (p *peer) stats() PeerStats {
 	id := p.public.Load()
 	return PeerStats{
-		Vassal: id.vassal, Addresses: append([]netip.Addr{}, id.addresses...), UID: id.uid, GID: id.gid, PID: id.pid,
+		Vassal: id.vassal, Addresses: append([]netip.Addr{}, p.holds.Load().addrs...), UID: id.uid, GID: id.gid, PID: id.pid,
 		RxPackets: p.rx.packets.load(), RxBytes: p.rx.bytes.load(),
 		TxPackets: p.tx.packets.load(), TxBytes: p.tx.bytes.load(),
 		Drops: p.drops.snapshot(),
@@ -91,26 +122,34 @@ func (p *peer) stats() PeerStats {
 	}
 }
 
-// fragmentsOf returns the peer's table of first parts for one direction.
-func (p *peer) fragmentsOf(dir firewall.Direction) *fragments {
-	if p.parts[dir] == nil {
-		p.parts[dir] = new(fragments)
+// passed notes a first part that was let through.
+func (m *memory) passed(pk *packet, now int64) {
+	if m.parts == nil {
+		m.parts = new(fragments)
 	}
-	return p.parts[dir]
+	m.parts.passed(pk, now)
 }
 
-// ask asks a chain about a packet from or to the peer.
-func (p *peer) ask(c *firewall.Chain, pk *packet) (firewall.Action, int) {
+// follow lets a later part follow its first one.
+func (m *memory) follow(pk *packet, now int64) verdict {
+	if m.parts == nil || !m.parts.follows(pk, now) {
+		return drop(DropFragment)
+	}
+	return verdict{}
+}
+
+// ask asks a chain about a packet.
+func (m *memory) ask(c *firewall.Chain, pk *packet) (firewall.Action, int) {
 	if !c.WorthMemo() {
 		return c.Verdict(&pk.flow)
 	}
-	if p.memo == nil {
-		p.memo = new(firewall.Memo)
+	if m.memo == nil {
+		m.memo = new(firewall.Memo)
 	}
-	return p.memo.Verdict(c, &pk.flow)
+	return m.memo.Verdict(c, &pk.flow)
 }
 
-// bucket is a token bucket on the loop's clock. The zero value is full.
+// bucket is a token bucket on a shard's clock. The zero value is full.
 type bucket struct {
 	used int64 // tokens that are not back yet
 	last int64

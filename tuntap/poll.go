@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller is the loop's epoll set (epoll(7)), level-triggered. The loop owns it.
+// poller is a shard's epoll set (epoll(7)), level-triggered. The shard owns it:
+// other threads may make sources for it, but not add them.
 type poller struct {
 	ep      int
 	sources []*source // by slot
@@ -20,28 +21,36 @@ type poller struct {
 	again   []*source
 }
 
-// source is a descriptor in the set. ready is called on the loop.
+// source is a descriptor that is in a set, or will be. ready is called on the
+// set's shard; slot, mask and soon belong to it, but for a stream's mask (see
+// stream).
 type source struct {
 	fd    int
+	cuts  bool // a device whose kernel cuts large UDP packets
+	home  *poller
+	ready func(events uint32)
 	slot  int
 	mask  uint32
-	ready func(events uint32)
-	soon  bool   // in the poller's list
-	cuts  bool   // a device whose kernel cuts large UDP packets
-	open  *batch // of a device: what waits for it, within a drain
+	soon  bool // in the poller's list
+	pace
 }
 
 func newPoller() (*poller, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("make the loop's epoll set: %w", err)
+		return nil, fmt.Errorf("make a shard's epoll set: %w", err)
 	}
 	return &poller{ep: ep}, nil
 }
 
-// add watches fd. EPOLLERR and EPOLLHUP are always told, whatever the mask.
-func (p *poller) add(fd int, mask uint32, ready func(events uint32)) (*source, error) {
-	s := &source{fd: fd, mask: mask, ready: ready}
+// source makes one for the set, which does not watch it yet.
+func (p *poller) source(fd int, ready func(events uint32)) *source {
+	return &source{fd: fd, home: p, ready: ready}
+}
+
+// add watches a source. EPOLLERR and EPOLLHUP are always told, whatever the mask.
+func (p *poller) add(s *source, mask uint32) error {
+	s.mask = mask
 	if n := len(p.free); n > 0 {
 		s.slot, p.free = p.free[n-1], p.free[:n-1]
 		p.sources[s.slot] = s
@@ -50,12 +59,12 @@ func (p *poller) add(fd int, mask uint32, ready func(events uint32)) (*source, e
 		p.sources = append(p.sources, s)
 	}
 	ev := unix.EpollEvent{Events: mask, Fd: int32(s.slot)}
-	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, s.fd, &ev); err != nil {
 		p.sources[s.slot] = nil
 		p.free = append(p.free, s.slot)
-		return nil, fmt.Errorf("watch descriptor: %w", err)
+		return fmt.Errorf("watch descriptor: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 // want changes what a source is watched for. A nil source is none.
@@ -72,13 +81,15 @@ func (p *poller) want(s *source, mask uint32) {
 // remove forgets a source; closing it is the caller's. It must come first: the
 // set watches open files, and others may share this one.
 func (p *poller) remove(s *source) {
-	if p.sources[s.slot] != s {
+	if !p.has(s) {
 		return
 	}
 	_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, s.fd, nil)
 	p.sources[s.slot] = nil
 	p.freed = append(p.freed, s.slot)
 }
+
+func (p *poller) has(s *source) bool { return s.slot < len(p.sources) && p.sources[s.slot] == s }
 
 // wait waits for events, timeout milliseconds at most (-1: for ever), and
 // returns how many there are.
@@ -116,9 +127,10 @@ func (p *poller) dispatch(n int) {
 
 // expect has a source read before the next wait. A write to a device runs the
 // receiver's whole stack, so that its answer is often there when the write
-// returns: reading it now saves a sleep and a wakeup.
+// returns: reading it now saves a sleep and a wakeup. Another shard's source
+// wakes that shard by itself.
 func (p *poller) expect(s *source) {
-	if !s.soon {
+	if s.home == p && !s.soon {
 		s.soon = true
 		p.soon = append(p.soon, s)
 	}
@@ -136,7 +148,7 @@ func (p *poller) dispatchExpected() {
 		p.soon, p.again = p.again[:0], p.soon
 		for _, s := range p.again {
 			s.soon = false
-			if p.sources[s.slot] == s && s.mask&unix.EPOLLIN != 0 {
+			if p.has(s) && s.mask&unix.EPOLLIN != 0 {
 				s.ready(unix.EPOLLIN)
 			}
 		}

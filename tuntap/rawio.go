@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The loop's reads and writes never block, so Go's scheduler need not hear of
+// A shard's reads and writes never block, so Go's scheduler need not hear of
 // them: that saves its bookkeeping before and after each (runtime.entersyscall),
 // some tens of nanoseconds of the two microseconds that a packet costs.
 

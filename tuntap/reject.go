@@ -2,6 +2,7 @@ package tuntap
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 )
 
@@ -124,8 +125,25 @@ func putIPv6(b []byte, src, dst netip.Addr, proto byte, payload int) int {
 	return 40 + payload
 }
 
-// sum adds b to a one's complement sum (RFC 1071).
+// sum adds b to a one's complement sum (RFC 1071): eight bytes at a time, and
+// every carry again at the low end, which is the same sum.
 func sum(s uint32, b []byte) uint32 {
+	wide, carry := uint64(s), uint64(0)
+	for ; len(b) >= 32; b = b[32:] {
+		wide, carry = bits.Add64(wide, binary.BigEndian.Uint64(b), carry)
+		wide, carry = bits.Add64(wide, binary.BigEndian.Uint64(b[8:]), carry)
+		wide, carry = bits.Add64(wide, binary.BigEndian.Uint64(b[16:]), carry)
+		wide, carry = bits.Add64(wide, binary.BigEndian.Uint64(b[24:]), carry)
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		wide, carry = bits.Add64(wide, binary.BigEndian.Uint64(b), carry)
+	}
+	wide, carry = bits.Add64(wide, 0, carry)
+	wide += carry
+	for wide > 0xffff_ffff {
+		wide = wide>>32 + wide&0xffff_ffff
+	}
+	s = uint32(wide>>16 + wide&0xffff)
 	for ; len(b) >= 2; b = b[2:] {
 		s += uint32(b[0])<<8 | uint32(b[1])
 	}

@@ -47,6 +47,9 @@ func newRealWorld(t testing.TB, cfg NetworkConfig) *realWorld {
 	if w.r, err = New(slog.New(slog.DiscardHandler), w.record(), os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.r.Threads(*threads); err != nil {
+		t.Fatal(err)
+	}
 	dup, err := unix.FcntlInt(uintptr(device.FD()), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		t.Fatal(err)

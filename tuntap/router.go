@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -35,55 +34,87 @@ type Router struct {
 	half       int64                                  // nanoseconds that half a frame may stand
 	prepare    func(fd int) (cutsUDP bool, err error) // checks a device and sets its flags
 
-	mail    *mailbox
-	pending chan line // log lines
+	shards  []*shard       // never empty, and never changed once there is a network
+	pending chan line      // log lines
+	lines   gate           // for them
+	closers sync.WaitGroup // goroutines that close devices
 	view    sync.Mutex
-	// networks and each network's peers change on the loop with view held:
-	// the loop reads them freely, others with view held.
+	// networks and each network's peers change on the first shard with view
+	// held: it reads them freely, others with view held.
 	networks []*network
 
-	loop // what only the loop touches
+	first
+}
+
+// first is what only the first shard touches: it opens and closes peers, and
+// reads their streams.
+type first struct {
+	peers   map[uint64]*peer
+	nextID  uint64
+	unknown []*peer // foreign and unregistered, oldest first
+	halves  []*peer // that stand within a frame, or did so lately
+	paused  []*network
+	serving bool
+	message recvBuffer
 }
 
 // network is one router device with its table, chains and peers.
 type network struct {
-	r        *Router
-	name     string
-	policy   atomic.Pointer[policy]
-	table    *table
+	r     *Router
+	name  string
+	shard *shard // reads the host's device
+
+	// Every packet looks at these, without a lock; they change with mu held.
+	policy atomic.Pointer[policy]
+	table  atomic.Pointer[table]
+	mu     sync.Mutex // and what a peer holds
+
 	host     *source
-	hostGone bool
+	hostGone atomic.Bool
 	listener *source
 	peers    []*peer // guarded as Router.networks
 
-	answers bucket // of rejects to the host's side
+	answers bucket // of rejects to the host's side; its shard's
 	drops   drops  // of packets that belong to no peer
-	noted   [reasons]int64
+	noted   notes
 }
 
-// New makes a router for the emperor with the given pid, whose hand-overs
-// alone are accepted. Run frees it.
+// New makes a router of one thread for the emperor with the given pid, whose
+// hand-overs alone are accepted. Run frees it.
 func New(log *slog.Logger, ev Events, emperorPID int) (*Router, error) {
-	p, err := newPoller()
-	if err != nil {
-		return nil, err
-	}
-	m, err := newMailbox()
-	if err != nil {
-		return nil, errors.Join(err, p.close())
-	}
 	r := &Router{
-		log: log, events: ev, mail: m,
+		log: log, events: ev, first: first{peers: make(map[uint64]*peer)},
 		emperorPID: int32(emperorPID), emperorUID: processUID(emperorPID),
 		limits: Limits{Peers: 4096, Unregistered: 256},
 		half:   int64(2 * time.Second), prepare: prepareTun,
 		pending: make(chan line, logPending),
 	}
-	r.loop.init(p)
-	if _, err := p.add(m.fd, unix.EPOLLIN, func(uint32) { m.run() }); err != nil {
-		return nil, errors.Join(err, m.close(), p.close())
+	// A clock that begins with a second: its time is never 0.
+	s, err := newShard(r, time.Now().Add(-time.Second))
+	if err != nil {
+		return nil, err
 	}
+	r.shards = []*shard{s}
 	return r, nil
+}
+
+// MaxThreads bounds Threads.
+const MaxThreads = 64
+
+// Threads sets how many threads move packets: 1 to MaxThreads. Call it before
+// AddNetwork. An error leaves the router with those that could be made.
+func (r *Router) Threads(n int) error {
+	if n < 1 || n > MaxThreads {
+		return fmt.Errorf("%d threads: want 1 to %d", n, MaxThreads)
+	}
+	for len(r.shards) < n {
+		s, err := newShard(r, r.shards[0].start)
+		if err != nil {
+			return err
+		}
+		r.shards = append(r.shards, s)
+	}
+	return nil
 }
 
 // Limit sets the router's limits. Call it before Run.
@@ -124,7 +155,7 @@ func (r *Router) AddNetwork(cfg NetworkConfig, d Descriptors) error {
 		err = errors.Join(err, lerr)
 	}
 	if err == nil {
-		err = r.mail.do(func() error { return r.addNetwork(cfg, host, listener) })
+		err = r.shards[0].mail.do(func() error { return r.addNetwork(cfg, host, listener) })
 	}
 	if err == nil {
 		return nil
@@ -145,21 +176,42 @@ func (r *Router) addNetwork(cfg NetworkConfig, host, listener int) error {
 	if err != nil {
 		return err
 	}
-	n := &network{r: r, name: cfg.Name, table: newTable(&cfg, nil)}
+	first := r.shards[0]
+	n := &network{r: r, name: cfg.Name, shard: r.shards[len(r.networks)%len(r.shards)]}
+	n.table.Store(newTable(&cfg, nil))
 	n.policy.Store(newPolicy(cfg))
-	if n.host, err = r.poll.add(host, r.whenServing(), n.hostReady); err != nil {
-		return err
-	}
+	n.host = n.shard.poll.source(host, n.hostReady)
 	n.host.cuts = cuts
 	if listener >= 0 {
-		if n.listener, err = r.poll.add(listener, unix.EPOLLIN, n.listenerReady); err != nil {
-			r.poll.remove(n.host)
+		n.listener = first.poll.source(listener, n.listenerReady)
+		if err := first.poll.add(n.listener, unix.EPOLLIN); err != nil {
 			return err
 		}
 	}
+	if err := n.watchHost(r.whenServing()); err != nil {
+		if n.listener != nil {
+			first.poll.remove(n.listener)
+		}
+		return err
+	}
+	n.shard.devices++
 	r.view.Lock()
 	r.networks = append(r.networks, n)
 	r.view.Unlock()
+	return nil
+}
+
+// watchHost puts the host's device into its shard's set. Another shard than the
+// first can not be waited for: if it fails, the network is left without a host.
+func (n *network) watchHost(mask uint32) error {
+	if n.shard == n.r.shards[0] {
+		return n.shard.poll.add(n.host, mask)
+	}
+	n.shard.mail.post(func() {
+		if err := n.shard.poll.add(n.host, mask); err != nil {
+			n.loseHost(err)
+		}
+	})
 	return nil
 }
 
@@ -176,8 +228,8 @@ func (r *Router) network(name string) *network {
 // reservations. Connections and registrations stay, but an address that is the
 // router's own now is taken from its peer.
 func (r *Router) Update(cfg NetworkConfig) error {
-	pol := newPolicy(cfg) // not on the loop: it may be long
-	return r.mail.do(func() error {
+	pol := newPolicy(cfg) // not on the first shard: it may be long
+	return r.shards[0].mail.do(func() error {
 		n := r.network(cfg.Name)
 		if n == nil {
 			return fmt.Errorf("update network %q: there is none of this name", cfg.Name)
@@ -188,44 +240,23 @@ func (r *Router) Update(cfg NetworkConfig) error {
 				continue
 			}
 			peers = append(peers, p)
-			n.adapt(p, pol)
 		}
-		n.policy.Store(pol)
-		n.table = newTable(&pol.cfg, peers)
+		n.update(pol, peers)
 		return nil
 	})
-}
-
-// adapt fits a peer to a new policy.
-func (n *network) adapt(p *peer, pol *policy) {
-	if !p.granted {
-		p.may = pol.reservations(p.vassal)
-	}
-	before := len(p.prefixes)
-	kept := slices.DeleteFunc(slices.Clone(p.prefixes), func(pfx netip.Prefix) bool {
-		return pfx.IsSingleIP() && slices.Contains(pol.cfg.Own, pfx.Addr())
-	})
-	if len(kept) == before {
-		return
-	}
-	n.r.say(slog.LevelWarn, "address of a peer is the router's own now", slog.String("network", n.name), slog.String("vassal", p.vassal))
-	p.prefixes, p.registered = kept, [2]bool{}
-	p.addrs = slices.DeleteFunc(p.addrs, func(a netip.Addr) bool { return slices.Contains(pol.cfg.Own, a) })
-	for _, pfx := range kept {
-		p.registered[family(pfx.Addr())] = true
-	}
-	p.publish()
 }
 
 // Serve starts reading packets. Before, only the emperor's hand-overs are
 // taken, so that every vassal has its addresses back before anybody can claim them.
 func (r *Router) Serve() {
-	_ = r.mail.do(func() error { // a router that has ended serves nobody
+	_ = r.shards[0].mail.do(func() error { // a router that has ended serves nobody
 		r.serving = true
 		for _, n := range r.networks {
-			if !n.hostGone {
-				r.poll.want(n.host, unix.EPOLLIN)
-			}
+			r.shards[0].tell(n.shard, func() {
+				if !n.hostGone.Load() {
+					n.shard.poll.want(n.host, unix.EPOLLIN)
+				}
+			})
 		}
 		for _, p := range r.peers {
 			r.attend(p)
@@ -237,17 +268,36 @@ func (r *Router) Serve() {
 // Identified answers Events.Identify: conn is a connection of this vassal's;
 // empty: foreign. It does not wait and may be called from within Identify.
 func (r *Router) Identified(conn uint64, vassal string) {
-	r.mail.post(func() {
+	r.shards[0].mail.post(func() {
 		if p := r.peers[conn]; p != nil && !p.known {
 			p.known, p.vassal = true, vassal
-			p.may = p.net.policy.Load().reservations(vassal)
+			p.net.allow(p, p.net.policy.Load().reservations(vassal))
 			p.publish()
 			r.attend(p)
 		}
 	})
 }
 
-// Snapshot returns the counters of all networks. It does not disturb the loop.
+func (r *Router) hasDeadlines() bool { return len(r.halves) > 0 || len(r.paused) > 0 }
+
+// tick looks after deadlines.
+func (r *Router) tick() {
+	if len(r.halves) > 0 {
+		r.expireHalves()
+	}
+	if len(r.paused) > 0 {
+		r.resumeListeners()
+	}
+}
+
+func (r *Router) whenServing() uint32 {
+	if r.serving {
+		return unix.EPOLLIN
+	}
+	return 0
+}
+
+// Snapshot returns the counters of all networks. It does not disturb the shards.
 func (r *Router) Snapshot() []NetworkStats {
 	r.view.Lock()
 	networks := slices.Clone(r.networks)

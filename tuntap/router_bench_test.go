@@ -17,16 +17,15 @@ func BenchmarkDecide(b *testing.B) {
 	w := newWorld(b, cfg)
 	w.vassal("blog", blog)
 	syn := tcp(blog, internet, 443, tuntest.ACK)
-	_ = w.r.mail.do(func() error {
-		n := w.r.networks[0]
-		p := n.table.owner(blog).peer
+	p := w.holder(blog)
+	w.on(p.shard, func() {
+		n, now := p.net, p.shard.now
 		var pk packet
 		for b.Loop() {
-			if pk.decode(syn) != pass || n.fromPeer(p, &pk).why != pass || n.table.owner(pk.flow.Dst).kind != ownerHost {
+			if pk.decode(syn) != pass || n.fromPeer(p, &pk, now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
 				b.Fatal("it does not pass")
 			}
 		}
-		return nil
 	})
 }
 
@@ -41,4 +40,27 @@ func BenchmarkPing(b *testing.B) {
 		w.host.Send(b, pong)
 		end.Receive(b)
 	}
+}
+
+// BenchmarkCounter compares how a counter can count: an addition that several
+// threads may do at once, and a store that only one may.
+func BenchmarkCounter(b *testing.B) {
+	var c counter
+	b.Run("add", func(b *testing.B) {
+		for b.Loop() {
+			c.add(1)
+		}
+	})
+	b.Run("store", func(b *testing.B) {
+		for b.Loop() {
+			c.n.Store(c.n.Load() + 1)
+		}
+	})
+	b.Run("add by all CPUs", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				c.add(1)
+			}
+		})
+	})
 }

@@ -75,20 +75,25 @@ func (s *still) watch(p *peer, end *tuntest.End) {
 
 func (s *still) vassal(name string, addrs ...netip.Addr) *peer {
 	n := s.r.networks[0]
-	p := &peer{net: n, known: true, handed: true, vassal: name}
+	p := newPeer(n)
+	p.known, p.handed, p.vassal = true, true, name
+	p.publish()
 	device, end := tuntest.Pair(s.t)
 	fd, err := takeFile(device)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if p.dev, err = s.r.poll.add(fd, unix.EPOLLIN, p.deviceReady); err != nil {
+	p.dev = p.shard.poll.source(fd, p.deviceReady)
+	if err := p.shard.poll.add(p.dev, unix.EPOLLIN); err != nil {
 		s.t.Fatal(err)
 	}
 	p.dev.cuts = true
 	s.r.nextID++
 	s.r.peers[s.r.nextID] = p
 	for _, a := range addrs {
-		n.register(p, single(a), a)
+		if _, why := n.register(p, a); why != pass {
+			s.t.Fatalf("register %v: %v", a, why)
+		}
 	}
 	s.watch(p, end)
 	return p
@@ -167,8 +172,8 @@ func (s *still) pass(sent []undone, to func(undone) *peer) (map[*peer]int, error
 	turn := func() {
 		for range 8 { // drains of 64: more than ever waits
 			s.blog.deviceReady(unix.EPOLLIN)
-			for i := range s.r.batches {
-				if s.r.batches[i].dev != nil {
+			for i := range s.r.shards[0].batches {
+				if s.r.shards[0].batches[i].dev != nil {
 					came[nil].errs = append(came[nil].errs, "a batch is open after a drain")
 				}
 			}
@@ -226,5 +231,5 @@ func (s *still) towards(u undone) *peer {
 	} else {
 		dst = netip.AddrFrom16([16]byte(u.packet[24:]))
 	}
-	return s.r.networks[0].table.owner(dst).peer
+	return s.r.networks[0].table.Load().owner(dst).peer
 }

@@ -4,22 +4,63 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// outLimit bounds what waits for a peer that does not read, in bytes.
+// outLimit bounds what waits for a peer that does not read, in bytes; a bundle fits.
 const outLimit = 256 << 10
 
 var (
 	errDeviceGone  = errors.New("its device is gone")
-	errGoodbye     = errors.New("the emperor took it back")
 	errPeerClosed  = errors.New("it closed the connection")
 	errDescriptors = errors.New("it sent descriptors, which only the emperor may")
 	errHalfFrame   = errors.New("it left half a frame standing")
 	errTooMany     = errors.New("too many peers without an address")
 )
+
+// ErrGoodbye is why a peer closed whose device the emperor took back.
+var ErrGoodbye = errors.New("the emperor took it back")
+
+// stream is a peer's connection: its frames, or its life line. The first shard
+// reads, opens and closes it; any shard may send frames to it.
+type stream struct {
+	mu   sync.Mutex // guards the rest, and the connection's mask; the first shard may look at conn without it
+	conn *source    // nil when it is over
+	out  []byte     // waits to be written
+}
+
+// attend watches a peer for what it may do now.
+func (r *Router) attend(p *peer) {
+	if p.dev != nil {
+		s, mask := p.shard, r.whenServing()
+		r.shards[0].tell(s, func() { s.poll.want(p.dev, mask) })
+	}
+	var mask uint32
+	if r.mayRead(p) {
+		mask = unix.EPOLLIN
+	}
+	p.stream.mu.Lock()
+	defer p.stream.mu.Unlock()
+	if len(p.stream.out) > 0 {
+		mask |= unix.EPOLLOUT
+	}
+	r.shards[0].poll.want(p.stream.conn, mask)
+}
+
+// mayRead says that a peer's connection may be read now.
+func (r *Router) mayRead(p *peer) bool { return p.known && (r.serving || p.emperor) }
+
+// hangUp closes a peer's connection.
+func (r *Router) hangUp(p *peer) {
+	p.stream.mu.Lock()
+	conn := p.stream.conn
+	p.stream.conn, p.stream.out = nil, nil
+	p.stream.mu.Unlock()
+	r.shards[0].closeSource(conn)
+}
 
 // streamReady reads and writes a stream of frames, or hears of a life line.
 func (p *peer) streamReady(events uint32) {
@@ -28,10 +69,11 @@ func (p *peer) streamReady(events uint32) {
 		r.flush(p)
 	}
 	switch {
-	case p.gone || p.conn == nil:
-	case p.conn.mask&unix.EPOLLIN != 0:
+	case p.gone.Load() || p.stream.conn == nil:
+	case r.mayRead(p):
 		if events&^unix.EPOLLOUT != 0 {
 			r.readStream(p)
+			r.shards[0].endDrain()
 		}
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0: // it waits to be identified or served
 		r.closePeer(p, errPeerClosed)
@@ -56,7 +98,7 @@ func (r *Router) readStream(p *peer) {
 		p.hand.take(fds)
 	}
 	cut := false
-	for b := r.buf[room : room+n]; len(b) > 0; {
+	for b := r.shards[0].buf[room : room+n]; len(b) > 0; {
 		frame, rest, err := p.in.next(b)
 		if err != nil {
 			r.closePeer(p, err)
@@ -65,7 +107,7 @@ func (r *Router) readStream(p *peer) {
 		if frame == nil {
 			break
 		}
-		if r.takeFrame(p, frame); p.gone {
+		if r.takeFrame(p, frame); p.gone.Load() {
 			return
 		}
 		b, cut = rest, true
@@ -79,22 +121,24 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 	switch {
 	case p.handed:
 		if kind == kindGoodbye {
-			r.closePeer(p, errGoodbye)
+			r.closePeer(p, ErrGoodbye)
 		}
 	case isHello(frame): // credentials are asked from the kernel, not from the peer
 	case p.emperor && (kind == kindHand || kind == kindPart):
 		r.takeHandover(p, kind, payload)
 	case kind == kindRules:
-		p.block = parseRuleBlock(payload)
+		block := parseRuleBlock(payload)
+		p.block.Store(&block)
 	case len(payload) == 0: // uWSGI closes the peer at the next read; it carries nothing
 	default:
 		r.show(p)
+		s := r.shards[0]
 		if !r.serving {
-			p.net.note(p, &r.pk, drop(DropNotReady))
+			s.note(p.net, p, &s.pk, drop(DropNotReady))
 			return
 		}
-		clear(r.flat[room-vnetLen : room])
-		r.fromPeer(p, r.flat[:room+copy(r.flat[room:], payload)])
+		clear(s.flat[room-vnetLen : room])
+		s.fromPeer(p, s.flat[:room+copy(s.flat[room:], payload)])
 	}
 }
 
@@ -102,8 +146,7 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 // without a goodbye means that the emperor died: nobody dies with it.
 func (r *Router) streamEnded(p *peer, err error) {
 	if p.handed {
-		r.closeSource(p.conn)
-		p.conn = nil
+		r.hangUp(p)
 		return
 	}
 	if err != nil {
@@ -121,7 +164,7 @@ func (r *Router) minded(p *peer, cut bool) {
 		return
 	}
 	if cut || p.half == 0 {
-		p.half = r.now
+		p.half = r.shards[0].now
 	}
 	if !p.onTick {
 		p.onTick = true
@@ -132,87 +175,65 @@ func (r *Router) minded(p *peer, cut bool) {
 // expireHalves closes peers whose half frame stands for too long.
 func (r *Router) expireHalves() {
 	r.halves = slices.DeleteFunc(r.halves, func(p *peer) bool {
-		if !p.gone && p.half != 0 && r.now-p.half >= r.half {
+		if !p.gone.Load() && p.half != 0 && r.shards[0].now-p.half >= r.half {
 			r.closePeer(p, errHalfFrame)
 		}
-		p.onTick = !p.gone && p.half != 0
+		p.onTick = !p.gone.Load() && p.half != 0
 		return !p.onTick
 	})
 }
 
 // sendPlain sends a packet to a stream, whose frames cannot say what the kernel
 // left undone: it is done here.
-func (r *Router) sendPlain(p *peer, framed []byte) Reason {
+func (s *shard) sendPlain(p *peer, framed []byte) Reason {
 	var o *offload
-	if &framed[room] == &r.pk.raw[0] { // else it is the router's own, and whole
-		o = &r.pk.undone
+	if &framed[room] == &s.pk.raw[0] { // else it is the router's own, and whole
+		o = &s.pk.undone
 	}
 	switch {
 	case o == nil || o.flags|o.kind == 0:
-		return r.sendFrame(p, framed)
+		return s.gather(p, framed)
 	case o.kind == vnetWhole:
 		o.finish(framed[room:])
-		return r.sendFrame(p, framed)
+		return s.gather(p, framed)
 	}
 	for i := 0; ; i++ {
-		n := r.pk.segment(r.flat[room:], i)
+		n := s.pk.segment(s.flat[room:], i)
 		if n == 0 {
 			return pass
 		}
-		if why := r.sendFrame(p, r.flat[:room+n]); why != pass {
+		if why := s.gather(p, s.flat[:room+n]); why != pass {
 			return why
 		}
 	}
 }
 
-// sendFrame queues a packet behind what waits already, or writes it. Whole
-// frames are dropped; the rest of one that is half sent is kept.
-func (r *Router) sendFrame(p *peer, framed []byte) Reason {
-	payload := len(framed) - room
-	if payload > framePayload || p.conn == nil {
-		return DropFull
-	}
-	framed = framed[room-frameHeader:]
-	putHeader(framed, kindData, payload)
-	if len(p.out) > 0 {
-		if len(p.out)+len(framed) > outLimit {
-			return DropFull
-		}
-		p.out = append(p.out, framed...)
-		return pass
-	}
-	n, err := unix.Write(p.conn.fd, framed)
-	if err != nil {
-		if err != unix.EAGAIN && err != unix.EINTR {
-			return DropNotReady // its end will be read soon
-		}
-		n = 0
-	}
-	if n < len(framed) {
-		p.out = append(p.out, framed[n:]...)
-		r.attend(p)
-	}
-	return pass
-}
-
 // flush writes what waits.
 func (r *Router) flush(p *peer) {
-	if p.conn == nil || len(p.out) == 0 {
-		return
+	if err := p.stream.flush(); err != nil {
+		r.closePeer(p, fmt.Errorf("write its frames: %w", err))
 	}
-	n, err := unix.Write(p.conn.fd, p.out)
-	if err != nil {
-		if err != unix.EAGAIN && err != unix.EINTR {
-			r.closePeer(p, fmt.Errorf("write its frames: %w", err))
-		}
-		return
+}
+
+func (t *stream) flush() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil || len(t.out) == 0 {
+		return nil
 	}
-	if n < len(p.out) {
-		p.out = p.out[:copy(p.out, p.out[n:])]
-		return
+	n, err := unix.Write(t.conn.fd, t.out)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return nil
+	case err != nil:
+		return err
+	case n < len(t.out):
+		t.out = t.out[:copy(t.out, t.out[n:])]
+		return nil
 	}
-	p.out = nil
-	r.attend(p)
+	t.out = nil
+	t.conn.home.want(t.conn, t.conn.mask&^unix.EPOLLOUT)
+	return nil
 }
 
 // recvBuffer is what recvmsg needs, kept so that reading allocates nothing.
@@ -222,14 +243,14 @@ type recvBuffer struct {
 	control [64]byte
 }
 
-// receive reads from a peer's connection into the loop's buffer. Descriptors
+// receive reads from a peer's connection into the first shard's buffer. Descriptors
 // are taken from the emperor only, one at a time; fd is -1 if there is none.
 // From anybody else none is even made: without a control buffer the kernel
 // drops them and says MSG_CTRUNC.
 func (r *Router) receive(p *peer) (n, fd int, err error) {
 	m := &r.message
-	m.vector.Base = &r.buf[room]
-	m.vector.SetLen(len(r.buf) - room)
+	m.vector.Base = &r.shards[0].buf[room]
+	m.vector.SetLen(bufferSize - room)
 	m.header = unix.Msghdr{Iov: &m.vector, Iovlen: 1}
 	may := p.emperor && !p.handed
 	if may {
@@ -237,7 +258,7 @@ func (r *Router) receive(p *peer) (n, fd int, err error) {
 		m.header.SetControllen(len(m.control))
 	}
 	const flags = unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT
-	got, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(p.conn.fd), uintptr(unsafe.Pointer(&m.header)), flags)
+	got, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(p.stream.conn.fd), uintptr(unsafe.Pointer(&m.header)), flags)
 	if errno != 0 {
 		return 0, -1, errno
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -63,7 +64,7 @@ func (r *Router) acceptHandover(p *peer) error {
 	if !hand.have || hand.more {
 		return errors.New("a hand-over carries exactly one descriptor")
 	}
-	if len(p.prefixes) > 0 {
+	if len(p.holds.Load().prefixes) > 0 {
 		return errors.New("the connection has sent packets already")
 	}
 	var h Handover
@@ -80,24 +81,46 @@ func (r *Router) acceptHandover(p *peer) error {
 	if err := unix.SetNonblock(hand.fd, true); err != nil {
 		return fmt.Errorf("make the device non-blocking: %w", err)
 	}
-	dev, err := r.poll.add(hand.fd, 0, p.deviceReady)
-	if err != nil {
+	if p.chain, err = deviceChains(h.Rules); err != nil {
 		return err
 	}
-	p.hand.have = false // the descriptor is the source's now
-	p.dev = dev
+	p.hand.have = false // the descriptor is the source's from now on
+	p.shard = r.idlest()
+	p.shard.devices++
+	p.dev = p.shard.poll.source(hand.fd, p.deviceReady)
 	p.dev.cuts = cuts
 	p.handed = true
 	p.uid, p.gid, p.pid = 0, 0, 0
-	p.vassal, p.may, p.granted = h.Vassal, h.May, len(h.May) > 0
+	p.vassal, p.granted = h.Vassal, len(h.May) > 0
 	if !p.granted {
-		p.may = p.net.policy.Load().reservations(p.vassal)
+		h.May = p.net.policy.Load().reservations(p.vassal)
 	}
-	if p.chain, err = deviceChains(h.Rules); err != nil {
+	p.net.allow(p, h.May)
+	if err := r.watchDevice(p); err != nil {
 		return err
 	}
 	p.publish()
 	return p.net.giveBack(p, h.Registered)
+}
+
+// idlest returns the shard that reads the fewest devices.
+func (r *Router) idlest() *shard {
+	return slices.MinFunc(r.shards, func(a, b *shard) int { return a.devices - b.devices })
+}
+
+// watchDevice puts a peer's device into its shard's set. Another shard than the
+// first can not be waited for: if it fails, the peer is closed.
+func (r *Router) watchDevice(p *peer) error {
+	s := p.shard
+	if s == r.shards[0] {
+		return s.poll.add(p.dev, 0)
+	}
+	s.mail.post(func() {
+		if err := s.poll.add(p.dev, 0); err != nil {
+			s.losePeer(p, err)
+		}
+	})
+	return nil
 }
 
 // deviceChains compiles a vassal's own rules; nil chains where it has none.
@@ -129,5 +152,5 @@ func (r *Router) answer(p *peer, text string) {
 	frame := make([]byte, frameHeader+len(text))
 	putHeader(frame, kindAnswer, len(text))
 	copy(frame[frameHeader:], text)
-	_, _ = unix.Write(p.conn.fd, frame) // an emperor that is gone already is seen at the next read
+	_, _ = unix.Write(p.stream.conn.fd, frame) // an emperor that is gone already is seen at the next read
 }

@@ -3,38 +3,28 @@ package tuntap
 import (
 	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// defaultBusyPoll is how long a loop polls for the next packet before it sleeps,
-// where polling pays (see waiter).
-const defaultBusyPoll = 50 * time.Microsecond
-
 const (
-	patience = 4                      // waits that have to be short, in a row, before the loop polls
+	patience = 4                      // waits that have to be short, in a row, before a shard polls
+	few      = 4                      // packets between two waits; with more, sleeping gathers them
 	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
 	calm     = 250 * time.Millisecond // without polling after that
 )
 
-// giveWayAfter is after how many merged datagrams the loop lets others run. A
-// receiver's socket holds 277 small ones (net.core.rmem_default of 208 KB); one
-// that waits for the loop's own CPU reads none of them, and the kernel would
-// let it wait for up to 4 ms.
-const giveWayAfter = 128
-
-// waiter decides how the loop waits for packets. To be woken on a CPU that
+// waiter decides how a shard waits for packets. To be woken on a CPU that
 // sleeps takes longer than all that a router does with a packet (20 to 30 µs in
-// a virtual machine), so a loop whose packets come close upon each other polls
+// a virtual machine), so a shard whose packets come close upon each other polls
 // for the next one instead. It learns from the waits that it slept through
-// whether polling would have paid: what comes now and then is never polled for.
-// Where somebody else wants the CPU, polling stops: it would use up the loop's
+// whether polling would have paid: what comes now and then is never polled for,
+// nor what comes in heaps.
+// Where somebody else wants the CPU, polling stops: it would use up the shard's
 // share, and the next packet would wait for a whole slice of the other.
 type waiter struct {
 	window time.Duration // how long to poll; 0: never
 	short  int           // waits in a row that were shorter than the window
 	quiet  time.Time     // no polling before
-	given  int           // merged datagrams since the loop gave way
+	moved  int           // packets since the last wait
 }
 
 // polls says whether to poll in a wait that begins now.
@@ -49,64 +39,72 @@ func (w *waiter) slept(d time.Duration) {
 	}
 }
 
+// waits is told that a wait begins. Where many packets came since the last one,
+// polling would only cut them into smaller helpings.
+func (w *waiter) waits() {
+	if w.moved > few {
+		w.short = 0
+	}
+	w.moved = 0
+}
+
 // lost says that somebody else took the CPU during a poll.
 func (w *waiter) lost(now time.Time) {
 	w.short, w.quiet = 0, now.Add(calm)
 }
 
 // wait returns how many events there are.
-func (r *Router) wait() (int, error) {
-	n, err := r.poll.look()
+func (s *shard) wait() (int, error) {
+	n, err := s.poll.look()
 	if n > 0 || err != nil {
+		s.endRest(s.now - restTime.Nanoseconds())
 		return n, err
 	}
-	if r.window == 0 {
-		return r.poll.wait(r.timeout())
+	if len(s.resting) > 0 {
+		return s.nap()
+	}
+	if s.window == 0 {
+		return s.poll.wait(s.timeout())
 	}
 	began := time.Now()
-	if r.polls(began) {
-		if n, err := r.busyPoll(began); n > 0 || err != nil {
+	s.waits()
+	if s.polls(began) {
+		if n, err := s.busyPoll(began); n > 0 || err != nil {
 			return n, err
 		}
 	}
-	n, err = r.poll.wait(r.timeout())
-	r.slept(time.Since(began))
+	n, err = s.poll.wait(s.timeout())
+	s.slept(time.Since(began))
 	return n, err
 }
 
 // busyPoll looks for events until the window is over.
-func (r *Router) busyPoll(began time.Time) (int, error) {
-	for spent := time.Duration(0); spent < r.window; {
-		n, err := r.poll.look()
+func (s *shard) busyPoll(began time.Time) (int, error) {
+	for spent := time.Duration(0); spent < s.window; {
+		n, err := s.poll.look()
 		before := spent
 		spent = time.Since(began)
 		if spent-before > stolen {
-			r.lost(began.Add(spent))
+			s.lost(began.Add(spent))
 			return n, err
 		}
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
-	r.short = 0
+	s.short = 0
 	return 0, nil
 }
 
-// giveWay lets others run, once in a while, so that a receiver on the loop's CPU
-// reads what it was given before more of it is lost.
-func (r *Router) giveWay() {
-	if r.given >= giveWayAfter {
-		r.given = 0
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
-}
-
-// BusyPoll sets how long a thread polls before it sleeps, at most; 0: never. On
-// a machine with one CPU nothing could come meanwhile, so it never does there.
-// Call it before Run.
+// BusyPoll sets how long a thread polls for the next packet before it sleeps, at
+// most and where polling pays; 0, as it is without: never. On a machine with
+// one CPU nothing could come meanwhile, so it never does there. Call it after
+// Threads and before Run.
 func (r *Router) BusyPoll(window time.Duration) {
 	if runtime.NumCPU() == 1 {
 		window = 0
 	}
-	r.window = window
+	for _, s := range r.shards {
+		s.window = window
+	}
 }

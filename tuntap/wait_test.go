@@ -7,8 +7,9 @@ import (
 
 func TestPollingIsLearnt(t *testing.T) {
 	const (
-		near = 10 * time.Microsecond
-		far  = time.Millisecond
+		window = 50 * time.Microsecond
+		near   = 10 * time.Microsecond
+		far    = time.Millisecond
 	)
 	now := time.Now()
 	for name, c := range map[string]struct {
@@ -23,10 +24,10 @@ func TestPollingIsLearnt(t *testing.T) {
 		"now and then":             {[]time.Duration{far, far, far, far, far, far}, false},
 		"close, but not in a row":  {[]time.Duration{near, near, near, far, near, near, near}, false},
 		"close for a long time":    {make([]time.Duration, 1000), true},
-		"exactly the window apart": {[]time.Duration{defaultBusyPoll, defaultBusyPoll, defaultBusyPoll, defaultBusyPoll}, false},
+		"exactly the window apart": {[]time.Duration{window, window, window, window}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := waiter{window: defaultBusyPoll}
+			w := waiter{window: window}
 			for _, d := range c.waits {
 				w.slept(d)
 			}
@@ -39,7 +40,7 @@ func TestPollingIsLearnt(t *testing.T) {
 
 func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
 	now := time.Now()
-	w := waiter{window: defaultBusyPoll, short: patience}
+	w := waiter{window: 50 * time.Microsecond, short: patience}
 	if !w.polls(now) {
 		t.Fatal("it does not poll at all")
 	}
@@ -56,12 +57,26 @@ func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
 }
 
 func TestPollInVainEndsPolling(t *testing.T) {
-	r := newStill(t).r
-	r.window, r.short = time.Microsecond, patience
-	if n, err := r.busyPoll(time.Now()); n != 0 || err != nil {
+	s := newStill(t).r.shards[0]
+	s.window, s.short = time.Microsecond, patience
+	if n, err := s.busyPoll(time.Now()); n != 0 || err != nil {
 		t.Fatalf("%d events, %v; want none", n, err)
 	}
-	if r.polls(time.Now()) {
+	if s.polls(time.Now()) {
 		t.Error("it would poll again")
+	}
+}
+
+// What comes in heaps is slept for: polling would hand it on in small helpings.
+func TestHeapsAreNotPolledFor(t *testing.T) {
+	for moved, polls := range map[int]bool{0: true, 1: true, few: true, few + 1: false, 64: false} {
+		w := waiter{window: time.Millisecond, short: patience, moved: moved}
+		w.waits()
+		if got := w.polls(time.Now()); got != polls {
+			t.Errorf("after %d packets: polls %v, want %v", moved, got, polls)
+		}
+		if w.moved != 0 {
+			t.Errorf("after %d packets: %d are left to count", moved, w.moved)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package tuntap
 import (
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -16,6 +17,10 @@ import (
 	"fiefdom/internal/nettest"
 	"fiefdom/tuntap/tuntest"
 )
+
+// threads is how many threads the tests' routers have. TestWithFourThreads runs
+// them all again with four.
+var threads = flag.Int("threads", 1, "threads of each router")
 
 var (
 	gateway  = netip.MustParseAddr("10.9.0.1")
@@ -79,6 +84,9 @@ func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := w.r.Threads(*threads); err != nil {
+		t.Fatal(err)
+	}
 	w.r.prepare = func(int) (bool, error) { return false, nil } // devices in memory are no tuns
 	for _, change := range tune {
 		change(w.r)
@@ -98,6 +106,26 @@ func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	t.Cleanup(w.stop)
 	w.r.Serve()
 	return w
+}
+
+// holder returns the peer that has an address.
+func (w *world) holder(addr netip.Addr) *peer {
+	w.t.Helper()
+	p := w.r.networks[0].table.Load().owner(addr).peer
+	if p == nil {
+		w.t.Fatalf("nobody has %v", addr)
+	}
+	return p
+}
+
+// on runs fn on a shard.
+func (w *world) on(s *shard, fn func()) { _ = s.mail.do(func() error { fn(); return nil }) }
+
+// later lets time pass for every shard.
+func (w *world) later(d time.Duration) {
+	for _, s := range w.r.shards {
+		w.on(s, func() { s.start = s.start.Add(-d) })
+	}
 }
 
 // foreignOnly makes every connection of this process a foreigner's.

@@ -37,9 +37,10 @@ type Config struct {
 	Umask  *int     `json:"umask,omitempty"`
 	LogTo  string   `json:"logto,omitempty"`
 
-	Jailed  bool         `json:"jailed,omitempty"`
-	Devices []DeviceSpec `json:"devices,omitempty"`
-	Hooks   []Hook       `json:"hooks,omitempty"`
+	Jailed      bool         `json:"jailed,omitempty"`
+	Devices     []DeviceSpec `json:"devices,omitempty"`
+	Credentials bool         `json:"credentials,omitempty"` // routers of others ask devices for them
+	Hooks       []Hook       `json:"hooks,omitempty"`
 
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill

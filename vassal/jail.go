@@ -23,10 +23,18 @@ type Link struct {
 	Device    string
 	Network   string         // the router's device; empty: no router
 	Socket    string         // the router's
+	Foreign   bool           // the router is not this emperor's: a bridge carries the packets
+	Greeting  Greeting       // what a foreign router is told
 	Addresses []netip.Prefix // set natively, with the network's prefix length; empty: hooks do it
 	Gateways  []netip.Addr   // default routes, at most one a family
 	MTU       int            // bytes
 	Rules     []tuntap.DeviceRule
+}
+
+// Greeting is who a device is, for a router that asks for credentials.
+type Greeting struct {
+	Credentials bool
+	UID, GID    int // the app's
 }
 
 // Jail is a vassal's network namespace with its devices and registrations. It
@@ -50,6 +58,8 @@ type link struct {
 	Link
 	dev        *tuntap.Device
 	life       *tuntap.Lifeline
+	bridge     *Bridge // of a foreign router's device
+	broken     bool    // the bridge found the device gone
 	registered []netip.Addr
 	ready      chan struct{} // closed when every native address is registered
 	once       sync.Once     // of ready
@@ -98,7 +108,11 @@ func (j *Jail) furnish(links []Link) error {
 	}
 	routed := map[bool]bool{} // families that have their default route, by Is4
 	for _, spec := range links {
-		dev, err := tuntap.OpenDevice(spec.Device)
+		open := tuntap.OpenDevice
+		if spec.Foreign {
+			open = tuntap.OpenPlainDevice
+		}
+		dev, err := open(spec.Device)
 		if err != nil {
 			return fmt.Errorf("device %s: %w", spec.Device, err)
 		}
@@ -179,17 +193,27 @@ func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	if err := handle.LinkSetUp(dev); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
-	for _, gw := range l.Gateways {
-		if routed[gw.Is4()] {
-			continue
-		}
-		routed[gw.Is4()] = true
-		route := &netlink.Route{LinkIndex: dev.Attrs().Index, Gw: gw.AsSlice()}
-		if err := handle.RouteAdd(route); err != nil {
-			return fmt.Errorf("default route by %s: %w", gw, err)
+	for _, r := range l.routes(dev.Attrs().Index, routed) {
+		if err := handle.RouteAdd(&r); err != nil {
+			return fmt.Errorf("route %s: %w", r, err)
 		}
 	}
 	return nil
+}
+
+// routes are the device's default routes, for families that have none yet.
+func (l *link) routes(index int, routed map[bool]bool) []netlink.Route {
+	if l.Foreign {
+		return l.foreignRoutes(index, routed)
+	}
+	var all []netlink.Route
+	for _, gw := range l.Gateways {
+		if !routed[gw.Is4()] {
+			routed[gw.Is4()] = true
+			all = append(all, netlink.Route{LinkIndex: index, Gw: gw.AsSlice()})
+		}
+	}
+	return all
 }
 
 // QueueLength is a device's ring in packets: what waits there survives a router
@@ -288,13 +312,14 @@ func (j *Jail) Addresses() []netip.Addr {
 	return all
 }
 
-// Lost says whether a router ended the life line of one of the jail's devices.
+// Lost says whether a router ended the life line of one of the jail's devices,
+// or a bridge found its device gone.
 func (j *Jail) Lost() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.links, func(l *link) bool {
 		if l.life == nil {
-			return l.Network != ""
+			return l.Network != "" || l.broken
 		}
 		select {
 		case <-l.life.Lost():
@@ -325,6 +350,7 @@ func (j *Jail) Leave() error {
 			errs = append(errs, life.Close())
 		}
 	}
+	j.stopBridges()
 	return errors.Join(errs...)
 }
 

@@ -76,7 +76,11 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "tuntap-device", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setDevice,
-		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET",
+		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET, this emperor's or another such as a real uWSGI's",
+	},
+	{
+		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Credentials = ini.ParseBool(p.Value); return nil },
+		Meaning: "tell the app's user and group to routers that are not this emperor's, if they ask for credentials",
 	},
 	{
 		Name: "tuntap-device-rule", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: setDeviceRule,

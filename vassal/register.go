@@ -17,7 +17,8 @@ import (
 // Register sends the packet that registers each native address, an echo to
 // its gateway from inside the jail, and waits for the answer: then the device,
 // the router and the host's side all work. Rules may forbid the answer, so the
-// router's own word that it registered the address is enough after a moment.
+// router's own word that it registered the address is enough after a moment; a
+// foreign router gives none, so the answer has to come.
 func (j *Jail) Register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
@@ -44,7 +45,7 @@ const (
 // gateway is the router's address in a's network.
 func (l *link) gateway(a netip.Prefix) netip.Addr {
 	for _, gw := range l.Gateways {
-		if a.Masked().Contains(gw) {
+		if a.Masked().Contains(gw) || l.Foreign && gw.Is4() == a.Addr().Is4() {
 			return gw
 		}
 	}
@@ -76,6 +77,9 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	ready := l.ready
+	if l.Foreign {
+		ready = nil
+	}
 	for seq := 1; ; seq++ {
 		select {
 		case <-answered:
@@ -84,7 +88,7 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 			ready = nil
 			timer.Reset(registerGrace)
 		case <-timer.C:
-			if ready == nil {
+			if ready == nil && !l.Foreign {
 				return nil
 			}
 			if err := sendEcho(conn, to, seq); err != nil {

@@ -40,6 +40,8 @@ func run(args []string) int {
 			return vassal.Init()
 		case control.RouterProcess:
 			return control.Main(args[2:])
+		case control.BridgeProcess:
+			return control.BridgeMain(args[2:])
 		case emperor.ExpanderProcess:
 			if err := emperor.Expander(args[2:], os.Stdin, os.Stdout); err != nil {
 				fmt.Fprintln(os.Stderr, err)

@@ -250,7 +250,7 @@ func nameservers(f *os.File) []netip.Addr {
 func (r *runner) makeKeeper(networks []*control.Network, cgroup vassal.Cgroup) error {
 	uid, gid := routerUID()
 	r.keeper = &control.Keeper{
-		Log: r.log, Networks: networks, UID: uid, GID: gid,
+		Log: r.log, Networks: networks, Threads: r.config.Threads, BusyPoll: r.config.BusyPoll, UID: uid, GID: gid,
 		Identify:   r.emperor.Identify,
 		Registered: func(g control.Registration) { r.emperor.Registered(g.Network, g.Vassal, g.Addr) },
 		Closed:     func(c control.Closing) { r.emperor.Lost(c.Vassal, c.Why) },

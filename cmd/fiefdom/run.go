@@ -143,6 +143,11 @@ func (r *runner) run(ctx context.Context) (err error) {
 		e.RouterUID, _ = routerUID()
 	}
 	r.emperor = e
+	bridges, err := r.makeBridges(cgroup)
+	if err != nil {
+		return err
+	}
+	e.Bridge, e.BridgeUID = bridges, bridgeUID
 	networks, err := r.makeNetworks()
 	if err != nil {
 		return err

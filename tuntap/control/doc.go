@@ -1,4 +1,4 @@
-// Package control joins the emperor and the router process.
+// Package control joins the emperor with the router process and the bridges.
 //
 // The emperor's side is the Keeper: it starts the router with one end of a
 // socket pair, tells it the networks, has every jail hand its devices over
@@ -14,6 +14,11 @@
 //	              ◄── registered, refused, identify + pidfd, closed
 //	update NETWORK, identified ─────────►
 //	snapshot ─────────────────────────► ◄── counters
+//
+// Bridges does the same for the processes that carry the packets of one device
+// each to a router that is not ours: it connects, greets the router, and gives
+// the device and the connection to the process, which runs tuntap.Bridge
+// (BridgeMain).
 //
 // A router whose keeper is gone goes on: nobody dies with the emperor.
 package control

@@ -28,8 +28,10 @@ type Network struct {
 type Keeper struct {
 	Log      *slog.Logger
 	Networks []*Network
-	UID, GID int      // the router's own
-	Cgroup   *os.File // the directory that the router is cloned into; nil: ours
+	Threads  int           // that move packets; 0: one
+	BusyPoll time.Duration // of each of them; 0: none
+	UID, GID int           // the router's own
+	Cgroup   *os.File      // the directory that the router is cloned into; nil: ours
 
 	Identify   func(pidfd *os.File) (vassal string) // whose process is it; empty: nobody's
 	Registered func(Registration)
@@ -172,7 +174,10 @@ func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(k.Cgroup.Fd())
 	}
 	return os.StartProcess("/proc/self/exe",
-		[]string{os.Args[0], RouterProcess, strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid())},
+		[]string{
+			os.Args[0], RouterProcess,
+			strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid()), strconv.Itoa(max(1, k.Threads)), strconv.Itoa(int(k.BusyPoll)),
+		},
 		&os.ProcAttr{Dir: "/", Files: []*os.File{null, os.Stderr, os.Stderr, theirs}, Sys: sys, Env: []string{}})
 }
 

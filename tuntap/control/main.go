@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"fiefdom/tuntap"
 )
@@ -17,7 +19,8 @@ import (
 // controlFD is the router's descriptor of the control connection.
 const controlFD = 3
 
-// Main is the router process. args are the uid, the gid and the emperor's pid.
+// Main is the router process. args are the uid, the gid, the emperor's pid, how
+// many threads move packets, and how long they poll, in nanoseconds.
 func Main(args []string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
@@ -28,20 +31,24 @@ func Main(args []string) int {
 }
 
 func run(args []string, log *slog.Logger) error {
-	if len(args) != 3 {
-		return errors.New("want UID GID PID; the emperor starts me")
+	if len(args) != 5 {
+		return errors.New("want UID GID PID THREADS POLL; the emperor starts me")
 	}
-	var ids [3]int
+	var numbers [5]int
 	for i, a := range args {
 		n, err := strconv.Atoi(a)
 		if err != nil {
 			return err
 		}
-		ids[i] = n
+		numbers[i] = n
 	}
+	uid, gid, emperor, threads := numbers[0], numbers[1], numbers[2], numbers[3]
+	// The threads that move packets must never wait for each other's turn in
+	// Go's scheduler, nor the control connection for theirs.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), threads+1))
 	// Standard error may be a terminal or a pipe that goes away with the emperor.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	if err := confine(ids[0], ids[1]); err != nil {
+	if err := confine(uid, gid); err != nil {
 		return fmt.Errorf("give rights away: %w", err)
 	}
 	w, err := newWire(os.NewFile(controlFD, "control"))
@@ -49,10 +56,13 @@ func run(args []string, log *slog.Logger) error {
 		return err
 	}
 	s := &server{log: log, wire: w, reports: make(chan outgoing, reportQueue)}
-	s.router, err = tuntap.New(log, s.events(), ids[2])
-	if err != nil {
+	if s.router, err = tuntap.New(log, s.events(), emperor); err != nil {
 		return err
 	}
+	if err := s.router.Threads(threads); err != nil {
+		return err
+	}
+	s.router.BusyPoll(time.Duration(numbers[4]))
 	go s.speak() // both end with the process
 	go s.listen()
 	// TERM lets it close its devices side by side; the kernel's own close at
@@ -76,7 +86,7 @@ type outgoing struct {
 }
 
 // reportQueue bounds what waits for a slow emperor; more is lost, never
-// waited for: the loop must not block.
+// waited for: no shard may block.
 const reportQueue = 16384
 
 func (s *server) report(r report, f *os.File) {
@@ -101,6 +111,9 @@ func (s *server) events() tuntap.Events {
 			s.report(report{Identify: conn}, pidfd)
 		},
 		Closed: func(network, vassal string, why error) {
+			if errors.Is(why, tuntap.ErrGoodbye) {
+				return // it knows; and told late, it could take that for the loss of the next device
+			}
 			s.report(report{Closed: &Closing{network, vassal, why.Error()}}, nil)
 		},
 	}

@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case RouterProcess:
 			os.Exit(Main(os.Args[2:]))
+		case BridgeProcess:
+			os.Exit(BridgeMain(os.Args[2:]))
 		case probeProcess:
 			probe()
 			os.Exit(0)

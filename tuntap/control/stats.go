@@ -19,7 +19,7 @@ const (
 )
 
 // serveStats is uWSGI's stats server of one network: one JSON document a
-// connection, then the end. It runs beside the loop and reads its counters
+// connection, then the end. It runs beside the shards and reads their counters
 // without stopping it.
 func serveStats(f *os.File, log *slog.Logger, read func() (tuntap.NetworkStats, bool)) {
 	defer f.Close()
