@@ -6,10 +6,12 @@ import (
 )
 
 const (
-	patience = 4                      // waits that have to be short, in a row, before a shard polls
-	few      = 4                      // packets between two waits; with more, sleeping gathers them
-	stolen   = 250 * time.Microsecond // between two looks: somebody else had the CPU
-	calm     = 250 * time.Millisecond // without polling after that
+	trust  = 4                      // credit with which a shard polls: so many short waits
+	mostly = 16                     // the most credit
+	vain   = 8                      // that a poll in vain costs
+	few    = 4                      // packets between two waits; with more, sleeping gathers them
+	stolen = 250 * time.Microsecond // between two looks: somebody else had the CPU
+	calm   = 250 * time.Millisecond // without polling after that
 )
 
 // waiter decides how a shard waits for packets. To be woken on a CPU that
@@ -22,20 +24,20 @@ const (
 // share, and the next packet would wait for a whole slice of the other.
 type waiter struct {
 	window time.Duration // how long to poll; 0: never
-	short  int           // waits in a row that were shorter than the window
+	credit int           // points: one for each wait that was shorter than the window
 	quiet  time.Time     // no polling before
 	moved  int           // packets since the last wait
 }
 
 // polls says whether to poll in a wait that begins now.
-func (w *waiter) polls(now time.Time) bool { return w.short >= patience && now.After(w.quiet) }
+func (w *waiter) polls(now time.Time) bool { return w.credit >= trust && now.After(w.quiet) }
 
 // slept learns from a wait that was slept through.
 func (w *waiter) slept(d time.Duration) {
 	if d < w.window {
-		w.short++
+		w.credit = min(w.credit+1, mostly)
 	} else {
-		w.short = 0
+		w.credit = 0
 	}
 }
 
@@ -43,14 +45,24 @@ func (w *waiter) slept(d time.Duration) {
 // polling would only cut them into smaller helpings.
 func (w *waiter) waits() {
 	if w.moved > few {
-		w.short = 0
+		w.credit = 0
 	}
 	w.moved = 0
 }
 
+// polled learns from a poll: one in vain among many that were not costs less
+// than to sleep until the next packets have earned the credit again.
+func (w *waiter) polled(paid bool) {
+	if paid {
+		w.credit = min(w.credit+1, mostly)
+	} else {
+		w.credit = max(w.credit-vain, 0)
+	}
+}
+
 // lost says that somebody else took the CPU during a poll.
 func (w *waiter) lost(now time.Time) {
-	w.short, w.quiet = 0, now.Add(calm)
+	w.credit, w.quiet = 0, now.Add(calm)
 }
 
 // wait returns how many events there are.
@@ -72,6 +84,7 @@ func (s *shard) wait() (int, error) {
 		if n, err := s.busyPoll(began); n > 0 || err != nil {
 			return n, err
 		}
+		return s.poll.wait(s.timeout()) // from this one it has learnt
 	}
 	n, err = s.poll.wait(s.timeout())
 	s.slept(time.Since(began))
@@ -89,10 +102,11 @@ func (s *shard) busyPoll(began time.Time) (int, error) {
 			return n, err
 		}
 		if n > 0 || err != nil {
+			s.polled(true)
 			return n, err
 		}
 	}
-	s.short = 0
+	s.polled(false)
 	return 0, nil
 }
 

@@ -23,6 +23,7 @@ func TestPollingIsLearnt(t *testing.T) {
 		"close again after it":     {[]time.Duration{far, near, near, near, near}, true},
 		"now and then":             {[]time.Duration{far, far, far, far, far, far}, false},
 		"close, but not in a row":  {[]time.Duration{near, near, near, far, near, near, near}, false},
+		"late after a long time":   {append(make([]time.Duration, 1000), far), false},
 		"close for a long time":    {make([]time.Duration, 1000), true},
 		"exactly the window apart": {[]time.Duration{window, window, window, window}, false},
 	} {
@@ -38,14 +39,34 @@ func TestPollingIsLearnt(t *testing.T) {
 	}
 }
 
+func TestPollInVainIsForgivenOnce(t *testing.T) {
+	w := waiter{window: 50 * time.Microsecond, credit: trust}
+	w.polled(false)
+	if now := time.Now(); w.polls(now) {
+		t.Error("with little credit it polls again after a poll in vain")
+	}
+	w.credit = trust
+	for range 2 * mostly {
+		w.polled(true)
+	}
+	w.polled(false)
+	if !w.polls(time.Now()) {
+		t.Error("with much credit it does not poll after one poll in vain")
+	}
+	w.polled(false)
+	if w.polls(time.Now()) {
+		t.Error("it polls after two in vain")
+	}
+}
+
 func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
 	now := time.Now()
-	w := waiter{window: 50 * time.Microsecond, short: patience}
+	w := waiter{window: 50 * time.Microsecond, credit: trust}
 	if !w.polls(now) {
 		t.Fatal("it does not poll at all")
 	}
 	w.lost(now)
-	for range 10 * patience {
+	for range 10 * trust {
 		w.slept(0)
 	}
 	if w.polls(now.Add(calm / 2)) {
@@ -58,7 +79,7 @@ func TestPollingStopsWhereTheCPUIsWanted(t *testing.T) {
 
 func TestPollInVainEndsPolling(t *testing.T) {
 	s := newStill(t).r.shards[0]
-	s.window, s.short = time.Microsecond, patience
+	s.window, s.credit = time.Microsecond, trust
 	if n, err := s.busyPoll(time.Now()); n != 0 || err != nil {
 		t.Fatalf("%d events, %v; want none", n, err)
 	}
@@ -70,7 +91,7 @@ func TestPollInVainEndsPolling(t *testing.T) {
 // What comes in heaps is slept for: polling would hand it on in small helpings.
 func TestHeapsAreNotPolledFor(t *testing.T) {
 	for moved, polls := range map[int]bool{0: true, 1: true, few: true, few + 1: false, 64: false} {
-		w := waiter{window: time.Millisecond, short: patience, moved: moved}
+		w := waiter{window: time.Millisecond, credit: trust, moved: moved}
 		w.waits()
 		if got := w.polls(time.Now()); got != polls {
 			t.Errorf("after %d packets: polls %v, want %v", moved, got, polls)
