@@ -10,7 +10,7 @@ const (
 	mostly = 16                     // the most credit
 	vain   = 8                      // that a poll in vain costs
 	few    = 4                      // packets between two waits; with more, sleeping gathers them
-	stolen = 250 * time.Microsecond // between two looks: somebody else had the CPU
+	stolen = time.Millisecond       // between two looks: somebody else had a slice of the CPU
 	calm   = 250 * time.Millisecond // without polling after that
 )
 
@@ -19,9 +19,8 @@ const (
 // a virtual machine), so a shard whose packets come close upon each other polls
 // for the next one instead. It learns from the waits that it slept through
 // whether polling would have paid: what comes now and then is never polled for,
-// nor what comes in heaps.
-// Where somebody else wants the CPU, polling stops: it would use up the shard's
-// share, and the next packet would wait for a whole slice of the other.
+// nor what comes in heaps. Where somebody else wants the CPU, polling stops: it would use up
+// the shard's share, and the next packet would wait for a whole slice of the other.
 type waiter struct {
 	window time.Duration // how long to poll; 0: never
 	credit int           // points: one for each wait that was shorter than the window
