@@ -102,8 +102,9 @@ var Options = []ini.Option[Config]{
 	},
 }
 
-// maxThreads bounds the router's threads; more could only be a typo.
-const maxThreads = 64
+// MaxThreads bounds the router's threads; more could only be a typo. The router
+// itself takes no more.
+const MaxThreads = 64
 
 // routerThreads is the default on a machine with so many CPUs: the other half
 // is for the vassals, who make the packets.
@@ -111,8 +112,8 @@ func routerThreads(cpus int) int { return min(max(1, cpus/2), 4) }
 
 func setThreads(c *Config, p ini.Pair) error {
 	n, err := strconv.Atoi(p.Value)
-	if err != nil || n < 1 || n > maxThreads {
-		return fmt.Errorf("%s = %s: want a number from 1 to %d", p.Key, p.Value, maxThreads)
+	if err != nil || n < 1 || n > MaxThreads {
+		return fmt.Errorf("%s = %s: want a number from 1 to %d", p.Key, p.Value, MaxThreads)
 	}
 	c.Threads = n
 	return nil

@@ -40,7 +40,7 @@ type Emperor struct {
 	RouterUID int // that no vassal may have; 0: there is no router
 	BridgeUID int // the same of bridges
 
-	Bridge vassal.Bridger // joins devices with routers that are not ours
+	Bridge vassal.Bridger // joins devices with foreign routers
 
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)

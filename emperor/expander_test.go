@@ -285,7 +285,7 @@ func TestCheck(t *testing.T) {
 	if len(warned) != 1 || !strings.Contains(warned[0].Error(), "e.ini:3: socket /run/none belongs to no tuntap-router of this emperor (/run/s), and no other") {
 		t.Errorf("warnings %v", warned)
 	}
-	want := []string{"b.ini:3: address 10.9.0.7 is already used by " + dir + "/a.ini:3", "c.ini:3: ", "d.ini:3: device u0: a router that is not ours"}
+	want := []string{"b.ini:3: address 10.9.0.7 is already used by " + dir + "/a.ini:3", "c.ini:3: ", "d.ini:3: device u0: a foreign router"}
 	if len(failed) != len(want) {
 		t.Fatalf("%v", failed)
 	}

@@ -24,7 +24,7 @@ const (
 	routerRecord = "router" // pid and start time of the router
 	appRecords   = "apps"   // where there is no cgroup: pid and start time of each app
 
-	bridgeRecords = "bridges" // the same of each bridge to another's router
+	bridgeRecords = "bridges" // the same of each bridge to a foreign router
 )
 
 // EndLeftovers ends what a killed emperor of this instance has left: the
@@ -109,7 +109,7 @@ func (i *Instance) endApps() error {
 	return errors.Join(errs...)
 }
 
-// RecordBridge notes which process bridges a device to another's router.
+// RecordBridge notes which process bridges a device to a foreign router.
 func (i *Instance) RecordBridge(name string, pid int) error {
 	if err := os.MkdirAll(i.Path(bridgeRecords), 0o700); err != nil {
 		return err

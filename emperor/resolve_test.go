@@ -37,7 +37,7 @@ func TestResolve(t *testing.T) {
 		"by its socket":     {"tuntap-device = eth1 /run/tun1\ntuntap-device-address = 10.8.0.7", "eth1 tun1 10.8.0.7/24 [10.8.0.1]", true},
 		"own gateway":       {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 10.9.0.9", "eth0 tun0 10.9.0.7/24 [10.9.0.9]", true},
 		"two networks":      {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b\ntuntap-device-address = 10.8.0.7", "a tun0 10.9.0.7/24 [10.9.0.1]; b tun1 10.8.0.7/24 [10.8.0.1]", true},
-		"another's router":  {"tuntap-device = u0 /run/none", "u0   []", false},
+		"a foreign router":  {"tuntap-device = u0 /run/none", "u0   []", false},
 		"another's, native": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7 fd0a::7\ntuntap-device-gateway = 192.0.2.1", "u0  10.9.0.7/32 fd0a::7/128 [192.0.2.1]", true},
 		"native and hooked": {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b /run/uwsgi0", "a tun0 10.9.0.7/24 [10.9.0.1]; b uwsgi0  []", false},
 	} {

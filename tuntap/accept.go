@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,14 +31,18 @@ func (n *network) listenerReady(uint32) {
 			// and would wake the shard for ever.
 			n.r.shards[0].poll.want(n.listener, 0)
 			n.r.paused = append(n.r.paused, n)
+			n.r.resume = n.r.shards[0].now + int64(tickMillis*time.Millisecond)
 			n.r.say(slog.LevelError, "accept connections", slog.String("network", n.name), slog.Any("err", err))
 			return
 		}
 	}
 }
 
-// resumeListeners tries again what could not accept.
+// resumeListeners tries again, after a while, what could not accept.
 func (r *Router) resumeListeners() {
+	if r.shards[0].now < r.resume {
+		return
+	}
 	for _, n := range r.paused {
 		r.shards[0].poll.want(n.listener, unix.EPOLLIN)
 	}

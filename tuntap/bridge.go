@@ -24,11 +24,12 @@ var ErrDeviceGone = errors.New("the device is gone")
 const MaxBridgedMTU = 8188
 
 // Bridge copies packets between a device without a vnet header and the stream
-// of a router that is not ours, in uWSGI's frames. One goroutine runs it; its
+// of a foreign router, in uWSGI's frames. One goroutine runs it; its
 // other methods are called before Run, or by Watch's function.
 //
 // What the router does not take in time waits in the device's queue, where the
-// kernel drops whole packets and counts them; a frame that was begun is always
+// kernel drops whole packets and counts them; what no router of uWSGI's kind
+// should see (chatter of IPv6, packets too long for a frame) goes uncounted; a frame that was begun is always
 // finished. The device outlives connections: without one nothing is read.
 type Bridge struct {
 	// Ended is told that the connection is over. Connect gives the next one.

@@ -27,9 +27,12 @@ func (s *shard) gather(p *peer, framed []byte) Reason {
 	}
 	frame := framed[room-frameHeader:]
 	putHeader(frame, kindData, payload)
-	b := s.bundleFor(p)
-	if len(b.buf)+len(frame) > cap(b.buf) {
+	b := s.bundleOf(p)
+	if b != nil && len(b.buf)+len(frame) > cap(b.buf) {
 		s.flushBundle(b)
+	}
+	if b == nil {
+		b = s.freeBundle()
 	}
 	if b.to == nil {
 		b.to = p
@@ -39,24 +42,30 @@ func (s *shard) gather(p *peer, framed []byte) Reason {
 	return pass
 }
 
-// bundleFor returns the bundle of p, or an empty one; if need be it writes one,
-// each in its turn.
-func (s *shard) bundleFor(p *peer) *bundle {
-	var empty *bundle
+// bundleOf returns what was gathered for p, or nil.
+func (s *shard) bundleOf(p *peer) *bundle {
+	if s.bundled == 0 {
+		return nil
+	}
 	for i := range s.bundles {
-		switch b := &s.bundles[i]; b.to {
-		case p:
-			return b
-		case nil:
-			empty = b
+		if s.bundles[i].to == p {
+			return &s.bundles[i]
 		}
 	}
-	if empty == nil {
-		s.displaced = (s.displaced + 1) % bundles
-		empty = &s.bundles[s.displaced]
-		s.flushBundle(empty)
+	return nil
+}
+
+// freeBundle returns an empty bundle; if need be it writes one, each in its turn.
+func (s *shard) freeBundle() *bundle {
+	for i := range s.bundles {
+		if s.bundles[i].to == nil {
+			return &s.bundles[i]
+		}
 	}
-	return empty
+	s.displaced = (s.displaced + 1) % bundles
+	b := &s.bundles[s.displaced]
+	s.flushBundle(b)
+	return b
 }
 
 // flushBundles writes what was gathered.

@@ -13,7 +13,7 @@
 // A [Bridge] is the other way round: a device of ours towards the socket of a
 // router that takes no hand-over.
 //
-// Every drop has one [Reason] and a counter; see path.go for the decisions
+// Every drop of a Router has one [Reason] and a counter; see path.go for the decisions
 // and loop.go for the reads and writes.
 //
 // Threads move the packets (see [Router.Threads]); what belongs to one of them is

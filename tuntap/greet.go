@@ -69,7 +69,7 @@ func encodeRuleBlock(rules []DeviceRule) ([]byte, error) {
 	var b []byte
 	for _, r := range rules {
 		if r.Rule.Action > firewall.Deny {
-			return nil, fmt.Errorf("%s:%d: a router that is not ours knows allow and deny, not %s", r.Rule.File, r.Rule.Line, r.Rule.Action)
+			return nil, fmt.Errorf("%s:%d: a foreign router knows allow and deny, not %s", r.Rule.File, r.Rule.Line, r.Rule.Action)
 		}
 		one := [blockRuleSize]byte{}
 		if r.Direction == firewall.Out {
@@ -87,7 +87,7 @@ func encodeRuleBlock(rules []DeviceRule) ([]byte, error) {
 		b = append(b, one[:]...)
 	}
 	if len(b) > framePayload {
-		return nil, fmt.Errorf("%d rules of a device; a router that is not ours takes %d", len(rules), framePayload/blockRuleSize)
+		return nil, fmt.Errorf("%d rules of a device; a foreign router takes %d", len(rules), framePayload/blockRuleSize)
 	}
 	return b, nil
 }
@@ -98,14 +98,14 @@ func blockPrefix(p netip.Prefix) (addr, mask uint32, err error) {
 	case !p.IsValid():
 		return 0, 0, nil
 	case p.Addr().Is6():
-		return 0, 0, fmt.Errorf("%s: a router that is not ours takes rules for IPv4 only", p)
+		return 0, 0, fmt.Errorf("%s: a foreign router takes rules for IPv4 only", p)
 	}
 	addr = v4bits(p.Masked().Addr())
 	if p.Bits() == 0 {
 		return 0, 0, nil
 	}
 	if addr == 0 {
-		return 0, 0, errors.New(p.String() + " means any address to a router that is not ours; write 0.0.0.0 for that")
+		return 0, 0, errors.New(p.String() + " means any address to a foreign router; write 0.0.0.0 for that")
 	}
 	return addr, ^uint32(0) << (32 - p.Bits()), nil
 }

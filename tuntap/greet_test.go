@@ -58,8 +58,8 @@ func TestRuleBlockSaysWhatTheRulesSay(t *testing.T) {
 
 func TestRulesThatNoBlockCanSay(t *testing.T) {
 	for text, want := range map[string]string{
-		"out any any reject":     "blog.ini:1: a router that is not ours knows allow and deny, not reject",
-		"out any fd09::/64 deny": "blog.ini:1: fd09::/64: a router that is not ours takes rules for IPv4 only",
+		"out any any reject":     "blog.ini:1: a foreign router knows allow and deny, not reject",
+		"out any fd09::/64 deny": "blog.ini:1: fd09::/64: a foreign router takes rules for IPv4 only",
 		"out :: any deny":        "IPv4 only",
 	} {
 		if _, err := encodeRuleBlock(deviceRules(t, text)); err == nil || !strings.Contains(err.Error(), want) {

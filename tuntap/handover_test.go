@@ -333,6 +333,14 @@ func TestAcceptWithoutDescriptorsDoesNotSpin(t *testing.T) {
 		_ = w.r.shards[0].mail.do(func() error { paused = len(w.r.paused) > 0; return nil })
 		return paused
 	})
+	for began := time.Now(); time.Since(began) < tickMillis*time.Millisecond/2; {
+		_ = w.r.shards[0].mail.do(func() error {
+			if len(w.r.paused) == 0 {
+				t.Error("the listener does not rest between two turns")
+			}
+			return nil
+		})
+	}
 	restore()
 	if _, err := unix.Write(conn, framed(kindData, udp(blog, internet, 9))); err != nil {
 		t.Fatal(err)

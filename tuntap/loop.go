@@ -168,7 +168,7 @@ func (s *shard) reject(n *network, to *peer, pk *packet, v verdict) {
 	switch {
 	case size == 0:
 	case to != nil:
-		s.send(to, s.scratch[:room+size])
+		s.reply(to, s.scratch[:room+size])
 	default:
 		s.toHost(n, s.scratch[:room+size])
 	}
@@ -185,6 +185,19 @@ func (s *shard) deliver(p *peer, framed []byte) {
 	case p.dev != nil: // else it is counted when its frames are written
 		p.rx.add(s.pk.onWire())
 	}
+}
+
+// reply sends a packet of the router's own to p, which is not counted.
+func (s *shard) reply(p *peer, framed []byte) {
+	if p.dev != nil {
+		s.send(p, framed)
+		return
+	}
+	if b := s.bundleOf(p); b != nil {
+		s.flushBundle(b) // what came first goes first
+	}
+	putHeader(framed[room-frameHeader:], kindData, len(framed)-room)
+	p.stream.write(framed[room-frameHeader:])
 }
 
 // endDrain writes what was kept back to go with others.

@@ -76,8 +76,8 @@ func (s *shard) endRest(since int64) {
 	s.resting = s.resting[:0]
 }
 
-// waitFor is wait with a timeout below a millisecond. Kernels before 5.11
-// can not; there it is one.
+// waitFor is wait with a timeout below a millisecond. Kernels before 5.11 can
+// not, nor may we in a container whose seccomp list is older; there it is one.
 func (p *poller) waitFor(d time.Duration) (int, error) {
 	ts := unix.NsecToTimespec(d.Nanoseconds())
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), uintptr(unsafe.Pointer(&p.batch[0])), uintptr(len(p.batch)),
@@ -87,7 +87,7 @@ func (p *poller) waitFor(d time.Duration) (int, error) {
 		return int(n), nil
 	case unix.EINTR:
 		return 0, nil
-	case unix.ENOSYS:
+	case unix.ENOSYS, unix.EPERM:
 		return p.wait(1)
 	}
 	return 0, errno

@@ -51,9 +51,10 @@ type Router struct {
 type first struct {
 	peers   map[uint64]*peer
 	nextID  uint64
-	unknown []*peer // foreign and unregistered, oldest first
-	halves  []*peer // that stand within a frame, or did so lately
-	paused  []*network
+	unknown []*peer    // foreign and unregistered, oldest first
+	halves  []*peer    // that stand within a frame, or did so lately
+	paused  []*network // that can not accept connections now
+	resume  int64      // the first shard's clock when they try again
 	serving bool
 	message recvBuffer
 }

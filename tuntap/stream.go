@@ -186,12 +186,9 @@ func (r *Router) expireHalves() {
 // sendPlain sends a packet to a stream, whose frames cannot say what the kernel
 // left undone: it is done here.
 func (s *shard) sendPlain(p *peer, framed []byte) Reason {
-	var o *offload
-	if &framed[room] == &s.pk.raw[0] { // else it is the router's own, and whole
-		o = &s.pk.undone
-	}
+	o := &s.pk.undone
 	switch {
-	case o == nil || o.flags|o.kind == 0:
+	case o.flags|o.kind == 0:
 		return s.gather(p, framed)
 	case o.kind == vnetWhole:
 		o.finish(framed[room:])

@@ -13,7 +13,7 @@ import (
 	"fiefdom/tuntap"
 )
 
-// Bridging is a device that wants a bridge to a router of another.
+// Bridging is a device that wants a bridge to a foreign router.
 type Bridging struct {
 	Vassal    string
 	Device    *tuntap.Device // stays the jail's, and open until the bridge has stopped
@@ -100,16 +100,16 @@ func (j *Jail) Troubles() []string {
 			continue
 		}
 		if why := l.bridge.Trouble(); why != "" {
-			all = append(all, fmt.Sprintf("device %s waits for its router at %s: %s", l.Device, l.Socket, why))
+			all = append(all, fmt.Sprintf("device %s has no router at %s: %s", l.Device, l.Socket, why))
 		}
 	}
 	return all
 }
 
-// CheckForeign says why a router that is not ours cannot serve the link.
+// CheckForeign says why a foreign router cannot serve the link.
 func (l *Link) CheckForeign() error {
 	if l.MTU > tuntap.MaxBridgedMTU {
-		return fmt.Errorf("device %s: a router that is not ours takes packets of %d bytes; MTU %d is more", l.Device, tuntap.MaxBridgedMTU, l.MTU)
+		return fmt.Errorf("device %s: a foreign router takes packets of %d bytes; MTU %d is more", l.Device, tuntap.MaxBridgedMTU, l.MTU)
 	}
 	if err := (tuntap.Greeting{Rules: l.Rules}).Check(); err != nil {
 		return fmt.Errorf("device %s: %w", l.Device, err)
@@ -153,8 +153,10 @@ func (l *link) foreignRoutes(index int, routed map[bool]bool) []netlink.Route {
 // Traffic counts what went through the devices of foreign routers, seen from
 // the vassal: bytes, and packets that found their device's queue full.
 func (j *Jail) Traffic() (rx, tx, full uint64, err error) {
-	if !j.joining.TryLock() {
-		return 0, 0, 0, nil // it comes or goes
+	if !j.joining.TryLock() { // it comes or goes, or somebody else asks
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return j.seen.rx, j.seen.tx, j.seen.full, nil
 	}
 	defer j.joining.Unlock()
 	var names []string
@@ -184,5 +186,10 @@ func (j *Jail) Traffic() (rx, tx, full uint64, err error) {
 		}
 		return err
 	})
+	if err == nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.seen.rx, j.seen.tx, j.seen.full = rx, tx, full
+	}
 	return rx, tx, full, err
 }

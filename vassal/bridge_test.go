@@ -117,7 +117,7 @@ func TestJailWithABridge(t *testing.T) {
 		t.Errorf("addresses %v", got)
 	}
 	trouble = "it is away"
-	if got := j.Troubles(); len(got) != 1 || got[0] != "device u0 waits for its router at /run/another: it is away" {
+	if got := j.Troubles(); len(got) != 1 || got[0] != "device u0 has no router at /run/another: it is away" {
 		t.Errorf("troubles %q", got)
 	}
 	if j.Lost() {

@@ -10,7 +10,7 @@
 //	emperor                                 init stage
 //	namespace, devices, loopback,
 //	address, route, hand-over
-//	(or a bridge to another's router)
+//	(or a bridge to a foreign router)
 //	clone into namespaces and cgroup  ────► private mounts
 //	plan                              ────► hooks post-jail, chroot, hooks as-root
 //	                                  ◄──── waiting

@@ -49,7 +49,8 @@ type Jail struct {
 
 	mu    sync.Mutex // never held while a router is waited for: the emperor's loop asks for addresses
 	links []*link
-	left  bool // it is on its way out: no router gets its devices any more; guarded by joining
+	seen  struct{ rx, tx, full uint64 } // by Traffic, the last time
+	left  bool                          // it is on its way out: no router gets its devices any more; guarded by joining
 }
 
 // link is a device that the jail holds. The jail's descriptor of it is a

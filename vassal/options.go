@@ -79,7 +79,7 @@ var Options = []ini.Option[Config]{
 		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET, this emperor's or another such as a real uWSGI's",
 	},
 	{
-		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Credentials = ini.ParseBool(p.Value); return nil },
+		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Credentials = ini.ParseBool(p.Value); return nil },
 		Meaning: "tell the app's user and group to routers that are not this emperor's, if they ask for credentials",
 	},
 	{

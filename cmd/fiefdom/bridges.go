@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
 )
@@ -11,7 +13,7 @@ const bridgeUID = 65520
 
 // makeBridges joins the bridges' keeper with the vassals' jails.
 func (r *runner) makeBridges(cgroup vassal.Cgroup) (vassal.Bridger, error) {
-	keeper := &control.Bridges{Log: r.log, UID: bridgeUID, GID: bridgeUID}
+	keeper := &control.Bridges{Log: r.log, UID: bridgeUID, GID: bridgeUID, Emperor: os.Getpid()}
 	if cgroup == "" {
 		keeper.Record, keeper.Forget = r.instance.RecordBridge, r.instance.ForgetBridge
 	} else {

@@ -221,8 +221,8 @@ func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
 	// All of it goes, and comes back.
 	r.stream(shop, blog, 9002, func() {
 		r.stopUWSGI()
-		r.await("blog", "waits for its router", func(s emperor.Status) bool {
-			return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "waits for its router")
+		r.await("blog", "has no router", func(s emperor.Status) bool {
+			return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "has no router")
 		})
 		r.startUWSGI()
 	})

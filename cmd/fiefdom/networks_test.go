@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fiefdom/emperor"
+	"fiefdom/tuntap"
 )
 
 // An app under another uid reads its resolv.conf, also when the emperor was
@@ -32,5 +33,12 @@ func TestResolvConfIsForEveryUID(t *testing.T) {
 	}
 	if st.Mode() != 0o644 {
 		t.Errorf("mode %v, want readable by all", st.Mode())
+	}
+}
+
+// What the ini may ask for is what the router takes.
+func TestThreadsThatTheRouterTakes(t *testing.T) {
+	if emperor.MaxThreads != tuntap.MaxThreads {
+		t.Errorf("up to %d in the ini, up to %d in the router", emperor.MaxThreads, tuntap.MaxThreads)
 	}
 }

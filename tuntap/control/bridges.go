@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"fiefdom/tuntap"
 )
 
@@ -21,6 +23,7 @@ import (
 type Bridges struct {
 	Log      *slog.Logger
 	UID, GID int      // the bridges' own
+	Emperor  int      // whose sockets are no foreign routers': its pid; 0: nobody's
 	Cgroup   *os.File // the directory that bridges are cloned into; nil: ours
 
 	// Record and Forget note a bridge's life where no cgroup does; nil: not needed.
@@ -61,10 +64,43 @@ const (
 	bridgeCalm      = time.Second // a connection that lasted as long ended by accident
 )
 
+// dial connects to a foreign router. One of ours, by whatever name its socket was
+// written, would take the bridge for the emperor, who connects it.
+func (k *Bridges) dial(socket string) (*net.UnixConn, error) {
+	conn, err := tuntap.Dial(socket)
+	if err != nil {
+		return nil, err
+	}
+	who, err := listenerOf(conn)
+	if err == nil && who != 0 && who == k.Emperor {
+		err = errors.New("it is a socket of this emperor's own; write it as the tuntap-router line does")
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// listenerOf is the pid of the process that had the socket listen, 0 if it is of
+// a pid namespace that is not seen from here (unix(7), SO_PEERCRED).
+func listenerOf(conn *net.UnixConn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var gerr error
+	err = raw.Control(func(fd uintptr) { cred, gerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, gerr); err != nil {
+		return 0, fmt.Errorf("ask whose socket it is: %w", err)
+	}
+	return int(cred.Pid), nil
+}
+
 // Start connects to the router and starts the bridge. A router that is not
 // there is an error at once; one that goes later is waited for.
 func (k *Bridges) Start(c BridgeConfig) (*Bridge, error) {
-	conn, err := tuntap.Dial(c.Socket)
+	conn, err := k.dial(c.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("connect device %s to router %s: %w", c.Device.Name, c.Socket, err)
 	}
@@ -108,9 +144,9 @@ func (b *Bridge) note(trouble string) {
 	log := b.keeper.Log.With("vassal", b.Vassal, "dev", b.Device.Name, "socket", b.Socket)
 	switch {
 	case trouble != "" && before == "":
-		log.Warn("router of another is away; waiting for it", "reason", trouble)
+		log.Warn("bridge has no router; trying again", "reason", trouble)
 	case trouble == "" && before != "":
-		log.Info("router of another is back")
+		log.Info("bridge has its router again")
 	}
 }
 
@@ -126,7 +162,6 @@ func (b *Bridge) keep(ctx context.Context, life *bridgeLife) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, errBridgedGone):
-			b.note(err.Error())
 			b.Lost(err.Error())
 			return
 		}
@@ -201,7 +236,7 @@ func (b *Bridge) pause(ctx context.Context) bool {
 
 // connect gives the process a connection to the router.
 func (b *Bridge) connect(life *bridgeLife) error {
-	conn, err := tuntap.Dial(b.Socket)
+	conn, err := b.keeper.dial(b.Socket)
 	if err == nil {
 		err = b.greet(life, conn)
 	}

@@ -240,6 +240,17 @@ func TestBridgeNeedsARouterAtItsStart(t *testing.T) {
 	}
 }
 
+// A router of the emperor's own would take the bridge for the emperor.
+func TestBridgeToARouterOfOurOwn(t *testing.T) {
+	nettest.Root(t)
+	r := newBridgeRig(t)
+	r.bridges.Emperor = os.Getpid() // who listens here
+	_, err := r.bridges.Start(BridgeConfig{Vassal: "blog", Device: r.dev, Socket: r.socket})
+	if err == nil || !strings.Contains(err.Error(), "a socket of this emperor's own; write it as") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestBridgeOfADeletedDevice(t *testing.T) {
 	nettest.Root(t)
 	r := newBridgeRig(t)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine makes the router nobody: a uid of its own, no group, no capability,
+// confine makes a router, or a bridge, nobody: a uid of its own, no group, no capability,
 // no new privileges, no core dump or ptrace, and a short list of system calls.
 func confine(uid, gid int) error {
 	if syscall.Getuid() == 0 {
@@ -39,7 +39,7 @@ func confine(uid, gid int) error {
 	return filterSyscalls(allowed)
 }
 
-// allowed is what Go's runtime and the router need after start. Descriptors
+// allowed is what Go's runtime, the router and the bridges need after start. Descriptors
 // come by SCM_RIGHTS, so nothing is opened, connected or executed.
 var allowed = []uint32{
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_CLOSE, unix.SYS_DUP, unix.SYS_FCNTL,

@@ -16,7 +16,7 @@
 //	snapshot ─────────────────────────► ◄── counters
 //
 // Bridges does the same for the processes that carry the packets of one device
-// each to a router that is not ours: it connects, greets the router, and gives
+// each to a foreign router: it connects, greets the router, and gives
 // the device and the connection to the process, which runs tuntap.Bridge
 // (BridgeMain).
 //
