@@ -56,6 +56,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 	}
 	n := &control.Network{Config: tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
+		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials,
 	}}
 	if n.Config.Resolvers, err = hostResolvers(); err != nil {
 		return nil, err
@@ -81,7 +82,25 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	return n, nil
+	if o.Gateway.IsValid() {
+		n.Gateway, err = r.bind(o.Gateway)
+	}
+	return n, err
+}
+
+// bind makes the UDP socket of a network's gateway.
+func (r *runner) bind(address netip.AddrPort) (*os.File, error) {
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s: %w; want a free port of an address that the host has", address, err)
+	}
+	defer c.Close()
+	f, err := c.File()
+	if err != nil {
+		return nil, err
+	}
+	r.later(f.Close)
+	return f, nil
 }
 
 // setQueue gives a device the queue that vassals' have: what waits there
