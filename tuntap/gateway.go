@@ -19,12 +19,18 @@ import (
 // The host's device's shard reads it, every shard sends by it.
 type udpGateway struct {
 	conn           *source
+	addr           netip.Addr // its own, for the log
 	sent, received traffic
 }
 
 // addGateway makes fd the network's gateway.
 func (n *network) addGateway(fd int, mask uint32) {
 	n.gateway = &udpGateway{conn: n.shard.poll.source(fd, n.gatewayReady)}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		if own, ok := sa.(*unix.SockaddrInet4); ok {
+			n.gateway.addr = netip.AddrFrom4(own.Addr)
+		}
+	}
 	n.r.shards[0].tell(n.shard, func() {
 		if err := n.shard.poll.add(n.gateway.conn, mask); err != nil {
 			n.r.say(slog.LevelError, "the network's gateway is not read", slog.String("network", n.name), slog.Any("err", err))
@@ -55,11 +61,18 @@ func (s *shard) toGateway(n *network, p *peer, to *farEnd, framed []byte) {
 	}
 }
 
+// farSegments bounds what one packet of a vassal may be cut into: each segment
+// is a system call, and the others wait.
+const farSegments = 2048
+
 func (s *shard) sendFar(g *udpGateway, to *farEnd, framed []byte) Reason {
 	o := &s.pk.undone
 	if o.kind == vnetWhole {
 		o.finish(framed[room:])
 		return g.send(to, framed[room:])
+	}
+	if packets, _ := s.pk.onWire(); packets > farSegments {
+		return DropFull
 	}
 	for i := 0; ; i++ {
 		n := s.pk.segment(s.flat[room:], i)
@@ -127,7 +140,7 @@ func (s *shard) receiveFar(fd int) (int, syscall.Errno) {
 func (s *shard) fromGateway(n *network, from netip.AddrPort, framed []byte) {
 	pk, pol := &s.pk, n.policy.Load()
 	if pol.routes.ends[from] == nil {
-		*pk = packet{flow: firewall.Flow{Src: from.Addr(), Dst: from.Addr()}} // for the log
+		*pk = packet{flow: firewall.Flow{Src: from.Addr(), Dst: n.gateway.addr}} // for the log
 		s.note(n, nil, pk, drop(DropForbidden))
 		return
 	}

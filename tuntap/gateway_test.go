@@ -309,3 +309,35 @@ func TestGatewayOptions(t *testing.T) {
 		})
 	}
 }
+
+// What the kernel left undone is done: a datagram has no header to say it in.
+func TestLargePacketsAreCutForTheGateway(t *testing.T) {
+	f := newFederation(t, federated())
+	f.vassal("blog", blog)
+	p := f.holder(blog)
+	large := func(size, segment int) []byte {
+		packet := tuntest.TCP(netip.AddrPortFrom(blog, 40000), netip.AddrPortFrom(blue, 80), 16, 1000, 2000, make([]byte, size))
+		b := append(make([]byte, room), packet...)
+		h := b[room-vnetLen:]
+		h[0], h[1] = vnetNeedsChecksum, vnetTCP4
+		binary.NativeEndian.PutUint16(h[4:], uint16(segment))
+		binary.NativeEndian.PutUint16(h[6:], 20)
+		binary.NativeEndian.PutUint16(h[8:], 16)
+		return b
+	}
+	f.on(p.shard, func() { p.shard.fromPeer(p, large(3000, 1400)) })
+	for i, want := range []int{1400, 1400, 200} {
+		got := f.receive()
+		if len(got) != 40+want {
+			t.Fatalf("segment %d has %d bytes; want %d", i, len(got)-40, want)
+		}
+		if tuntest.TransportChecksum(got) != 0 || tuntest.Checksum(got[:20]) != 0 {
+			t.Errorf("segment %d has wrong checksums", i)
+		}
+	}
+	f.on(p.shard, func() { p.shard.fromPeer(p, large(3000, 1)) })
+	f.dropped("blog", DropFull, 1)
+	if n := f.r.Snapshot()[0].Gateway.TxPackets; n != 3 {
+		t.Errorf("%d packets were sent; want 3", n)
+	}
+}

@@ -82,7 +82,7 @@ func checkFarEnd(a netip.AddrPort) error {
 		return fmt.Errorf("%s: want an IPv4 address and a port, such as 198.51.100.2:4040", a)
 	case a.Addr().IsLoopback() || a.Addr().IsUnspecified():
 		return fmt.Errorf("%s is this host itself; packets go to gateways of other machines only", a)
-	case a.Addr().IsMulticast() || containsAddr(sourcesNever[4:5], a.Addr()):
+	case containsAddr(sourcesNever, a.Addr()): // link-local, multicast, broadcast
 		return fmt.Errorf("%s is no machine's address; packets go to gateways of other machines only", a)
 	}
 	return nil
