@@ -212,15 +212,17 @@ func (m *meeting) identified(asked bool) {
 }
 
 // Vassals of ours and one of a real uWSGI's on another machine meet by the UDP
-// gateways of both routers, and again after ours was killed.
+// gateways of both routers, and again after ours was killed. The address of our
+// gateway is a hook's to set.
 func TestGatewayToARealUWSGIsRouter(t *testing.T) {
 	t.Parallel()
 	const plugins = "/usr/lib/uwsgi/plugins"
 	if _, err := os.Stat(plugins + "/tuntap_plugin.so"); err != nil {
 		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
 	}
-	r := newRealm(t, strings.Replace(nativeNetwork, "stats.sock", "stats.sock 198.51.100.1:4040", 1)+
-		"tuntap-router-route = 10.9.0.0/16 10.10.0.0/16 198.51.100.2:4040\n", map[string]string{"blog": agentIni + "cap = net_raw\n"})
+	r := newRealm(t, strings.Replace(nativeNetwork, "stats.sock", "stats.sock 198.51.100.9:4040", 1)+
+		"tuntap-router-route = 10.9.0.0/16 10.10.0.0/16 198.51.100.2:4040\n"+
+		"exec-as-root = ip address add 198.51.100.9 dev fief0\n", map[string]string{"blog": agentIni + "cap = net_raw\n"})
 	blog := r.reach("blog")
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -246,7 +248,7 @@ func TestGatewayToARealUWSGIsRouter(t *testing.T) {
 		ns.Start(t, cmd)
 	}
 	uwsgi(r.Inet, "--tuntap-router", "far0 "+socket+" "+socket+".stats 198.51.100.2:4040",
-		"--tuntap-router-route", "10.10.0.0/16 10.9.0.0/16 198.51.100.1:4040",
+		"--tuntap-router-route", "10.10.0.0/16 10.9.0.0/16 198.51.100.9:4040",
 		"--exec-as-root", "ifconfig far0 10.10.0.1 netmask 255.255.0.0 up")
 	nettest.Eventually(t, patience, "the far router listens", func() bool { _, err := os.Stat(socket + ".stats"); return err == nil })
 	far := nettest.NewNS(t)
