@@ -102,11 +102,11 @@ func (r *runner) bind(address netip.AddrPort) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway %s: %w; want a free port of an address that the host has", address, err)
 	}
-	defer c.Close()
 	u, ok := c.(*net.UDPConn)
 	if !ok {
-		return nil, fmt.Errorf("gateway %s is no UDP socket", address)
+		return nil, errors.Join(fmt.Errorf("gateway %s cannot be handed to the router", address), c.Close())
 	}
+	defer u.Close()
 	f, err := u.File()
 	if err != nil {
 		return nil, err
