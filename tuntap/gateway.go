@@ -40,11 +40,8 @@ func (n *network) addGateway(fd int, mask uint32) {
 
 // elsewhere decides whether a packet of p leaves by the gateway: its device's
 // own rules say so first, then the network's routes. named: the operator did,
-// by a route.
+// by a route. The network has a gateway.
 func (n *network) elsewhere(p *peer, pol *policy, pk *packet) (v verdict, named bool) {
-	if n.gateway == nil {
-		return verdict{}, false
-	}
 	if b := p.block.Load(); b != nil {
 		if u := b.match(firewall.Out, &pk.flow); u != nil && u.action == blockRoute {
 			return pol.routes.towards(u.target), false

@@ -5,9 +5,9 @@ import "fiefdom/firewall"
 // verdict is what was decided about a packet.
 type verdict struct {
 	why    Reason         // pass, or why it is dropped
-	rule   *firewall.Rule // that decided, if one did
 	reject bool           // answer it
 	quiet  bool           // no log line: everybody's kernel sends such packets
+	rule   *firewall.Rule // that decided, if one did
 	to     *farEnd        // where it leaves by the gateway; nil: it goes by the table
 }
 
@@ -37,10 +37,10 @@ func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
 		if !owned {
 			return drop(DropUnregistered)
 		}
-		if v := m.follow(pk, now); v.why != pass {
-			return v
+		v := m.follow(pk, now)
+		if v.why == pass && n.gateway != nil {
+			v, _ = n.elsewhere(p, pol, pk)
 		}
-		v, _ := n.elsewhere(p, pol, pk)
 		return v
 	}
 
@@ -57,9 +57,12 @@ func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
 	if v := p.ownRules(firewall.Out, pk, m); v.why != pass {
 		return v
 	}
-	v, named := n.elsewhere(p, pol, pk)
-	if v.why != pass {
-		return v
+	var v verdict
+	named := false
+	if n.gateway != nil {
+		if v, named = n.elsewhere(p, pol, pk); v.why != pass {
+			return v
+		}
 	}
 	// Isolate is the end of the out chain: a rule that allows, or a route, was before it.
 	if i < 0 && !named && pol.walls != nil && pol.walls.denies(p, pk, now) {
