@@ -61,6 +61,9 @@ func (r *Router) welcome(n *network, fd int) error {
 	if !p.emperor && !r.makeRoom() {
 		return fmt.Errorf("all %d peers are in use", r.limits.Peers)
 	}
+	if err := p.askCredentials(fd); err != nil {
+		return err
+	}
 	p.stream.conn = p.shard.poll.source(fd, p.streamReady)
 	if err := p.shard.poll.add(p.stream.conn, 0); err != nil {
 		return err

@@ -16,13 +16,18 @@ type NetworkOptions struct {
 	Device    string
 	Socket    string
 	Stats     string         // address of uWSGI's stats server; empty: none
+	Gateway   netip.AddrPort // of the UDP gateway; invalid: none
 	Addresses []netip.Prefix // the router's own, with the network's prefix; any makes the network native
 	NAT       string         // off, auto or an interface
 	AttachAll bool           // vassals without a device get one
 	Isolate   *bool
 	Direct    *bool
 	In, Out   []firewall.Rule
+	Routes    []Route
+	FarEnds   []netip.AddrPort // gateways of others that may be heard, besides the routes' targets
 	Pos       ini.Pos
+
+	Credentials bool // devices must begin with their user's ids
 }
 
 // Native says that addresses are ours to set, not a hook's.
@@ -90,6 +95,9 @@ func (n *NetworkOptions) check() error {
 	case n.NAT != "" && n.NAT != "off" && !n.Native():
 		return errors.New("tuntap-router-nat needs to know the pool: write tuntap-router-address = ADDRESS/BITS")
 	}
+	if err := n.checkGateway(); err != nil {
+		return err
+	}
 	for i, a := range n.Addresses {
 		for _, b := range n.Addresses[:i] {
 			if a.Overlaps(b) {
@@ -116,7 +124,7 @@ func (n *NetworkOptions) apart(other *NetworkOptions) error {
 var Options = []ini.Option[RouterOptions]{
 	{
 		Name: "tuntap-router", Kind: ini.Text, Since: "0.1", Repeats: true, Set: addNetwork,
-		Meaning: "DEVICE SOCKET [STATS]: a network: make DEVICE, listen on SOCKET for the devices of vassals",
+		Meaning: "DEVICE SOCKET [STATS [GATEWAY]]: a network: make DEVICE, listen on SOCKET for the devices of vassals; GATEWAY is the IP:PORT of a UDP socket towards other routers",
 	},
 	{
 		Name: "tuntap-router-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: networkSetter(setRouterAddress),
@@ -147,6 +155,18 @@ var Options = []ini.Option[RouterOptions]{
 		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets from vassals; the first that matches decides",
 	},
 	{
+		Name: "tuntap-router-route", Kind: ini.Rule, Since: "0.2", Repeats: true, Set: networkSetter(setRoute),
+		Meaning: "SRC DST IP:PORT: send packets from vassals to another router's gateway, as UDP; the first that matches decides",
+	},
+	{
+		Name: "tuntap-router-gateway-peer", Kind: ini.Text, Since: "0.2", Repeats: true, Set: networkSetter(setFarEnd),
+		Meaning: "IP:PORT of another router's gateway that may send packets, and that devices' own rules may route to; targets of tuntap-router-route may anyway",
+	},
+	{
+		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.2", Set: networkSetter(setCredentials),
+		Meaning: "close connections of devices that are not this emperor's unless they begin with their user's ids, which go to the stats",
+	},
+	{
 		Name: "tuntap-router-stats", Kind: ini.Text, Since: "0.1", Set: func(o *RouterOptions, p ini.Pair) error { o.stats = p.Value; return nil },
 		Meaning: "the stats socket of networks that name none",
 	},
@@ -154,15 +174,18 @@ var Options = []ini.Option[RouterOptions]{
 
 func addNetwork(o *RouterOptions, p ini.Pair) error {
 	words := strings.Fields(p.Value)
-	if len(words) == 4 {
-		return errors.New("the gateway, the fourth word, is not supported yet; leave it out")
-	}
-	if len(words) < 2 || len(words) > 3 {
-		return fmt.Errorf("want DEVICE SOCKET [STATS], got %q", p.Value)
+	if len(words) < 2 || len(words) > 4 {
+		return fmt.Errorf("want DEVICE SOCKET [STATS [GATEWAY]], got %q", p.Value)
 	}
 	n := NetworkOptions{Device: words[0], Socket: words[1], Pos: p.Pos}
-	if len(words) > 2 {
+	if len(words) > 2 && words[2] != `""` {
 		n.Stats = words[2]
+	}
+	if len(words) > 3 {
+		var err error
+		if n.Gateway, err = parseGateway(words[3]); err != nil {
+			return err
+		}
 	}
 	if len(n.Device) > 15 || strings.ContainsAny(n.Device, "/:") {
 		return fmt.Errorf("%q is no device name: at most 15 characters, without slashes and colons", n.Device)

@@ -150,6 +150,14 @@ func takeFile(f *os.File) (int, error) {
 	return fd, nil
 }
 
+// takeOptional is takeFile for a file that may be nil: then there is none, -1.
+func takeOptional(f *os.File) (int, error) {
+	if f == nil {
+		return -1, nil
+	}
+	return takeFile(f)
+}
+
 func closeFile(f *os.File) error {
 	if f == nil {
 		return nil

@@ -6,9 +6,11 @@
 // this way, and meets no lock on it:
 //
 //	from a peer:   well-formed? ─ registered: source is the peer's? ─ chain out ─ unregistered: register
-//	               ─ the peer's out rules ─ isolate ─ table: a peer (direct) ─ chain in ─ its in rules ─ its device
-//	                                                  else the host's device
+//	               ─ the peer's out rules ─ a route: another router's gateway
+//	               ─ isolate ─ table: a peer (direct) ─ chain in ─ its in rules ─ its device
+//	                           else the host's device
 //	from the host: well-formed? ─ table: a peer ─ chain in ─ its in rules ─ its device
+//	from another router's gateway: is it named? ─ well-formed? ─ source nobody's here? ─ as from the host
 //
 // A [Bridge] is the other way round: a device of ours towards the socket of a
 // router that takes no hand-over.

@@ -48,7 +48,7 @@ func TestRuleBlockSaysWhatTheRulesSay(t *testing.T) {
 			for _, dst := range []string{"10.9.0.7", "10.9.0.8", "10.9.1.8", "198.51.100.9", "10.8.0.1"} {
 				f := firewall.Flow{Src: prefixes(src + "/32")[0].Addr(), Dst: prefixes(dst + "/32")[0].Addr(), Proto: protoUDP}
 				action, _ := chain.Verdict(&f)
-				if got, want := block.denies(dir, &f), action != firewall.Allow; got != want {
+				if got, want := block.denies(dir, &f, false), action != firewall.Allow; got != want {
 					t.Errorf("%v %s to %s: the block denies %v, the rules %v", dir, src, dst, got, want)
 				}
 			}
@@ -122,7 +122,7 @@ func TestGreetingOnTheWire(t *testing.T) {
 	}
 	block := parseRuleBlock(rest[frameHeader:])
 	f := firewall.Flow{Src: blog, Dst: prefixes("198.51.100.9/32")[0].Addr()}
-	if !block.denies(firewall.Out, &f) || block.denies(firewall.In, &f) {
+	if !block.denies(firewall.Out, &f, false) || block.denies(firewall.In, &f, false) {
 		t.Errorf("rules %+v", block)
 	}
 }

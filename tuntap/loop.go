@@ -99,9 +99,14 @@ func (s *shard) fromPeer(p *peer, framed []byte) {
 		s.note(n, p, pk, drop(why))
 		return
 	}
-	if v := n.fromPeer(p, pk, s.now); v.why != pass {
+	v := n.fromPeer(p, pk, s.now)
+	switch {
+	case v.why != pass:
 		s.note(n, p, pk, v)
 		s.reject(n, p, pk, v)
+		return
+	case v.to != nil:
+		s.toGateway(n, p, v.to, framed)
 		return
 	}
 	to := n.table.Load().owner(pk.flow.Dst)

@@ -20,6 +20,10 @@ type NetworkConfig struct {
 	In        []firewall.Rule       `json:"in,omitempty"`        // chain in, towards the vassals
 	Out       []firewall.Rule       `json:"out,omitempty"`       // chain out, from the vassals
 	Reserved  map[netip.Addr]string `json:"reserved,omitempty"`  // declared or leased address to its vassal's name
+	Routes    []Route               `json:"routes,omitempty"`    // out by the gateway
+	FarEnds   []netip.AddrPort      `json:"far_ends,omitempty"`  // other routers' gateways, besides the routes' targets
+
+	Credentials bool `json:"credentials,omitempty"` // foreign devices must begin with them
 }
 
 // Descriptors are what the router is given for one network. It owns them from
@@ -27,6 +31,7 @@ type NetworkConfig struct {
 type Descriptors struct {
 	Device   *os.File // the host's tun device, attached
 	Listener *os.File // the listening unix stream socket; may be nil
+	Gateway  *os.File // the UDP socket towards other routers; may be nil
 }
 
 // Events tells what happened. The functions are called on the router's threads,

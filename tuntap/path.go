@@ -5,9 +5,10 @@ import "fiefdom/firewall"
 // verdict is what was decided about a packet.
 type verdict struct {
 	why    Reason         // pass, or why it is dropped
-	rule   *firewall.Rule // that decided, if one did
 	reject bool           // answer it
 	quiet  bool           // no log line: everybody's kernel sends such packets
+	rule   *firewall.Rule // that decided, if one did
+	to     *farEnd        // where it leaves by the gateway; nil: it goes by the table
 }
 
 func drop(why Reason) verdict { return verdict{why: why} }
@@ -36,7 +37,11 @@ func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
 		if !owned {
 			return drop(DropUnregistered)
 		}
-		return m.follow(pk, now)
+		v := m.follow(pk, now)
+		if v.why == pass && n.gateway != nil {
+			v, _ = n.elsewhere(p, pol, pk)
+		}
+		return v
 	}
 
 	act, i := m.ask(pol.chain[firewall.Out], pk)
@@ -52,14 +57,21 @@ func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
 	if v := p.ownRules(firewall.Out, pk, m); v.why != pass {
 		return v
 	}
-	// Isolate is the end of the out chain: a rule that allows was before it.
-	if i < 0 && pol.walls != nil && pol.walls.denies(p, pk, now) {
+	var v verdict
+	named := false
+	if n.gateway != nil {
+		if v, named = n.elsewhere(p, pol, pk); v.why != pass {
+			return v
+		}
+	}
+	// Isolate is the end of the out chain: a rule that allows, or a route, was before it.
+	if i < 0 && !named && pol.walls != nil && pol.walls.denies(p, pk, now) {
 		return drop(DropIsolate)
 	}
 	if pk.part == firstPart {
 		m.passed(pk, now)
 	}
-	return verdict{}
+	return v
 }
 
 // towards decides about a packet that is to reach p: the second half. m is the
@@ -90,7 +102,7 @@ func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
 	if act, i := m.ask(p.chain[dir], pk); act != firewall.Allow {
 		return byRule(p.chain[dir], act, i)
 	}
-	if b := p.block.Load(); b != nil && b.denies(dir, &pk.flow) {
+	if b := p.block.Load(); b != nil && b.denies(dir, &pk.flow, p.net.gateway != nil) {
 		return drop(DropRule)
 	}
 	return verdict{}

@@ -52,6 +52,7 @@ type peer struct {
 	// the first shard's
 	emperor  bool // the emperor connected
 	known    bool // identified: its packets may be read
+	unproved bool // it has to begin with its credentials
 	handed   bool
 	unknown  bool // in the router's list of unregistered foreigners; never if the emperor connected
 	shown    bool // in the network's list of peers

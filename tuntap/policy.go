@@ -15,10 +15,12 @@ type policy struct {
 	walls *walls             // nil unless isolate
 	own   [2]netip.Addr      // an address of the router, for its answers, by family; invalid: none
 	never map[netip.Addr]bool
+
+	routes routes
 }
 
 func newPolicy(cfg NetworkConfig) *policy {
-	pol := &policy{cfg: cfg, never: make(map[netip.Addr]bool)}
+	pol := &policy{cfg: cfg, never: make(map[netip.Addr]bool), routes: newRoutes(&cfg)}
 	if len(cfg.In) > 0 {
 		pol.chain[firewall.In] = firewall.NewChain(cfg.In)
 	}
@@ -45,6 +47,9 @@ func newPolicy(cfg NetworkConfig) *policy {
 	}
 	for _, a := range cfg.Host {
 		pol.never[a] = true
+	}
+	for a := range pol.routes.ends { // or a vassal could speak as one to the gateway
+		pol.never[a.Addr()] = true
 	}
 	return pol
 }

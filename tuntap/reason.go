@@ -11,7 +11,7 @@ const (
 	DropSpoofed                        // the peer is registered, and not with this source
 	DropTaken                          // the source belongs to another peer
 	DropUnregistered                   // the peer owns no address yet and this packet can not register one
-	DropForbidden                      // an address that nobody (or somebody else) is given
+	DropForbidden                      // an address that nobody (or somebody else) is given, or a far end that the config does not name
 	DropRule                           // a rule of a chain or of the peer
 	DropIsolate                        // the network isolates its vassals
 	DropNoRoute                        // an address of the pool that no peer has

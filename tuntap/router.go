@@ -73,7 +73,8 @@ type network struct {
 	host     *source
 	hostGone atomic.Bool
 	listener *source
-	peers    []*peer // guarded as Router.networks
+	gateway  *udpGateway // nil: none
+	peers    []*peer     // guarded as Router.networks
 
 	answers bucket // of rejects to the host's side; its shard's
 	drops   drops  // of packets that belong to no peer
@@ -145,23 +146,20 @@ func processUID(pid int) uint32 {
 // AddNetwork takes over a network's descriptors. Its name must be new.
 func (r *Router) AddNetwork(cfg NetworkConfig, d Descriptors) error {
 	fail := func(err error) error { return fmt.Errorf("add network %q: %w", cfg.Name, err) }
-	listener := -1
 	if d.Device == nil {
-		return errors.Join(fail(errors.New("it has no device")), closeFile(d.Listener))
+		return errors.Join(fail(errors.New("it has no device")), closeFile(d.Listener), closeFile(d.Gateway))
 	}
 	host, err := takeFile(d.Device)
-	if d.Listener != nil {
-		var lerr error
-		listener, lerr = takeFile(d.Listener)
-		err = errors.Join(err, lerr)
-	}
+	listener, lerr := takeOptional(d.Listener)
+	gateway, gerr := takeOptional(d.Gateway)
+	err = errors.Join(err, lerr, gerr)
 	if err == nil {
-		err = r.shards[0].mail.do(func() error { return r.addNetwork(cfg, host, listener) })
+		err = r.shards[0].mail.do(func() error { return r.addNetwork(cfg, host, listener, gateway) })
 	}
 	if err == nil {
 		return nil
 	}
-	for _, fd := range []int{host, listener} {
+	for _, fd := range []int{host, listener, gateway} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -169,7 +167,7 @@ func (r *Router) AddNetwork(cfg NetworkConfig, d Descriptors) error {
 	return fail(err)
 }
 
-func (r *Router) addNetwork(cfg NetworkConfig, host, listener int) error {
+func (r *Router) addNetwork(cfg NetworkConfig, host, listener, gateway int) error {
 	if r.network(cfg.Name) != nil {
 		return errors.New("there is one of this name already")
 	}
@@ -194,6 +192,9 @@ func (r *Router) addNetwork(cfg NetworkConfig, host, listener int) error {
 			first.poll.remove(n.listener)
 		}
 		return err
+	}
+	if gateway >= 0 {
+		n.addGateway(gateway, r.whenServing())
 	}
 	n.shard.devices++
 	r.view.Lock()
@@ -257,6 +258,9 @@ func (r *Router) Serve() {
 				if !n.hostGone.Load() {
 					n.shard.poll.want(n.host, unix.EPOLLIN)
 				}
+				if n.gateway != nil {
+					n.shard.poll.want(n.gateway.conn, unix.EPOLLIN)
+				}
 			})
 		}
 		for _, p := range r.peers {
@@ -313,6 +317,7 @@ func (r *Router) Snapshot() []NetworkStats {
 		pol := n.policy.Load()
 		s := NetworkStats{Name: n.name, Peers: make([]PeerStats, len(peers[i])), Drops: n.drops.snapshot()}
 		s.In, s.Out = ruleStats(pol.chain[firewall.In]), ruleStats(pol.chain[firewall.Out])
+		s.Routes, s.Gateway = ruleStats(pol.routes.chain), n.gateway.stats()
 		for k, p := range peers[i] {
 			s.Peers[k] = p.stats()
 		}

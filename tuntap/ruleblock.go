@@ -11,11 +11,13 @@ import (
 // prefixes, so it is matched here and not by a firewall.Chain.
 type blockRule struct {
 	src, srcMask, dst, dstMask uint32
-	deny                       bool
+	action                     byte
+	target                     netip.AddrPort // of blockRoute
 }
 
 const (
 	blockRuleSize = 24
+	blockAllow    = 0
 	blockRoute    = 2 // uWSGI's "route" and "gateway"
 )
 
@@ -25,8 +27,7 @@ type ruleBlock [2][]blockRule // by firewall.Direction
 // parseRuleBlock reads uWSGI's packed structs: direction (0 in, 1 out), source,
 // its mask, destination, its mask (each 32 bits of the host's order), action,
 // target and port. A rest shorter than a rule is ignored, as uWSGI does; a
-// rule with an unknown direction or action is skipped. Routing to a UDP
-// gateway is not there: such a rule drops.
+// rule with an unknown direction or action is skipped.
 func parseRuleBlock(b []byte) (block ruleBlock) {
 	for ; len(b) >= blockRuleSize; b = b[blockRuleSize:] {
 		dir, action := firewall.In, b[17]
@@ -45,18 +46,26 @@ func parseRuleBlock(b []byte) (block ruleBlock) {
 			srcMask: binary.NativeEndian.Uint32(b[5:]),
 			dst:     binary.NativeEndian.Uint32(b[9:]),
 			dstMask: binary.NativeEndian.Uint32(b[13:]),
-			deny:    action != 0,
+			action:  action,
+			target:  netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[18:22])), binary.BigEndian.Uint16(b[22:])),
 		})
 	}
 	return block
 }
 
-// denies reports whether the first rule that matches denies. A zero address
-// is any address, of IPv6 too; any other matches IPv4 only.
-func (r *ruleBlock) denies(dir firewall.Direction, f *firewall.Flow) bool {
+// denies reports whether the first rule that matches denies. Routing is for
+// packets on their way out, where there is a gateway; elsewhere it denies.
+func (r *ruleBlock) denies(dir firewall.Direction, f *firewall.Flow, gateway bool) bool {
+	u := r.match(dir, f)
+	return u != nil && u.action != blockAllow && (u.action != blockRoute || dir != firewall.Out || !gateway)
+}
+
+// match returns the first rule that matches, or nil. A zero address is any
+// address, of IPv6 too; any other matches IPv4 only.
+func (r *ruleBlock) match(dir firewall.Direction, f *firewall.Flow) *blockRule {
 	rules := r[dir]
 	if len(rules) == 0 {
-		return false
+		return nil
 	}
 	v4 := f.Src.Is4() && f.Dst.Is4()
 	var src, dst uint32
@@ -71,9 +80,9 @@ func (r *ruleBlock) denies(dir firewall.Direction, f *firewall.Flow) bool {
 		if u.dst != 0 && (!v4 || dst&u.dstMask != u.dst) {
 			continue
 		}
-		return u.deny
+		return u
 	}
-	return false
+	return nil
 }
 
 func v4bits(a netip.Addr) uint32 {

@@ -3,6 +3,7 @@ package tuntap
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"fiefdom/firewall"
@@ -51,8 +52,11 @@ func TestRuleBlock(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			block := parseRuleBlock(c.block)
-			if got := block.denies(c.dir, c.flow); got != c.want {
+			if got := block.denies(c.dir, c.flow, false); got != c.want {
 				t.Errorf("denies = %v; want %v", got, c.want)
+			}
+			if got, routes := block.denies(c.dir, c.flow, true), strings.HasPrefix(c.name, "gateway drops out"); got != (c.want && !routes) {
+				t.Errorf("with a gateway denies = %v", got)
 			}
 		})
 	}
@@ -84,7 +88,7 @@ func FuzzRuleBlock(f *testing.F) {
 		}
 		flow := firewall.Flow{Src: addr(src), Dst: addr(dst)}
 		for _, dir := range []firewall.Direction{firewall.In, firewall.Out} {
-			if got, want := block.denies(dir, &flow), naiveBlock(b, dir, src, dst); got != want {
+			if got, want := block.denies(dir, &flow, false), naiveBlock(b, dir, src, dst); got != want {
 				t.Fatalf("direction %v: denies = %v; want %v", dir, got, want)
 			}
 		}

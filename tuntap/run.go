@@ -78,6 +78,9 @@ func (r *Router) free() error {
 	for _, n := range r.networks {
 		n.shard.closeSource(n.host)
 		r.shards[0].closeSource(n.listener)
+		if n.gateway != nil {
+			n.shard.closeSource(n.gateway.conn)
+		}
 	}
 	r.closers.Wait()
 	var err error

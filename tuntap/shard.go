@@ -38,6 +38,10 @@ type shard struct {
 	resting   []*source // devices in a flood (see pace)
 	rested    int64     // when the first of them began to rest
 	waiter
+
+	sender    farEnd // of the datagram that was read last
+	senderLen uint32
+
 	buf     []byte
 	flat    []byte // for packets of streams and of segments
 	scratch []byte // for answers

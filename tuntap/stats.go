@@ -40,6 +40,28 @@ type NetworkStats struct {
 	Drops map[Reason]uint64 `json:"drops,omitempty"` // of packets that belong to no peer
 	In    []RuleStats       `json:"in,omitempty"`    // chain in, in order
 	Out   []RuleStats       `json:"out,omitempty"`   // chain out, in order
+
+	Routes  []RuleStats   `json:"routes,omitempty"`
+	Gateway *GatewayStats `json:"gateway,omitempty"` // nil: there is none
+}
+
+// GatewayStats is what went through a network's UDP gateway. rx and tx are seen
+// from the vassals: tx went to other routers. Bytes are of IP packets.
+type GatewayStats struct {
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+}
+
+func (g *udpGateway) stats() *GatewayStats {
+	if g == nil {
+		return nil
+	}
+	return &GatewayStats{
+		RxPackets: g.received.packets.load(), RxBytes: g.received.bytes.load(),
+		TxPackets: g.sent.packets.load(), TxBytes: g.sent.bytes.load(),
+	}
 }
 
 // RuleStats is a rule and how often it decided.

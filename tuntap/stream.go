@@ -83,6 +83,10 @@ func (p *peer) streamReady(events uint32) {
 // readStream reads once and takes every frame that is complete. One read a
 // turn is a share that no peer can stretch.
 func (r *Router) readStream(p *peer) {
+	if p.unproved {
+		r.readCredentials(p)
+		return
+	}
 	n, fds, err := r.receive(p)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
@@ -123,7 +127,7 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 		if kind == kindGoodbye {
 			r.closePeer(p, ErrGoodbye)
 		}
-	case isHello(frame): // credentials are asked from the kernel, not from the peer
+	case isHello(frame): // where they are asked for, they were read before the first frame
 	case p.emperor && (kind == kindHand || kind == kindPart):
 		r.takeHandover(p, kind, payload)
 	case kind == kindRules:

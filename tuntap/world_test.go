@@ -64,6 +64,12 @@ type world struct {
 // change the router before it runs.
 func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	t.Helper()
+	return newWorldWith(t, cfg, nil, tune...)
+}
+
+// newWorldWith is newWorld with a UDP socket for the network's gateway.
+func newWorldWith(t testing.TB, cfg NetworkConfig, gateway *os.File, tune ...func(*Router)) *world {
+	t.Helper()
 	nettest.NoLeaks(t)
 	w := &world{t: t, name: cfg.Name, events: make(chan happened, 1<<16)}
 	var device *os.File
@@ -91,7 +97,7 @@ func newWorld(t testing.TB, cfg NetworkConfig, tune ...func(*Router)) *world {
 	for _, change := range tune {
 		change(w.r)
 	}
-	if err := w.r.AddNetwork(cfg, Descriptors{Device: device, Listener: file}); err != nil {
+	if err := w.r.AddNetwork(cfg, Descriptors{Device: device, Listener: file, Gateway: gateway}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

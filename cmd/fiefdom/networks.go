@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -56,6 +57,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 	}
 	n := &control.Network{Config: tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
+		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials,
 	}}
 	if n.Config.Resolvers, err = hostResolvers(); err != nil {
 		return nil, err
@@ -81,7 +83,45 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	return n, nil
+	if o.Gateway.IsValid() {
+		n.Gateway, err = r.bind(o.Gateway)
+	}
+	return n, err
+}
+
+// bind makes the UDP socket of a network's gateway. Its address may be one that
+// a hook is still to give to the host.
+func (r *runner) bind(address netip.AddrPort) (*os.File, error) {
+	var early net.ListenConfig
+	c, err := early.ListenPacket(context.Background(), "udp4", address.String())
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		r.log.Warn("the host does not have the gateway's address yet; a hook has to set it", "addr", address)
+		early.Control = freeBind
+		c, err = early.ListenPacket(context.Background(), "udp4", address.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s: %w; want a free port of an address that the host has", address, err)
+	}
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("gateway %s cannot be handed to the router", address), c.Close())
+	}
+	defer u.Close()
+	f, err := u.File()
+	if err != nil {
+		return nil, err
+	}
+	r.later(f.Close)
+	return f, nil
+}
+
+// freeBind lets a socket have an address before the host does (ip(7), IP_FREEBIND).
+func freeBind(_, _ string, c syscall.RawConn) error {
+	var set error
+	err := c.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	})
+	return errors.Join(err, set)
 }
 
 // setQueue gives a device the queue that vassals' have: what waits there

@@ -22,6 +22,7 @@ type Network struct {
 	Device   *tuntap.Device // the host's: never read here, and not in Go's poller, which every packet would wake
 	Listener *os.File       // the listening socket
 	Stats    *os.File       // the stats server's listening socket; nil: none
+	Gateway  *os.File       // the UDP socket towards other routers; nil: none
 }
 
 // Keeper keeps a router process running. Set the fields, then Run.
@@ -204,7 +205,7 @@ func (k *Keeper) addNetworks(w *wire) error {
 	for _, n := range k.Networks {
 		fds, err := n.descriptors()
 		if err == nil {
-			err = w.send(order{Add: &n.Config, Stats: n.Stats != nil}, fds...)
+			err = w.send(order{Add: &n.Config, Stats: n.Stats != nil, Gateway: n.Gateway != nil}, fds...)
 		}
 		if err != nil {
 			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
@@ -217,7 +218,7 @@ func (k *Keeper) addNetworks(w *wire) error {
 // descriptors are the network's, in the order in which the router takes them.
 func (n *Network) descriptors() ([]int, error) {
 	fds := []int{n.Device.FD()}
-	for _, f := range []*os.File{n.Listener, n.Stats} {
+	for _, f := range []*os.File{n.Listener, n.Stats, n.Gateway} {
 		if f == nil {
 			continue
 		}

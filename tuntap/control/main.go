@@ -179,8 +179,10 @@ func (s *server) obey(o *order, files []*os.File) error {
 
 func (s *server) add(o *order, files []*os.File) error {
 	want := 2
-	if o.Stats {
-		want = 3
+	for _, more := range []bool{o.Stats, o.Gateway} {
+		if more {
+			want++
+		}
 	}
 	if len(files) != want {
 		closeAll(files)
@@ -189,7 +191,11 @@ func (s *server) add(o *order, files []*os.File) error {
 	if o.Stats {
 		go serveStats(files[2], s.log, func() (tuntap.NetworkStats, bool) { return s.network(o.Add.Name) })
 	}
-	return s.router.AddNetwork(*o.Add, tuntap.Descriptors{Device: files[0], Listener: files[1]})
+	d := tuntap.Descriptors{Device: files[0], Listener: files[1]}
+	if o.Gateway {
+		d.Gateway = files[want-1]
+	}
+	return s.router.AddNetwork(*o.Add, d)
 }
 
 func (s *server) network(name string) (tuntap.NetworkStats, bool) {

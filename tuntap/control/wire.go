@@ -19,12 +19,13 @@ import (
 
 // order is a message of the keeper to the router; one field is set.
 type order struct {
-	Add        *tuntap.NetworkConfig `json:"add,omitempty"`    // with descriptors: device, listener and, if Stats, the stats listener
+	Add        *tuntap.NetworkConfig `json:"add,omitempty"`    // with descriptors: device, listener, and those below
 	Update     *tuntap.NetworkConfig `json:"update,omitempty"` // of an added network
 	Serve      bool                  `json:"serve,omitempty"`
 	Identified *identity             `json:"identified,omitempty"`
 	Snapshot   uint64                `json:"snapshot,omitempty"` // the number of the request
-	Stats      bool                  `json:"stats,omitempty"`
+	Stats      bool                  `json:"stats,omitempty"`    // the stats listener comes along
+	Gateway    bool                  `json:"gateway,omitempty"`  // and the gateway, last
 }
 
 // identity answers report.Identify: whose is the connection.
