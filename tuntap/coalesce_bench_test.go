@@ -49,8 +49,8 @@ func BenchmarkCoalesce(b *testing.B) {
 		b.Run("decide/"+c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if sh.pk.read(framed) != pass || n.fromPeer(s.blog, &sh.pk, sh.now).why != pass ||
-					n.towards(s.shop, &sh.pk, &s.blog.sent[firewall.In], sh.now).why != pass {
+				if sh.pk.read(framed) != pass || n.fromPeer(s.blog, &sh.pk, n.policy.Load(), sh.now).why != pass ||
+					n.towards(s.shop, &sh.pk, n.policy.Load(), &s.blog.sent[firewall.In], sh.now).why != pass {
 					b.Fatal("it does not pass")
 				}
 			}

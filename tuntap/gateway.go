@@ -157,7 +157,7 @@ func (s *shard) fromGateway(n *network, from netip.AddrPort, framed []byte) {
 		s.note(n, nil, pk, drop(DropNoRoute))
 		return
 	}
-	if v := n.towards(to.peer, pk, &to.peer.came, s.now); v.why != pass {
+	if v := n.towards(to.peer, pk, pol, &to.peer.came, s.now); v.why != pass {
 		s.note(n, to.peer, pk, v)
 		return
 	}

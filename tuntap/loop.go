@@ -93,13 +93,14 @@ var nobody = verdict{why: DropNoRoute, reject: true}
 // and the device's header at its end.
 func (s *shard) fromPeer(p *peer, framed []byte) {
 	n, pk := p.net, &s.pk
+	pol := n.policy.Load()
 	why := pk.read(framed)
 	p.tx.add(pk.onWire())
 	if why != pass {
 		s.note(n, p, pk, drop(why))
 		return
 	}
-	v := n.fromPeer(p, pk, s.now)
+	v := n.fromPeer(p, pk, pol, s.now)
 	switch {
 	case v.why != pass:
 		s.note(n, p, pk, v)
@@ -114,8 +115,8 @@ func (s *shard) fromPeer(p *peer, framed []byte) {
 	case to.kind == ownerPool:
 		s.note(n, p, pk, nobody)
 		s.reject(n, p, pk, nobody)
-	case to.kind == ownerPeer && n.policy.Load().cfg.Direct:
-		if v := n.towards(to.peer, pk, &p.sent[firewall.In], s.now); v.why != pass {
+	case to.kind == ownerPeer && pol.cfg.Direct:
+		if v := n.towards(to.peer, pk, pol, &p.sent[firewall.In], s.now); v.why != pass {
 			s.note(n, to.peer, pk, v)
 			s.reject(n, p, pk, v)
 			return
@@ -148,7 +149,7 @@ func (s *shard) fromHost(n *network, framed []byte) {
 		s.note(n, nil, pk, verdict{why: DropNoRoute, quiet: true})
 		return
 	}
-	if v := n.towards(to.peer, pk, &to.peer.came, s.now); v.why != pass {
+	if v := n.towards(to.peer, pk, n.policy.Load(), &to.peer.came, s.now); v.why != pass {
 		s.note(n, to.peer, pk, v)
 		s.reject(n, nil, pk, v)
 		return

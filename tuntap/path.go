@@ -15,9 +15,9 @@ func drop(why Reason) verdict { return verdict{why: why} }
 
 // fromPeer decides about a packet that p sent: the first half of a packet's
 // way (see the package's picture). It registers p's address where due. Only p's
-// own shard comes here.
-func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
-	pol, m := n.policy.Load(), &p.sent[firewall.Out]
+// own shard comes here. One policy decides about the whole way.
+func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict {
+	m := &p.sent[firewall.Out]
 	if chatter(pk) || pk.v6 && !pol.own[1].IsValid() {
 		return verdict{why: DropForbidden, quiet: true}
 	}
@@ -76,8 +76,7 @@ func (n *network) fromPeer(p *peer, pk *packet, now int64) verdict {
 
 // towards decides about a packet that is to reach p: the second half. m is the
 // sender's memory of such packets; what the host sent is remembered with p.
-func (n *network) towards(p *peer, pk *packet, m *memory, now int64) verdict {
-	pol := n.policy.Load()
+func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64) verdict {
 	if pk.part == laterPart {
 		return m.follow(pk, now)
 	}
