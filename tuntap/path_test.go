@@ -194,8 +194,8 @@ func TestVerdictPathAllocatesNothing(t *testing.T) {
 		once := func() {
 			for _, b := range packets {
 				if pk.decode(b) == pass {
-					n.fromPeer(p, pk, now)
-					n.towards(p, pk, &p.sent[firewall.In], now)
+					n.fromPeer(p, pk, n.policy.Load(), now)
+					n.towards(p, pk, n.policy.Load(), &p.sent[firewall.In], now)
 					n.table.Load().owner(pk.flow.Dst)
 				}
 			}

@@ -22,7 +22,7 @@ func BenchmarkDecide(b *testing.B) {
 		n, now := p.net, p.shard.now
 		var pk packet
 		for b.Loop() {
-			if pk.decode(syn) != pass || n.fromPeer(p, &pk, now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
+			if pk.decode(syn) != pass || n.fromPeer(p, &pk, n.policy.Load(), now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
 				b.Fatal("it does not pass")
 			}
 		}
