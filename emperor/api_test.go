@@ -100,7 +100,7 @@ func TestUIDDecides(t *testing.T) {
 
 // The schema of ps --json is a promise.
 func TestStatusSchema(t *testing.T) {
-	b, err := json.Marshal((&member{name: "blog", backoff: newBackoff(), state: Stopped, uid: -1}).status())
+	b, err := json.Marshal((&member{name: "blog", backoff: newBackoff(&Config{}), state: Stopped, uid: -1}).status())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,10 @@ var Options = []ini.Option[Config]{
 		Meaning: "the time that the app has for stopping before it is killed (10s)",
 	},
 	{
+		Name: "emperor-protocol", Kind: ini.Bool, Since: "0.2", Set: setProtocol,
+		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command)",
+	},
+	{
 		Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
 		Meaning: "the uwsgi that runs app-server options, instead of the first in PATH",
 	},
@@ -120,7 +124,13 @@ func setMercy(c *Config, p ini.Pair) error {
 	if err != nil || d < 0 {
 		return fmt.Errorf("%q is no time: want seconds (10) or a number with a unit (500ms)", p.Value)
 	}
-	c.ReloadMercy = d
+	c.ReloadMercy, c.MercySet = d, true
+	return nil
+}
+
+func setProtocol(c *Config, p ini.Pair) error {
+	on := ini.ParseBool(p.Value)
+	c.Protocol = &on
 	return nil
 }
 
