@@ -66,13 +66,10 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 	switch n {
 	case vassal.NoticeReady:
 		v.said.ready = true
-		if v.said.reloading {
-			v.said.reloading = false
-			v.renewals++
-			e.Log.Info("vassal reloaded", "vassal", v.name, "pid", v.gen.PID)
-		}
+		e.renewed(v)
 	case vassal.NoticeAccepting:
 		v.said.accepting = true
+		e.renewed(v) // a uwsgi says ready only once in its life
 	case vassal.NoticeLoyal:
 		if !v.said.loyal {
 			e.Log.Info("vassal is loyal", "vassal", v.name)
@@ -89,10 +86,23 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 	}
 }
 
+// renewed ends the reload that the app was told to do.
+func (e *Emperor) renewed(v *member) {
+	if v.said.reloading {
+		v.said.reloading = false
+		v.renewals++
+		e.Log.Info("vassal reloaded", "vassal", v.name, "pid", v.gen.PID)
+	}
+}
+
 // beat waits for the next heartbeat. A vassal whose heart has stopped is
-// killed: it would not hear an order either.
+// killed: it would not hear an order either. While it reloads its heart may
+// rest, though workers that finish still beat.
 func (e *Emperor) beat(v *member) {
 	v.said.forgetPulse()
+	if v.said.reloading {
+		return
+	}
 	patience, g := e.Config.heartbeat(), v.gen
 	var pulse *time.Timer
 	pulse = time.AfterFunc(patience, func() {
@@ -161,7 +171,7 @@ func (e *Emperor) renew(v *member) {
 	}
 	e.Log.Info("vassal told to reload", "vassal", v.name, "pid", v.gen.PID)
 	v.running = v.config
-	v.said.forgetPulse() // its heart rests while it loads
+	v.said.forgetPulse()
 	if v.said.ready {
 		v.said.reloading = true
 	} else {

@@ -238,9 +238,34 @@ func TestNoHeartbeatWhileReloading(t *testing.T) {
 		t.Error("the second heartbeat left the first's timer running")
 	}
 	pulse = v.said.pulse
-	v.said.forgetPulse()
+	v.gen, v.said.reloading = new(vassal.Generation), true
+	e.heard(v, vassal.NoticeHeartbeat)
 	if v.said.pulse != nil || pulse.Stop() {
-		t.Error("the pulse is not forgotten")
+		t.Error("a heartbeat is waited for during a reload")
+	}
+	e.heard(v, vassal.NoticeAccepting)
+	e.heard(v, vassal.NoticeHeartbeat)
+	if v.said.pulse == nil || v.renewals != 1 {
+		t.Errorf("after the reload: %+v", v)
+	}
+	v.said.forgetPulse()
+}
+
+// A uwsgi that has reloaded itself says that it accepts, others say that they
+// are ready; what else is said ends no reload.
+func TestEndOfAReload(t *testing.T) {
+	for n, want := range map[vassal.Notice]int{
+		vassal.NoticeReady: 1, vassal.NoticeAccepting: 1, vassal.NoticeLoyal: 0, vassal.NoticeHeartbeat: 0, vassal.NoticeConfig: 0,
+	} {
+		e := testEmperor(t)
+		e.newMember(iniFile{name: "blog"})
+		v := e.vassals["blog"]
+		v.state, v.gen, v.said.reloading = Running, new(vassal.Generation), true
+		e.heard(v, n)
+		e.heard(v, n)
+		if v.renewals != want || v.said.reloading != (want == 0) {
+			t.Errorf("byte %d: %d reloads ended, want %d", n, v.renewals, want)
+		}
 	}
 }
 
