@@ -14,9 +14,14 @@ import (
 )
 
 // speaking is the ini of a vassal that speaks the protocol: a shell script,
-// whose channel is descriptor 4.
+// whose channel is descriptor 4. One that ends as a sleep hears nothing, and is
+// not waited for.
 func speaking(script string) string {
-	return "[uwsgi]\nemperor-protocol = true\ncommand = /bin/sh -c '" + script + "'\n"
+	text := "[uwsgi]\nemperor-protocol = true\ncommand = /bin/sh -c '" + script + "'\n"
+	if strings.Contains(script, stay) {
+		text += "reload-mercy = 0\n"
+	}
+	return text
 }
 
 // What the scripts say, and how they hear one byte: od prints its number.
@@ -204,9 +209,9 @@ func TestHowLongUntilLoyal(t *testing.T) {
 }
 
 func TestHeartbeat(t *testing.T) {
-	r := newRealm(t, func(e *Emperor) { e.Config.Heartbeat = time.Second })
+	r := newRealm(t, func(e *Emperor) { e.Config.Heartbeat = 2 * time.Second })
 	// Beats for longer than the patience, then no more.
-	r.write(t, "blog", speaking(`for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do `+beats+`sleep 0.1; done; echo tired; `+stay))
+	r.write(t, "blog", speaking(`for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do `+beats+`sleep 0.2; done; echo tired; `+stay))
 	r.write(t, "shop", speaking(ready+stay)) // never began
 	shop := r.awaitState(t, "shop", Running)
 	first := r.awaitState(t, "blog", Running)

@@ -105,7 +105,7 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 			return s.State == emperor.Running && err == nil && strings.HasSuffix(page, fmt.Sprintf("load %d\n", want))
 		})
 	}
-	s := r.awaitState("app", emperor.Running)
+	s := r.await("app", "accepts requests", func(s emperor.Status) bool { return s.State == emperor.Running && s.Accepting })
 	if s.Loyal {
 		t.Errorf("loyal before the first request: %+v", s)
 	}
