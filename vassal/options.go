@@ -60,7 +60,7 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "stop-signal", Kind: ini.Text, Since: "0.1", Set: setSignal,
-		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi)",
+		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi that has not started yet, and nothing but the byte 0 for an app that speaks the emperor protocol)",
 	},
 	{
 		Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
