@@ -204,16 +204,16 @@ func (e *Emperor) apiDo(w http.ResponseWriter, r *http.Request, ev event) {
 	before := -1
 	e.call(func() {
 		if v := e.vassals[s.Name]; v != nil {
-			before = v.launches
+			before = v.turns()
 			v.backoff.clear()
 			e.happen(v, ev)
 		}
 	})
-	e.awaitState(w, r, s.Name, func(s Status, launches int) bool {
+	e.awaitState(w, r, s.Name, func(s Status, turns int) bool {
 		if ev == stop {
 			return s.State == Stopped
 		}
-		return s.State == Running && (ev == start || launches > before) || s.State == Backoff || s.State == Invalid
+		return s.State == Running && (ev == start || turns > before) || s.State == Backoff || s.State == Invalid
 	})
 }
 
@@ -226,14 +226,14 @@ func (e *Emperor) apiReload(w http.ResponseWriter, r *http.Request) {
 	before := -1
 	e.call(func() {
 		if v := e.vassals[s.Name]; v != nil {
-			before = v.launches
+			before = v.turns()
 			v.err = ""
 			e.queue(v.file)
 			e.expandQueued()
 		}
 	})
-	e.awaitState(w, r, s.Name, func(s Status, launches int) bool {
-		return s.State == Running && launches > before || s.Error != "" && s.State != Stopping && s.State != Starting
+	e.awaitState(w, r, s.Name, func(s Status, turns int) bool {
+		return s.State == Running && turns > before || s.Error != "" && s.State != Stopping && s.State != Starting
 	})
 }
 
@@ -244,14 +244,14 @@ func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string
 	defer tick.Stop()
 	for {
 		type seen struct {
-			status   Status
-			launches int
-			ok       bool
+			status Status
+			turns  int
+			ok     bool
 		}
 		now := make(chan seen, 1)
 		e.call(func() {
 			if v := e.vassals[name]; v != nil {
-				now <- seen{v.status(), v.launches, true}
+				now <- seen{v.status(), v.turns(), true}
 			} else {
 				now <- seen{}
 			}
@@ -262,7 +262,7 @@ func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string
 				http.Error(w, fmt.Sprintf("vassal %q is gone", name), http.StatusNotFound)
 				return
 			}
-			if done(s.status, s.launches) {
+			if done(s.status, s.turns) {
 				answer(w, s.status)
 				return
 			}

@@ -100,7 +100,7 @@ func TestUIDDecides(t *testing.T) {
 
 // The schema of ps --json is a promise.
 func TestStatusSchema(t *testing.T) {
-	b, err := json.Marshal((&member{name: "blog", backoff: newBackoff(), state: Stopped, uid: -1}).status())
+	b, err := json.Marshal((&member{name: "blog", backoff: newBackoff(&Config{}), state: Stopped, uid: -1}).status())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestStatusSchema(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"name", "file", "state", "pid", "uid", "addresses", "restarts", "since", "rx_bytes", "tx_bytes", "drops", "error"} {
+	for _, key := range []string{"name", "file", "state", "pid", "uid", "addresses", "restarts", "since", "rx_bytes", "tx_bytes", "drops", "error", "loyal", "accepting"} {
 		if v, ok := got[key]; !ok || v == nil {
 			t.Errorf("%s is %v", key, v)
 		}

@@ -8,21 +8,26 @@ import (
 func TestBackoff(t *testing.T) {
 	const young, old = time.Second, time.Minute
 	for name, tc := range map[string]struct {
-		lives []time.Duration
-		want  []time.Duration // without jitter
+		config Config
+		lives  []time.Duration
+		want   []time.Duration // without jitter
 	}{
-		"first death at once":   {[]time.Duration{young}, []time.Duration{0}},
-		"a failed start is not": {[]time.Duration{0, 0}, []time.Duration{100 * time.Millisecond, 100 * time.Millisecond}},
+		"first death at once":   {Config{}, []time.Duration{young}, []time.Duration{0}},
+		"a failed start is not": {Config{}, []time.Duration{0, 0}, []time.Duration{100 * time.Millisecond, 100 * time.Millisecond}},
 		"doubling, capped": {
+			Config{},
 			[]time.Duration{young, young, young, young, young, young, young, young, young, young, young, young, young},
 			[]time.Duration{0, 100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 12800e6, 25600e6, 51200e6, time.Minute, time.Minute},
 		},
-		"a long life clears": {[]time.Duration{young, young, young, old, young, young}, []time.Duration{0, 100e6, 200e6, 0, 0, 100e6}},
+		"a long life clears": {Config{}, []time.Duration{young, young, young, old, young, young}, []time.Duration{0, 100e6, 200e6, 0, 0, 100e6}},
+		"own throttle":       {Config{Throttle: time.Second, MaxThrottle: 3 * time.Second}, []time.Duration{young, young, young, young, young}, []time.Duration{0, 1e9, 2e9, 3e9, 3e9}},
+		"no blacklist":       {Config{NoBlacklist: true}, []time.Duration{young, young, young, young, 0}, []time.Duration{0, 100e6, 100e6, 100e6, 100e6}},
+		"first over the cap": {Config{Throttle: time.Hour}, []time.Duration{0, 0, 0}, []time.Duration{time.Hour, time.Hour, time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBackoff()
+			b := newBackoff(&tc.config)
 			for i, lived := range tc.lives {
-				got, want := b.died(lived), tc.want[i]
+				got, want := b.died(lived, lived >= b.young), tc.want[i]
 				if got > want || got < want-want/4 {
 					t.Errorf("death %d: %v, want %v less at most a quarter", i+1, got, want)
 				}
@@ -32,14 +37,14 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestBackoffNeverOverflows(t *testing.T) {
-	b := newBackoff()
+	b := newBackoff(&Config{})
 	for range 10000 {
-		if d := b.died(0); d < 0 || d > b.max {
+		if d := b.died(0, false); d < 0 || d > b.max {
 			t.Fatalf("%v after %d deaths", d, b.deaths)
 		}
 	}
 	b.clear()
-	if d := b.died(time.Second); d != 0 {
+	if d := b.died(time.Second, false); d != 0 {
 		t.Errorf("%v after an operator's word", d)
 	}
 }
@@ -47,11 +52,31 @@ func TestBackoffNeverOverflows(t *testing.T) {
 func TestBackoffHasJitter(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for range 50 {
-		b := newBackoff()
+		b := newBackoff(&Config{})
 		b.deaths = 9
-		seen[b.died(0)] = true
+		seen[b.died(0, false)] = true
 	}
 	if len(seen) < 10 {
 		t.Errorf("%d different delays of 50", len(seen))
+	}
+}
+
+// Who says that he is loyal is back at once, and is still no busy loop.
+func TestBackoffOfTheLoyal(t *testing.T) {
+	for name, tc := range map[string]struct{ lived, want time.Duration }{
+		"after a day": {24 * time.Hour, 0},
+		"soon":        {100 * time.Millisecond, 0},
+		"sooner":      {30 * time.Millisecond, 70 * time.Millisecond},
+		"at once":     {0, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBackoff(&Config{})
+			b.deaths = 9
+			for range 3 {
+				if got := b.died(tc.lived, true); got != tc.want || b.deaths != 0 {
+					t.Errorf("%v with %d deaths, want %v", got, b.deaths, tc.want)
+				}
+			}
+		})
 	}
 }

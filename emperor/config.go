@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -31,6 +32,14 @@ type Config struct {
 	Threads    int           // of the router, that move packets
 	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
 	Hooks      []vassal.Hook
+
+	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
+	Throttle       time.Duration // the second restart's delay
+	MaxThrottle    time.Duration // the longest delay
+	NoBlacklist    bool          // delays do not grow
+	Heartbeat      time.Duration // the longest silence after a heartbeat
+	CurseTolerance time.Duration // mercy of vassals whose inis do not say
+	Graceful       bool          // at the emperor's end apps may finish what they do
 }
 
 // Parse reads the emperor's own options. The caller reads the networks' from
@@ -75,6 +84,30 @@ var Options = []ini.Option[Config]{
 	{
 		Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
 		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there",
+	},
+	{
+		Name: "emperor-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
+		Meaning: "milliseconds before the second restart of a vassal that dies young; each one after it waits twice as long (100)",
+	},
+	{
+		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
+		Meaning: "milliseconds that a restart waits at most (60000)",
+	},
+	{
+		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },
+		Meaning: "restarts never wait longer than emperor-throttle says",
+	},
+	{
+		Name: "emperor-required-heartbeat", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Heartbeat, p) },
+		Meaning: "seconds that a vassal which has sent a heartbeat may be silent before it is killed (30)",
+	},
+	{
+		Name: "emperor-curse-tolerance", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.CurseTolerance, p) },
+		Meaning: "seconds that a vassal has for stopping if its own ini has no reload-mercy (10)",
+	},
+	{
+		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
+		Meaning: "when the emperor stops, vassals that speak its protocol may answer the requests that they have begun",
 	},
 	{
 		Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
@@ -136,6 +169,28 @@ func setDuration(dst *time.Duration, p ini.Pair) error {
 	*dst = d
 	return nil
 }
+
+// maxThrottle bounds delays; doubled as often as a back-off does, more would
+// not fit into a Duration.
+const maxThrottle = 24 * time.Hour
+
+// setMilliseconds takes uWSGI's plain numbers, and times with a unit. A
+// throttle of nothing would let a vassal that fails keep the machine busy.
+func setMilliseconds(dst *time.Duration, p ini.Pair) error {
+	text := p.Value
+	if _, err := strconv.ParseUint(text, 10, 32); err == nil {
+		text += "ms"
+	}
+	d, err := ini.ParseDuration(text)
+	if err != nil || d > maxThrottle {
+		return fmt.Errorf("%s = %s: want milliseconds (1000) or a number with a unit (1s), at most a day", p.Key, p.Value)
+	}
+	*dst = max(d, time.Millisecond)
+	return nil
+}
+
+// heartbeat is the longest silence after a heartbeat.
+func (c *Config) heartbeat() time.Duration { return cmp.Or(c.Heartbeat, 30*time.Second) }
 
 func setDir(dst *string, p ini.Pair) error {
 	if !filepath.IsAbs(p.Value) {

@@ -2,10 +2,12 @@ package emperor
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"fiefdom/internal/ini"
+	"fiefdom/vassal"
 )
 
 func TestRouterThreadsByDefault(t *testing.T) {
@@ -43,5 +45,59 @@ func TestRouterBusyPoll(t *testing.T) {
 		if text := fmt.Sprintf("router-busy-poll = %s: want a time up to 1ms such as 50us, or 0", value); err != nil && err.Error() != text {
 			t.Errorf("%q: %v; want %s", value, err, text)
 		}
+	}
+}
+
+func TestProtocolOptions(t *testing.T) {
+	type got = func(c *Config) any
+	for text, tc := range map[string]struct {
+		got  got
+		want any // nil: an error
+	}{
+		"emperor-throttle = 500":          {func(c *Config) any { return c.Throttle }, 500 * time.Millisecond},
+		"emperor-throttle = 2s":           {func(c *Config) any { return c.Throttle }, 2 * time.Second},
+		"emperor-throttle = 0":            {func(c *Config) any { return c.Throttle }, time.Millisecond},
+		"emperor-throttle = -1":           {},
+		"emperor-throttle = 86400001":     {},
+		"emperor-throttle = fast":         {},
+		"emperor-max-throttle = 180000":   {func(c *Config) any { return c.MaxThrottle }, 3 * time.Minute},
+		"emperor-required-heartbeat = 20": {func(c *Config) any { return c.heartbeat() }, 20 * time.Second},
+		"emperor-required-heartbeat = 0":  {},
+		"instance = default":              {func(c *Config) any { return c.heartbeat() }, 30 * time.Second},
+		"emperor-curse-tolerance = 40":    {func(c *Config) any { return c.CurseTolerance }, 40 * time.Second},
+		"emperor-no-blacklist = true":     {func(c *Config) any { return c.NoBlacklist }, true},
+		"emperor-graceful-shutdown = 1":   {func(c *Config) any { return c.Graceful }, true},
+	} {
+		t.Run(text, func(t *testing.T) {
+			key, value, _ := strings.Cut(text, " = ")
+			c, errs := Parse(&ini.File{Name: "emperor.ini", Pairs: []ini.Pair{{Key: key, Value: value}}})
+			if errs.Failed() != (tc.want == nil) {
+				t.Fatal(errs)
+			}
+			if tc.want != nil && tc.got(c) != tc.want {
+				t.Errorf("got %v, want %v", tc.got(c), tc.want)
+			}
+		})
+	}
+}
+
+func TestMercy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		tolerance time.Duration
+		ini       string
+		want      time.Duration
+	}{
+		"nobody says":      {0, "", vassal.DefaultMercy},
+		"the emperor says": {time.Minute, "", time.Minute},
+		"the vassal says":  {0, "reload-mercy = 3", 3 * time.Second},
+		"both say":         {time.Minute, "reload-mercy = 10", 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t)
+			e.Config.CurseTolerance = tc.tolerance
+			if got := e.mercy(goodVassal(t, "blog", tc.ini)); got != tc.want {
+				t.Errorf("%v, want %v", got, tc.want)
+			}
+		})
 	}
 }

@@ -15,5 +15,10 @@
 //	                ▼ │                        exited                │
 //	              backoff ◄──────────────────────────────────────────┤
 //	                                                                 │ file gone, stop, TERM
-//	              stopped ◄── stopping ◄─────────────────────────────┘
+//	              stopped ◄── stopping ◄─────────────────────────────┤
+//	                 ▲                                               │ exiled: exit code 26
+//	                 └───────────────────────────────────────────────┘
+//
+// Vassals that speak uWSGI's emperor protocol (protocol.go) reload themselves
+// where their new ini starts the same app, and stay running meanwhile.
 package emperor

@@ -146,7 +146,11 @@ func (e *Emperor) expanded(got []expansion) {
 	e.settleLeases()
 	e.reserve()
 	for _, v := range fine {
-		e.happen(v, good)
+		if e.reloadsItself(v) {
+			e.happen(v, same)
+		} else {
+			e.happen(v, good)
+		}
 	}
 }
 

@@ -26,9 +26,12 @@ type member struct {
 	timer    *time.Timer // of the back-off, or of the mercy
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
+	renewals int         // reloads that the app did by itself
 
 	running *vassal.Config // what the generation was started with
 	gen     *vassal.Generation
+	said    said   // by the generation
+	form    string // of the generation: with the same form it may reload itself
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
@@ -39,7 +42,7 @@ type member struct {
 }
 
 func (e *Emperor) newMember(f iniFile) {
-	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(), uid: -1}
+	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1}
 }
 
 // happen moves a vassal through the table.
@@ -58,6 +61,8 @@ func (e *Emperor) happen(v *member, ev event) {
 		e.launch(v)
 	case terminate:
 		e.terminate(v)
+	case renew:
+		e.renew(v)
 	case cancel:
 		v.cancel()
 	case wait:
@@ -107,9 +112,9 @@ func (e *Emperor) wait(v *member) {
 	var lived time.Duration
 	if v.gen != nil {
 		lived = time.Since(v.gen.Started)
-		v.gen = nil
 	}
-	delay := v.backoff.died(lived)
+	delay := v.backoff.died(lived, v.loyal(lived))
+	v.gen, v.said = nil, said{}
 	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
 	if delay == 0 {
 		e.happen(v, due)
@@ -149,6 +154,7 @@ func (e *Emperor) launch(v *member) {
 		e.closeJail(v)
 	}
 	job.left, v.key, v.lost = v.left, r.key, ""
+	v.form = r.form()
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()
@@ -176,6 +182,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	v.starts++
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
+	e.listen(v, job.gen)
 	e.happen(v, started)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
@@ -234,17 +241,39 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}
 			if v.state != Stopping {
-				v.err = exit.String()
+				v.err = v.reason(exit)
 			}
+			v.said.forgetPulse()
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
-			e.happen(v, exited)
+			if exile(g, exit) {
+				e.Log.Warn("vassal went into exile", "vassal", v.name)
+				e.happen(v, exiled)
+			} else {
+				e.happen(v, exited)
+			}
 			if v.gen == g {
-				v.gen = nil
+				v.gen, v.said = nil, said{}
 			}
 		})
 	})
+}
+
+// reason says why the running app ended.
+func (v *member) reason(exit vassal.Exit) string {
+	switch {
+	case v.said.silent:
+		return exit.String() + " by the emperor: no heartbeat (emperor-required-heartbeat)"
+	case exile(v.gen, exit):
+		return exit.String() + ": it went into exile; it is started again when its ini changes or by fiefdom start"
+	}
+	return exit.String()
+}
+
+// exile says whether the app does not want to be started again.
+func exile(g *vassal.Generation, exit vassal.Exit) bool {
+	return g != nil && g.Channel != nil && exit.Signal == 0 && exit.Code == vassal.ExitExile
 }
 
 // keeps says whether the vassal's jail serves the next generation too.
@@ -259,11 +288,9 @@ func (e *Emperor) terminate(v *member) {
 	if g == nil {
 		return
 	}
-	mercy := v.running.ReloadMercy
-	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "signal", v.running.Signal().String(), "mercy", mercy)
-	if err := g.Signal(v.running.Signal()); err != nil {
-		e.Log.Warn("stop signal", "vassal", v.name, "err", err)
-	}
+	mercy := e.mercy(v.running)
+	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
+	e.dismiss(v)
 	v.timer = time.AfterFunc(mercy, func() {
 		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
 		g.Kill()

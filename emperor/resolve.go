@@ -248,9 +248,10 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Name: c.Name, Args: c.Args(), UID: -1, GID: -1, Umask: -1, LogUID: -1,
 		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
 		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
-		Proc:   r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
-		Reaper: r.namespaces&unix.CLONE_NEWPID != 0,
-		Caps:   c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
+		Proc:     r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
+		Reaper:   r.namespaces&unix.CLONE_NEWPID != 0,
+		Protocol: c.Speaks(),
+		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
 	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask

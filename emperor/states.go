@@ -18,11 +18,13 @@ type event string
 
 const (
 	good    event = "good"    // its ini was seen or changed, and is fine
+	same    event = "same"    // as good, and the running app can take it by reloading itself
 	bad     event = "bad"     // its ini was seen or changed, and is not
 	gone    event = "gone"    // its ini was removed
 	started event = "started" // the init stage became the app
 	failed  event = "failed"  // the start failed
 	exited  event = "exited"  // the app ended
+	exiled  event = "exiled"  // the app ended, and does not want to be started again
 	due     event = "due"     // the back-off is over
 	start   event = "start"   // an operator's words
 	stop    event = "stop"
@@ -36,6 +38,7 @@ const (
 	nothing   action = ""
 	launch    action = "launch"    // with the newest good ini
 	terminate action = "terminate" // the running app, then wait for its end
+	renew     action = "renew"     // tell the running app to reload itself
 	cancel    action = "cancel"    // the start that is under way
 	wait      action = "wait"      // schedule the next start
 	report    action = "report"    // remember the error, go on as before
@@ -68,9 +71,11 @@ var table = map[State]map[event]reaction{
 	},
 	Running: {
 		good:    {to: Stopping, do: terminate, then: launch},
+		same:    {to: Running, do: renew},
 		bad:     {to: Running, do: report},
 		gone:    {to: Stopping, do: terminate, then: forget},
 		exited:  {to: Backoff, do: wait},
+		exiled:  {to: Stopped, do: rest},
 		stop:    {to: Stopping, do: terminate, then: rest},
 		restart: {to: Stopping, do: terminate, then: launch},
 	},
@@ -90,6 +95,7 @@ var table = map[State]map[event]reaction{
 		started: {to: Stopping, do: terminate},
 		failed:  {to: Stopped, do: decide},
 		exited:  {to: Stopped, do: decide},
+		exiled:  {to: Stopped, do: decide},
 		start:   {to: Stopping, then: launch},
 		stop:    {to: Stopping, then: rest},
 		restart: {to: Stopping, then: launch},

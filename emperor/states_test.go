@@ -10,20 +10,20 @@ import (
 
 var (
 	allStates = []State{Starting, Running, Backoff, Stopping, Stopped, Invalid}
-	allEvents = []event{good, bad, gone, started, failed, exited, due, start, stop, restart}
+	allEvents = []event{good, same, bad, gone, started, failed, exited, exiled, due, start, stop, restart}
 )
 
 // cells is what the table should say, one line a state, one word an event:
 // the state, what is done, and what comes when stopping is over. "-" is late
 // news, or nothing to do.
 var cells = `
-          good                     bad              gone                     started             failed          exited          due             start                  stop                   restart
-starting  stopping/cancel>launch   starting/report  stopping/cancel>forget   running             backoff/wait    -               -               -                      stopping/cancel>rest   stopping/cancel>launch
-running   stopping/terminate>launch running/report  stopping/terminate>forget -                  -               backoff/wait    -               -                      stopping/terminate>rest stopping/terminate>launch
-backoff   starting/launch          backoff/report   stopped/forget           -                   -               -               starting/launch starting/launch        stopped/rest           starting/launch
-stopping  stopping>launch          stopping/report  stopping>forget          stopping/terminate  stopped/decide  stopped/decide  -               stopping>launch        stopping>rest          stopping>launch
-stopped   starting/launch          invalid/report   stopped/forget           -                   -               -               -               starting/launch        -                      starting/launch
-invalid   starting/launch          invalid/report   stopped/forget           -                   -               -               -               invalid/expand         stopped                invalid/expand
+         good                      same          bad             gone                      started            failed         exited         exiled         due             start           stop                    restart
+starting stopping/cancel>launch    -             starting/report stopping/cancel>forget    running            backoff/wait   -              -              -               -               stopping/cancel>rest    stopping/cancel>launch
+running  stopping/terminate>launch running/renew running/report  stopping/terminate>forget -                  -              backoff/wait   stopped/rest   -               -               stopping/terminate>rest stopping/terminate>launch
+backoff  starting/launch           -             backoff/report  stopped/forget            -                  -              -              -              starting/launch starting/launch stopped/rest            starting/launch
+stopping stopping>launch           -             stopping/report stopping>forget           stopping/terminate stopped/decide stopped/decide stopped/decide -               stopping>launch stopping>rest           stopping>launch
+stopped  starting/launch           -             invalid/report  stopped/forget            -                  -              -              -              -               starting/launch -                       starting/launch
+invalid  starting/launch           -             invalid/report  stopped/forget            -                  -              -              -              -               invalid/expand  stopped                 invalid/expand
 `
 
 func (r reaction) String() string {
@@ -86,6 +86,7 @@ func TestTableIsSound(t *testing.T) {
 				t.Errorf("%s, %s: launched into %s", s, ev, r.to)
 			case r.do == terminate && r.to != Stopping, r.do == cancel && r.to != Stopping:
 				t.Errorf("%s, %s: %s into %s", s, ev, r.do, r.to)
+			case ev == exiled: // the process has ended
 			case (s == Running || s == Starting) && r.to != s && r.to != Stopping && r.to != Backoff && r.to != Running:
 				t.Errorf("%s, %s: %s while a process may live", s, ev, r.to)
 			}
@@ -136,6 +137,7 @@ func TestDiagram(t *testing.T) {
 		{Starting, failed, Backoff},
 		{Backoff, due, Starting},
 		{Running, exited, Backoff},
+		{Running, exiled, Stopped},
 		{Running, good, Stopping},
 		{Running, gone, Stopping},
 		{Running, stop, Stopping},

@@ -18,11 +18,13 @@ type Status struct {
 	UID       int               `json:"uid"`       // that the app runs under; -1: not known yet
 	Addresses []netip.Addr      `json:"addresses"` // registered
 	Restarts  int               `json:"restarts"`
-	Since     time.Time         `json:"since"`    // of the state
-	RxBytes   uint64            `json:"rx_bytes"` // received by the vassal
-	TxBytes   uint64            `json:"tx_bytes"` // sent by the vassal
-	Drops     map[string]uint64 `json:"drops"`    // packets, by reason
-	Error     string            `json:"error"`    // why it is invalid or down, or did not take its new ini
+	Since     time.Time         `json:"since"`     // of the state
+	RxBytes   uint64            `json:"rx_bytes"`  // received by the vassal
+	TxBytes   uint64            `json:"tx_bytes"`  // sent by the vassal
+	Drops     map[string]uint64 `json:"drops"`     // packets, by reason
+	Error     string            `json:"error"`     // why it is invalid or down, or did not take its new ini
+	Loyal     bool              `json:"loyal"`     // it runs and has proved to work
+	Accepting bool              `json:"accepting"` // it runs and has said, by the emperor protocol, that it takes requests
 	Command   []string          `json:"command,omitempty"`
 	Warnings  []string          `json:"warnings,omitempty"`
 
@@ -74,6 +76,9 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 	}
 }
 
+// turns counts how often the vassal began anew, by a start or by itself.
+func (v *member) turns() int { return v.launches + v.renewals }
+
 func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
@@ -82,6 +87,8 @@ func (v *member) status() Status {
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
 		s.PID = v.gen.PID
+		s.Loyal = v.loyal(time.Since(v.gen.Started))
+		s.Accepting = v.said.accepting
 	}
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)

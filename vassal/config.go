@@ -44,6 +44,8 @@ type Config struct {
 
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
+	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
+	Protocol    *bool         `json:"protocol,omitempty"`     // emperor-protocol; nil: as the kind of app
 
 	Needless []string `json:"needless,omitempty"` // options that were accepted and do nothing here
 	Strict   bool     `json:"strict,omitempty"`
@@ -268,6 +270,15 @@ func (c *Config) Signal() syscall.Signal {
 		return syscall.SIGINT
 	}
 	return syscall.SIGTERM
+}
+
+// Speaks says whether the app gets a channel of the emperor protocol: a uwsgi
+// does, unless its ini says no.
+func (c *Config) Speaks() bool {
+	if c.Protocol != nil {
+		return *c.Protocol
+	}
+	return len(c.App) > 0
 }
 
 // Args is the argv of the app. A uwsgi gets its options one by one, as the

@@ -68,6 +68,11 @@ func TestParseGood(t *testing.T) {
 		"stop of uwsgi": {"psgi = a.pl", func(c *Config) any { return c.Signal() }, syscall.SIGINT},
 		"mercy":         {"command = a\nreload-mercy = 500ms", func(c *Config) any { return c.ReloadMercy }, 500 * time.Millisecond},
 		"mercy, none":   {"command = a", func(c *Config) any { return c.ReloadMercy }, DefaultMercy},
+		"mercy, said":   {"command = a\nreload-mercy = 10", func(c *Config) any { return c.MercySet }, true},
+		"speaks":        {"command = a\nemperor-protocol = true", func(c *Config) any { return c.Speaks() }, true},
+		"speaks not":    {"command = a", func(c *Config) any { return c.Speaks() }, false},
+		"uwsgi speaks":  {"psgi = a.pl", func(c *Config) any { return c.Speaks() }, true},
+		"uwsgi, mute":   {"psgi = a.pl\nemperor-protocol = false", func(c *Config) any { return c.Speaks() }, false},
 		"device":        {"command = a\ntuntap-device = uwsgi0 /run/s", func(c *Config) any { return c.Devices[0].Name + c.Devices[0].Socket }, "uwsgi0/run/s"},
 		"auto":          {"command = a\ntuntap-device-address = auto", func(c *Config) any { return c.Devices[0].Auto && c.Devices[0].Name == DefaultDevice }, true},
 		"addresses": {

@@ -18,4 +18,7 @@
 //	go                                ────► capabilities, no_new_privs, gid, uid,
 //	                                        hooks as-user, chdir
 //	                                  ◄──── end of file: it is the app now (or an error)
+//
+// An app that speaks uWSGI's emperor protocol keeps one descriptor more, its end
+// of a pair of datagram sockets (channel.go).
 package vassal

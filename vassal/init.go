@@ -26,6 +26,7 @@ const handshakeFD = 3
 // takes this thread's credentials along.
 func Init() int {
 	unix.CloseOnExec(handshakeFD)
+	unix.CloseOnExec(channelFD) // if there is one; hooks are not the vassal
 	defaultSignals()
 	p := &pipe{os.NewFile(handshakeFD, "handshake")}
 	var plan Plan
@@ -61,6 +62,9 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	}
 	if plan.CleanEnv {
 		os.Clearenv()
+	}
+	if err := clearProtocolEnv(); err != nil {
+		return err
 	}
 	for _, e := range plan.Env {
 		name, value, _ := strings.Cut(e, "=")
@@ -207,6 +211,11 @@ func (plan *Plan) become(ctx context.Context) error {
 	}
 	if err := closeOnExecAbove(2); err != nil {
 		return err
+	}
+	if plan.Protocol {
+		if err := giveChannel(); err != nil {
+			return err
+		}
 	}
 	err = syscall.Exec(path, plan.Args, os.Environ())
 	if errors.Is(err, syscall.ENOENT) {

@@ -60,11 +60,15 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "stop-signal", Kind: ini.Text, Since: "0.1", Set: setSignal,
-		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi)",
+		Meaning: "the signal that asks the app to stop (TERM; INT for a uwsgi that has not started yet, and nothing but the byte 0 for an app that speaks the emperor protocol)",
 	},
 	{
 		Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
 		Meaning: "the time that the app has for stopping before it is killed (10s)",
+	},
+	{
+		Name: "emperor-protocol", Kind: ini.Bool, Since: "0.2", Set: setProtocol,
+		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command)",
 	},
 	{
 		Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
@@ -120,7 +124,13 @@ func setMercy(c *Config, p ini.Pair) error {
 	if err != nil || d < 0 {
 		return fmt.Errorf("%q is no time: want seconds (10) or a number with a unit (500ms)", p.Value)
 	}
-	c.ReloadMercy = d
+	c.ReloadMercy, c.MercySet = d, true
+	return nil
+}
+
+func setProtocol(c *Config, p ini.Pair) error {
+	on := ini.ParseBool(p.Value)
+	c.Protocol = &on
 	return nil
 }
 

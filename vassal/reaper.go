@@ -18,7 +18,11 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err != nil {
 		return 1, fmt.Errorf("start in the pid namespace: %w", err)
 	}
-	if err := p.close(); err != nil {
+	err = p.close()
+	if plan.Protocol {
+		err = errors.Join(err, unix.Close(channelFD)) // it is the app's
+	}
+	if err != nil {
 		return 1, err
 	}
 	ignoreSignals()
@@ -60,8 +64,12 @@ const signalExit = 128
 // handshake, where the emperor sends the plan once more; its pidfd goes up.
 func (plan *Plan) startSecond(p *pipe) (int, error) {
 	pidfd := -1
+	files := []uintptr{0, 1, 2, handshakeFD}
+	if plan.Protocol {
+		files = append(files, channelFD)
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{os.Args[0], InitStage}, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2, handshakeFD}, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
+		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
 	})
 	if err != nil {
 		return 0, err

@@ -31,6 +31,7 @@ type Launch struct {
 type Generation struct {
 	PID     int       // the app's
 	Started time.Time // when it became the app
+	Channel *Channel  // of the emperor protocol; nil: the app does not speak it
 
 	process *os.Process
 	end     *os.File // pidfd of process, in the poller: waiting costs no thread
@@ -69,9 +70,20 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 	}
 	defer ours.close()
 	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper, inode: j.Inode}
-	err = j.clone(g, l, theirs)
-	if err := errors.Join(err, theirs.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), l.Cgroup.discard())
+	files := []*os.File{theirs}
+	if l.Plan.Protocol {
+		var end *os.File
+		if g.Channel, end, err = newChannel(); err != nil {
+			return nil, errors.Join(err, theirs.Close(), l.Cgroup.discard())
+		}
+		files = append(files, end)
+	}
+	err = j.clone(g, l, files...)
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clone: %w", err), g.closeChannel(), l.Cgroup.discard())
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
@@ -96,14 +108,23 @@ func (c Cgroup) discard() error {
 	return c.Remove(context.Background())
 }
 
-// clone starts the init stage from a thread in the jail, where it is born.
-func (j *Jail) clone(g *Generation, l Launch, handshake *os.File) error {
+// closeChannel ends the emperor protocol.
+func (g *Generation) closeChannel() error {
+	if g.Channel == nil {
+		return nil
+	}
+	return g.Channel.close()
+}
+
+// clone starts the init stage from a thread in the jail, where it is born. The
+// extra files are its handshake, and its channel if it has one.
+func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	files := []*os.File{null, l.Output, l.Output, handshake}
+	files := append([]*os.File{null, l.Output, l.Output}, extra...)
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
 	if l.Cgroup != "" {
@@ -283,7 +304,7 @@ func (g *Generation) Wait() Exit {
 		} else if g.inode != 0 {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
-		g.exit.Err = errors.Join(g.exit.Err, g.closeApp())
+		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
 	})
 	return g.exit
 }

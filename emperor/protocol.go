@@ -1,0 +1,211 @@
+package emperor
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"fiefdom/internal/ini"
+	"fiefdom/vassal"
+)
+
+// said is what a generation has said by the emperor protocol so far.
+type said struct {
+	ready     bool        // it has started
+	accepting bool        // it takes requests
+	loyal     bool        // it has answered one
+	reloading bool        // it was told to reload itself and is not ready again
+	silent    bool        // its heartbeats stopped, and it was killed
+	pulse     *time.Timer // until the next heartbeat must come; nil before the first
+}
+
+// forgetPulse stops waiting for heartbeats until the next comes.
+func (s *said) forgetPulse() {
+	if s.pulse != nil {
+		s.pulse.Stop()
+		s.pulse = nil
+	}
+}
+
+// listen hears what a new generation says. A byte that nobody knows is told
+// once a generation.
+func (e *Emperor) listen(v *member, g *vassal.Generation) {
+	v.said = said{}
+	if g.Channel == nil {
+		return
+	}
+	e.jobs.Go(func() {
+		told := false
+		err := g.Channel.Listen(func(n vassal.Notice) {
+			if !slices.Contains(notices, n) {
+				if !told {
+					e.Log.Warn("the vassal says what the emperor protocol does not know; ignored from now on", "vassal", v.name, "byte", byte(n))
+				}
+				told = true
+				return
+			}
+			e.call(func() {
+				if v.gen == g && v.state == Running {
+					e.heard(v, n)
+				}
+			})
+		})
+		if err != nil {
+			e.Log.Warn("the vassal is not heard any more", "vassal", v.name, "err", err)
+		}
+	})
+}
+
+var notices = []vassal.Notice{
+	vassal.NoticeReady, vassal.NoticeConfig, vassal.NoticeAccepting, vassal.NoticeLoyal,
+	vassal.NoticeStop, vassal.NoticeHeartbeat, vassal.NoticeReinforce,
+}
+
+// heard takes one byte of a running vassal.
+func (e *Emperor) heard(v *member, n vassal.Notice) {
+	switch n {
+	case vassal.NoticeReady:
+		v.said.ready = true
+		e.renewed(v)
+	case vassal.NoticeAccepting:
+		v.said.accepting = true
+		e.renewed(v) // a uwsgi says ready only once in its life
+	case vassal.NoticeLoyal:
+		if !v.said.loyal {
+			e.Log.Info("vassal is loyal", "vassal", v.name)
+		}
+		v.said.loyal = true
+		v.backoff.clear()
+	case vassal.NoticeStop:
+		e.Log.Info("vassal asks to be stopped", "vassal", v.name)
+		e.happen(v, stop)
+	case vassal.NoticeHeartbeat:
+		e.beat(v)
+	case vassal.NoticeConfig, vassal.NoticeReinforce:
+		// Its settings it has by its command line; more of its kind nobody starts.
+	}
+}
+
+// renewed ends the reload that the app was told to do.
+func (e *Emperor) renewed(v *member) {
+	if v.said.reloading {
+		v.said.reloading = false
+		v.renewals++
+		e.Log.Info("vassal reloaded", "vassal", v.name, "pid", v.gen.PID)
+	}
+}
+
+// beat waits for the next heartbeat. A vassal whose heart has stopped is
+// killed: it would not hear an order either. While it reloads its heart may
+// rest, though workers that finish still beat.
+func (e *Emperor) beat(v *member) {
+	v.said.forgetPulse()
+	if v.said.reloading {
+		return
+	}
+	patience, g := e.Config.heartbeat(), v.gen
+	var pulse *time.Timer
+	pulse = time.AfterFunc(patience, func() {
+		e.call(func() {
+			if v.gen != g || v.said.pulse != pulse || v.state != Running {
+				return
+			}
+			e.Log.Error("no heartbeat; killing the vassal", "vassal", v.name, "pid", g.PID, "silent", patience)
+			v.said.silent = true
+			g.Kill()
+		})
+	})
+	v.said.pulse = pulse
+}
+
+// loyal says whether a life was long or good enough to be no reason for a
+// back-off. A uwsgi says so itself, after its first request; if it never gets
+// one, a life longer than any delay will do.
+func (v *member) loyal(lived time.Duration) bool {
+	young := v.backoff.young
+	if v.running != nil && len(v.running.App) > 0 {
+		young = max(young, v.backoff.max)
+	}
+	return v.said.loyal || lived >= young
+}
+
+// listens says whether the running vassal takes orders by now. Until a uwsgi
+// has started it leaves them unread, and signals end it at once.
+func (v *member) listens() bool {
+	return v.gen != nil && v.gen.Channel != nil && (v.said.ready || len(v.running.App) == 0)
+}
+
+// reloadsItself says whether the running vassal can take its new ini by an
+// order: nothing in it but what the emperor itself minds has changed. A uwsgi
+// starts its own binary again with the arguments that it has, so changed
+// options take a new generation.
+func (e *Emperor) reloadsItself(v *member) bool {
+	if v.state != Running || !v.listens() {
+		return false
+	}
+	r, bad := e.resolve(v.config)
+	return bad == nil && r.key == v.key && r.form() == v.form
+}
+
+// form is everything that a generation is made of, its jail aside; where in
+// the ini a hook stands does not count.
+func (r *resolved) form() string {
+	p := r.plan
+	p.Hooks = slices.Clone(p.Hooks)
+	for i := range p.Hooks {
+		p.Hooks[i].Pos = ini.Pos{}
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return "" // equal to none that was started: a plan that is started was sent as JSON
+	}
+	return r.dir + " " + string(b)
+}
+
+// renew has the app reload itself, or starts it anew if it cannot be told.
+func (e *Emperor) renew(v *member) {
+	if err := v.gen.Channel.Order(vassal.OrderReload); err != nil {
+		e.Log.Warn("the vassal cannot be told to reload; starting it anew", "vassal", v.name, "err", err)
+		e.happen(v, restart)
+		return
+	}
+	e.Log.Info("vassal told to reload", "vassal", v.name, "pid", v.gen.PID)
+	v.running = v.config
+	v.said.forgetPulse()
+	if v.said.ready {
+		v.said.reloading = true
+	} else {
+		v.renewals++ // it never says when it is ready
+	}
+}
+
+// dismiss asks the running app to stop: by an order if it listens, else by its
+// signal, and by both if its ini names a signal.
+func (e *Emperor) dismiss(v *member) {
+	g, sig := v.gen, v.running.Signal()
+	order := vassal.OrderStop
+	if e.ending && e.Config.Graceful {
+		order = vassal.OrderStopGently
+	}
+	ordered := false
+	if v.listens() && !v.said.reloading {
+		err := g.Channel.Order(order)
+		if ordered = err == nil; !ordered {
+			e.Log.Warn("the vassal cannot be told to stop; it gets its signal", "vassal", v.name, "err", err)
+		}
+	}
+	if ordered && v.running.StopSignal == 0 {
+		return
+	}
+	if err := g.Signal(sig); err != nil {
+		e.Log.Warn("stop signal", "vassal", v.name, "err", err)
+	}
+}
+
+// mercy is the time that the vassal has for stopping.
+func (e *Emperor) mercy(c *vassal.Config) time.Duration {
+	if c.MercySet || e.Config.CurseTolerance == 0 {
+		return c.ReloadMercy
+	}
+	return e.Config.CurseTolerance
+}
