@@ -51,8 +51,8 @@ func findUWSGI(t *testing.T) realUWSGI {
 }
 
 // caseLimits are for a bug in the files that the tests make, which may ask for
-// an endless expansion: 5 s of processor time, 1 GB.
-const caseLimits = "ulimit -t 5 -v 1000000; "
+// an endless expansion: 2 s of processor time, 300 MB.
+const caseLimits = "ulimit -t 2; ulimit -v 300000; "
 
 // show is what uwsgi --show-config makes of dir/file; false if it refuses the
 // file. It exits by itself for want of a socket.
@@ -83,19 +83,20 @@ func configOf(out, file string) (string, bool) {
 	return strings.Replace(config, "show-config = true\nini = "+file+"\n", "", 1), ok
 }
 
-// options are those of Load that make it the same as uwsgi in that place.
+// loadOptions make Load the same as uwsgi in that place.
 func (u realUWSGI) loadOptions(dir string, env []string) Options {
+	lookup := func(name string) (string, bool) {
+		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		if i < 0 {
+			return "", false
+		}
+		return env[i][len(name)+1:], true
+	}
+	_, reload := lookup("UWSGI_RELOADS")
 	return Options{
-		Dir: dir, Sections: []string{"uwsgi"}, Binary: u.binary, Environ: env,
+		Dir: dir, Sections: []string{"uwsgi"}, Binary: u.binary, Environ: env, LookupEnv: lookup, Reload: reload,
 		IsOption: func(name string) bool { return u.options[name] },
 		Vars:     map[byte]string{'V': u.version},
-		LookupEnv: func(name string) (string, bool) {
-			i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
-			if i < 0 {
-				return "", false
-			}
-			return env[i][len(name)+1:], true
-		},
 		Resolve: func(host string) (string, error) {
 			a, err := netip.ParseAddr(host)
 			return a.String(), err

@@ -33,6 +33,7 @@ func (f *filters) forbid(key string) (by Pair, forbidden bool) {
 	return Pair{}, false
 }
 
+// named says whether a list has an option, in whatever case, as in uWSGI.
 func named(list, key string) bool {
-	return slices.Contains(strings.FieldsFunc(list, isSpace), key)
+	return slices.ContainsFunc(strings.FieldsFunc(list, isSpace), func(word string) bool { return strings.EqualFold(word, key) })
 }

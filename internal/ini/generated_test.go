@@ -23,7 +23,7 @@ import (
 // repeats those of a run that failed.
 func TestGeneratedAgainstUWSGI(t *testing.T) {
 	u := findUWSGI(t).withBlobs(t)
-	cases := 400
+	cases := 300
 	if os.Getenv("FIEFDOM_SOAK") == "1" {
 		cases = 100_000
 	}

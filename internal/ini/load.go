@@ -102,6 +102,7 @@ func Load(name string, o Options) (*File, error) {
 type entry struct {
 	Pair
 	done bool
+	late bool   // it has acted after the passes
 	made []Pair // what it stands for, if it was declared
 }
 
@@ -254,20 +255,28 @@ func splitSection(name string) (file, section string) {
 
 // configure does what is left when the passes are over, in the order of the
 // options. Only magic variables work in inherited files; they may inherit, too.
+// As in uWSGI it begins again whenever there are more options: they may declare
+// one that was passed over.
 func (l *loader) configure() {
 	for i := 0; i < len(l.entries) && !l.stopped; i++ {
 		e := l.entries[i]
-		if e.done {
+		_, declared := l.declared[e.Key]
+		if e.done || e.late || (!declared && e.Key != inheritKey && e.Key != declareKey) {
 			continue
 		}
+		l.entries[i].late = true
+		n := len(l.entries)
 		l.at = e.Pos
-		switch _, declared := l.declared[e.Key]; {
+		switch {
 		case declared:
 			l.use(e.Pair, i)
 		case e.Key == inheritKey:
 			l.include(e.Pair)
-		case e.Key == declareKey:
+		default:
 			l.declare(e.Pair)
+		}
+		if len(l.declared) > 0 && len(l.entries) > n {
+			i = -1
 		}
 	}
 }

@@ -41,6 +41,9 @@ func TestCases(t *testing.T) {
 		{name: "bool"},
 		{name: "crlf", problem: "crlf.ini:4: [ uwsgi ] is another section than [uwsgi]"},
 		{name: "dialect", problem: "dialect.ini:52: else does nothing in uWSGI 2.0"},
+		{name: "declare", problem: `declare.ini:5: nothing stands for "novalue", which is no option=value`},
+		{name: "inject"},
+		{name: "lists"},
 		{name: "nested", problem: "nested.ini:3: if-env inside if-env of nested.ini:2", fails: true},
 		{name: "nosec", problem: "nosec.ini: there are no options in section [uwsgi]"},
 		{name: "pct", problem: "pct.ini:2: the % at the end of this line"},
@@ -52,7 +55,7 @@ func TestCases(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := Load(tt.name+".ini", Options{Dir: dir, LookupEnv: caseEnv, IsOption: realOption})
+			f, err := Load(tt.name+".ini", Options{Dir: dir, LookupEnv: caseEnv, IsOption: realOption, Resolve: resolve})
 			var problems Errors
 			if err != nil {
 				problems = problemsOf(err)
