@@ -11,12 +11,16 @@ import (
 
 // elfSection is what section://NAME reads: a section of a program.
 func elfSection(program, name string) ([]byte, error) {
-	f, err := elf.Open(program)
+	f, err := os.Open(program)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	section := f.Section(name)
+	sections, err := elf.NewFile(f)
+	if err != nil {
+		return nil, err
+	}
+	section := sections.Section(name)
 	if section == nil {
 		return nil, fmt.Errorf("%s has no section %q", program, name)
 	}

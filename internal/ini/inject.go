@@ -2,7 +2,7 @@ package ini
 
 // inject puts the texts of inject-before and inject-after around that of a
 // file. False means that one of them cannot be read.
-func (l *loader) inject(file part, asked Pos) (parts []part, ok bool) {
+func (l *loader) inject(file part) (parts []part, ok bool) {
 	texts := func(names []Pair) bool {
 		for _, p := range names {
 			text, err := l.read(p.Value)

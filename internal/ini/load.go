@@ -216,7 +216,7 @@ func (l *loader) load(s source) {
 		l.fail(s.pos, "%v", err)
 		return
 	}
-	parts, ok := l.inject(part{name, text}, s.pos)
+	parts, ok := l.inject(part{name, text})
 	if !ok {
 		return
 	}

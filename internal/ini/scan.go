@@ -67,8 +67,8 @@ func (l *loader) scan(parts []part) (lines []line, ok bool) {
 func (l *loader) join(parts []part) (text []byte, at cursor, ok bool) {
 	for _, p := range parts {
 		data := bytes.TrimPrefix(p.text, []byte("\xef\xbb\xbf"))
-		if i := bytes.IndexByte(data, 0); i >= 0 {
-			l.fail(Pos{p.name, 1 + bytes.Count(data[:i], []byte{'\n'})}, "there is a NUL byte; is this a text file?")
+		if before, _, found := bytes.Cut(data, []byte{0}); found {
+			l.fail(Pos{p.name, 1 + bytes.Count(before, []byte{'\n'})}, "there is a NUL byte; is this a text file?")
 			return nil, cursor{}, false
 		}
 		if len(data) > 0 {
