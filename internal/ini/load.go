@@ -67,7 +67,7 @@ type File struct {
 	Pairs        []Pair // in order, logic and includes among them, as uwsgi --show-config lists them
 	Warnings     Errors
 	Strict       bool            // strict = true: unknown options are errors
-	Placeholders map[string]bool // keys that set-ph or declare-option define; unless strict, also those that a %(key) or if-opt uses
+	Placeholders map[string]bool // keys that set-ph or declare-option define, or that a %(key) or if-opt uses
 }
 
 // Load reads and expands a file. The name may ask for a section, as in
@@ -91,9 +91,7 @@ func Load(name string, o Options) (*File, error) {
 		Strict:       l.strict,
 		Placeholders: l.defined,
 	}
-	if !l.strict {
-		maps.Copy(f.Placeholders, l.used)
-	}
+	maps.Copy(f.Placeholders, l.used)
 	return f, nil
 }
 

@@ -270,20 +270,6 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestStrictPlaceholders: in a strict file only what is defined as one is a
-// placeholder.
-func TestStrictPlaceholders(t *testing.T) {
-	for strict, unknown := range map[string]int{"": 0, "strict = true\n": 1} {
-		f, err := Load("main.ini", fakeMachine(map[string]string{"main.ini": "[uwsgi]\nset-ph = a=1\nb = 2\nmaster = %(a)%(b)\n" + strict}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if errs := Unknown(f, realOption, nil); len(errs) != unknown || errs.Failed() != (unknown > 0) {
-			t.Errorf("%q: %v", strict, errs)
-		}
-	}
-}
-
 // TestLineBreakInName: the name of a file must not add options to it.
 func TestLineBreakInName(t *testing.T) {
 	name := "a\nuid = 0\n.ini"
