@@ -9,6 +9,10 @@ func (l *loader) add(p Pair, placeholder bool) {
 		return
 	}
 	l.at = p.Pos
+	if by, forbidden := l.filters.forbid(p.Key); forbidden {
+		l.fail(p.Pos, "option %q is forbidden by the %s of %s", p.Key, by.Key, by.Pos)
+		return
+	}
 	act := actionOf(p.Key)
 	if !l.running {
 		if p.Key == "else" {
@@ -33,23 +37,33 @@ func (l *loader) add(p Pair, placeholder bool) {
 		return
 	}
 	index := len(l.entries)
-	l.entries = append(l.entries, entry{Pair: p, done: l.late})
+	l.entries = append(l.entries, entry{Pair: p})
 	if _, ok := l.first[p.Key]; !ok {
 		l.first[p.Key] = index
 	}
 	if placeholder {
 		l.entries[index].done = true
-		l.placeholders[p.Key] = true
-		if isWord(p.Key) || l.IsOption(p.Key) {
+		l.defined[p.Key] = true
+		if l.isOption(p.Key) {
 			l.fail(p.Pos, "%q cannot be a placeholder: it is an option", p.Key)
 		}
 		return
 	}
-	l.act(act, p)
 	if act != actNone {
 		l.entries[index].done = true
+		l.act(act, p)
 		l.warnLiteral(p)
+	} else if _, ok := l.declared[p.Key]; ok {
+		l.entries[index].done = true
+		l.use(p, index)
 	}
+}
+
+// isOption says whether somebody has the option: the dialect, the caller, or
+// the file that declared it.
+func (l *loader) isOption(name string) bool {
+	_, declared := l.declared[name]
+	return declared || isWord(name) || l.IsOption(name)
 }
 
 func opens(act action) bool { return act == actFor || act == actIf || act == actIfNot }
@@ -61,8 +75,9 @@ func (l *loader) failNested(p Pair) {
 // accept checks the limits for one more option.
 func (l *loader) accept(p Pair) bool {
 	const overhead = 64 // so that many small options cost, too
+	l.count++
 	switch {
-	case len(l.entries) >= l.Limits.Pairs:
+	case l.count > l.Limits.Pairs:
 		l.stop(p.Pos, "there are more than %d options", l.Limits.Pairs)
 	case len(p.Key) > l.Limits.Value || len(p.Value) > l.Limits.Value:
 		l.stop(p.Pos, "an option of more than %d bytes", l.Limits.Value)
@@ -87,7 +102,7 @@ func (l *loader) act(act action, p Pair) {
 			l.fail(p.Pos, "%s: want name=value, not %q", p.Key, p.Value)
 			return
 		}
-		l.add(Pair{key, value, p.Pos}, act == actPlaceholder)
+		l.add(Pair{Key: key, Value: value, Pos: p.Pos}, act == actPlaceholder || l.strict)
 	case actStrict:
 		l.strict = ParseBool(p.Value)
 	case actInclude:
@@ -98,6 +113,16 @@ func (l *loader) act(act action, p Pair) {
 		for name := range strings.SplitSeq(p.Value, ",") {
 			l.plugins[name] = true
 		}
+	case actDeclare:
+		l.declare(p)
+	case actInjectBefore:
+		l.before = append(l.before, p)
+	case actInjectAfter:
+		l.after = append(l.after, p)
+	case actBlacklist, actWhitelist:
+		l.filters.set(act, p)
+	case actResolve:
+		l.resolve(p)
 	case actRefuse:
 		l.fail(p.Pos, "uWSGI's option %q is not supported here; write what it does into the file, or remove it", p.Key)
 	}
@@ -119,7 +144,7 @@ func (l *loader) warnLiteral(p Pair) {
 	switch act := actionOf(p.Key); {
 	case act == actSet, act == actPlaceholder, act == actEnd: // the text goes elsewhere, or nowhere
 		return
-	case scheme(p.Value) == "exec": // it is the shell's
+	case act == actDeclare, scheme(p.Value) == "exec": // it is a template's, or the shell's
 		return
 	}
 	for _, start := range []string{"$(", "@(", "%("} {

@@ -91,7 +91,7 @@ func (l *loader) items(p Pair, kind string) []string {
 		}
 		return lines
 	}
-	return strings.FieldsFunc(p.Value, func(r rune) bool { return r == ' ' })
+	return strings.FieldsFunc(p.Value, isSpace)
 }
 
 // globItems are the matches, written as the pattern is: relative or absolute.
@@ -159,13 +159,13 @@ func compare(arg string, lookup func(string) (string, bool)) (bool, *string) {
 
 // lookup is the first value of a key. Who asks uses it as a placeholder.
 func (l *loader) lookup(key string) (string, bool) {
-	if key == "ini" {
-		return l.given, true // uwsgi --ini NAME: options of the command line come first
-	}
 	i, ok := l.first[key]
+	if key == "ini" && (!ok || i >= l.ofEnviron) {
+		return l.given, true // uwsgi --ini NAME: options of the command line come before those of files
+	}
 	if !ok {
 		return "", false
 	}
-	l.placeholders[key] = true
+	l.used[key] = true
 	return l.entries[i].Value, true
 }

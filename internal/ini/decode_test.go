@@ -35,14 +35,14 @@ var settingsTable = []Option[settings]{
 func TestDecode(t *testing.T) {
 	at := func(line int) Pos { return Pos{"a.ini", line} }
 	pairs := []Pair{
-		{"nom", "first", at(1)},
-		{"rule", "one", at(2)},
-		{"rule", "bad", at(3)},
-		{"other", "x", at(4)},
-		{"rule", "two", at(5)},
-		{"name", "last", at(6)},
-		{"rule", "odd", at(7)},
-		{"documented", "x", at(8)},
+		{Key: "nom", Value: "first", Pos: at(1)},
+		{Key: "rule", Value: "one", Pos: at(2)},
+		{Key: "rule", Value: "bad", Pos: at(3)},
+		{Key: "other", Value: "x", Pos: at(4)},
+		{Key: "rule", Value: "two", Pos: at(5)},
+		{Key: "name", Value: "last", Pos: at(6)},
+		{Key: "rule", Value: "odd", Pos: at(7)},
+		{Key: "documented", Value: "x", Pos: at(8)},
 	}
 	var s settings
 	errs := Decode(&s, settingsTable, pairs)

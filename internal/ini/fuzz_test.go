@@ -46,6 +46,9 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("[uwsgi]\nif-env = A=[A]\nb = %(_)\nelse =\nendif\nif-not-opt = b\nc=1\nend\nini=:other\n[other]\nd=`\"\"\"\n"), []byte(""))
 	f.Add([]byte("[uwsgi]\nfor-readline = inc.ini\na = @(exec://%(_))\nendfor\nfor-glob = *.ini\nb = %(_)\nend\nstrict = true"), []byte("x\r\ny\n"))
 	f.Add([]byte("\xef\xbb\xbf[uwsgi]\r\na = 50%\nb = %z%%%d\n[\n[]\n=\n==\n"), []byte("\x00"))
+	f.Add([]byte("[uwsgi]\ndeclare-option = a=b=$1;set=c=$2$1;a=$1\na = x y\ndeclare-option2 = d=include=$1;inherit=$2\nd = inc.ini inc.ini\n"), []byte("inject-after = main.ini\n"))
+	f.Add([]byte("[uwsgi]\ninject-before = inc.ini\ninject-after = inc.ini\nini = :x\nconfig = inc.ini\n"), []byte("[x]\n5%"))
+	f.Add([]byte("[uwsgi]\nblacklist = a b\na = 1\nend-blacklist\nwhitelist = end-whitelist\nend-whitelist\nresolve = x=y\n"), []byte("[x]\n5%"))
 	limits := Limits{Pairs: 500, Value: 4096, Total: 64 << 10, Depth: 5, Sources: 50}
 	f.Fuzz(func(t *testing.T, main, inc []byte) {
 		if len(main)+len(inc) > 16<<10 {
@@ -106,7 +109,7 @@ func TestPlainRoundTrip(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want := Pair{key, value, Pos{"a.ini", 3}}
+				want := Pair{Key: key, Value: value, Pos: Pos{"a.ini", 3}}
 				if len(f.Pairs) != 2 || f.Pairs[0] != want {
 					t.Errorf("got %+v, want %+v and another", f.Pairs, want)
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -22,7 +23,12 @@ type Options struct {
 
 	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
 	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
+	Environ   []string                               // its UWSGI_NAME=value are options before all others; nil: none are
+	Binary    string                                 // whose sections and blobs section:// and data:// read; "" is this program
 	Stdin     io.Reader                              // what "-" reads; nil: "-" is refused
+	FD        func(fd int) ([]byte, error)           // fd://; nil: it is refused
+	HTTP      func(url string) ([]byte, error)       // http://; nil: it is refused
+	Resolve   func(host string) (string, error)      // resolve; nil: it is refused
 	ReadFile  func(name string) ([]byte, error)      // nil: regular files of up to 1 MiB
 	Exec      func(cmd string) ([]byte, error)       // exec://; nil: sh -c, up to 1 MiB, 10 s for all. Output counts beside an *exec.ExitError
 	Stat      func(name string) (fs.FileInfo, error) // if-file, if-dir; nil: os.Stat
@@ -61,7 +67,7 @@ type File struct {
 	Pairs        []Pair // in order, logic and includes among them, as uwsgi --show-config lists them
 	Warnings     Errors
 	Strict       bool            // strict = true: unknown options are errors
-	Placeholders map[string]bool // keys that set-ph defines, or that a %(key) or if-opt uses
+	Placeholders map[string]bool // keys that set-ph or declare-option define, or that a %(key) or if-opt uses
 }
 
 // Load reads and expands a file. The name may ask for a section, as in
@@ -70,31 +76,50 @@ type File struct {
 func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
 	l.given = name
+	l.environment()
 	l.load(source{name: name, pos: Pos{File: name}, first: true})
 	l.expand()
-	l.inherit()
+	l.configure()
 	l.finish()
 	if l.problems.Failed() {
 		return nil, l.problems
 	}
 	f := &File{
 		Name:         l.firstFile,
-		Pairs:        make([]Pair, len(l.entries)),
+		Pairs:        l.result(),
 		Warnings:     l.problems,
 		Strict:       l.strict,
-		Placeholders: l.placeholders,
+		Placeholders: l.defined,
 	}
-	for i, e := range l.entries {
-		f.Pairs[i] = e.Pair
-	}
+	maps.Copy(f.Placeholders, l.used)
 	return f, nil
 }
 
 // entry is an option on its way: done means that the passes leave its value as
-// it is, since it has acted already, or came too late.
+// it is, since it has acted already.
 type entry struct {
 	Pair
 	done bool
+	late bool   // it has acted after the passes
+	made []Pair // what it stands for, if it was declared
+}
+
+// result are the options in the order in which they act. What immediate
+// options stand for comes first, as in uWSGI.
+func (l *loader) result() []Pair {
+	pairs := make([]Pair, 0, l.count)
+	for _, e := range l.entries {
+		if e.done {
+			pairs = append(pairs, e.made...)
+		}
+	}
+	for _, e := range l.entries {
+		pairs = append(pairs, e.Pair)
+		if !e.done {
+			pairs = append(pairs, e.made...)
+		}
+	}
+	return pairs
 }
 
 // loader is the state of one Load. uWSGI keeps this in global variables; it
@@ -102,24 +127,30 @@ type entry struct {
 // file that includes it.
 type loader struct {
 	Options
-	entries      []entry
-	first        map[string]int // key -> its first entry: %(key), if-opt
-	placeholders map[string]bool
-	plugins      map[string]bool
-	magic        magic
-	given        string // the name that Load was called with
-	firstFile    string // the same without the section
-	lastFile     string // what ":section" is a section of
-	block        *block // the if or for that is open
-	running      bool   // options are added as a block's body
-	late         bool   // the passes are over
-	strict       bool
-	depth        int
-	sources      int
-	spent        int // of Limits.Total
-	stopped      bool
-	at           Pos // the option that is being worked on
-	problems     Errors
+	entries   []entry
+	first     map[string]int    // key -> its first entry: %(key), if-opt
+	defined   map[string]bool   // placeholders by set-ph, declared options
+	used      map[string]bool   // placeholders by their use
+	declared  map[string]string // option -> its template
+	filters   filters
+	before    []Pair // inject-before
+	after     []Pair // inject-after
+	plugins   map[string]bool
+	magic     magic
+	ofEnviron int    // so many entries come from the environment
+	given     string // the name that Load was called with
+	firstFile string // the same without the section
+	lastFile  string // what ":section" is a section of
+	block     *block // the if or for that is open
+	running   bool   // options are added as a block's body
+	strict    bool
+	depth     int
+	count     int // of options
+	sources   int
+	spent     int // of Limits.Total
+	stopped   bool
+	at        Pos // the option that is being worked on
+	problems  Errors
 }
 
 func newLoader(o Options) *loader {
@@ -135,11 +166,13 @@ func newLoader(o Options) *loader {
 	o.Limits = o.Limits.withDefaults()
 	o.useMachine()
 	return &loader{
-		Options:      o,
-		first:        map[string]int{},
-		placeholders: map[string]bool{},
-		plugins:      map[string]bool{},
-		magic:        newMagic(o),
+		Options:  o,
+		first:    map[string]int{},
+		defined:  map[string]bool{},
+		used:     map[string]bool{},
+		declared: map[string]string{},
+		plugins:  map[string]bool{},
+		magic:    newMagic(o),
 	}
 }
 
@@ -181,7 +214,11 @@ func (l *loader) load(s source) {
 		l.fail(s.pos, "%v", err)
 		return
 	}
-	lines, ok := l.scan(name, text)
+	parts, ok := l.inject(part{name, text})
+	if !ok {
+		return
+	}
+	lines, ok := l.scan(parts)
 	if !ok {
 		return
 	}
@@ -191,6 +228,13 @@ func (l *loader) load(s source) {
 		}
 		l.add(p, false)
 	}
+}
+
+// FileOf is the file that a name for Load asks for, without the section. False
+// means that it is none: a command, standard input, or another scheme.
+func FileOf(name string) (file string, ok bool) {
+	file, _ = splitSection(name)
+	return file, file != "-" && scheme(file) == ""
 }
 
 // splitSection cuts "file:section" at its last colon; that of a scheme, and
@@ -207,13 +251,30 @@ func splitSection(name string) (file, section string) {
 	return name[:start+colon], name[start+colon+1:]
 }
 
-// inherit loads the files that inherit names. They come after the passes, so
-// only magic variables work in them. An inherited file may inherit, too.
-func (l *loader) inherit() {
-	l.late = true
+// configure does what is left when the passes are over, in the order of the
+// options. Only magic variables work in inherited files; they may inherit, too.
+// As in uWSGI it begins again whenever there are more options: they may declare
+// one that was passed over.
+func (l *loader) configure() {
 	for i := 0; i < len(l.entries) && !l.stopped; i++ {
-		if e := l.entries[i]; e.Key == inheritKey {
+		e := l.entries[i]
+		_, declared := l.declared[e.Key]
+		if e.done || e.late || (!declared && e.Key != inheritKey && e.Key != declareKey) {
+			continue
+		}
+		l.entries[i].late = true
+		n := len(l.entries)
+		l.at = e.Pos
+		switch {
+		case declared:
+			l.use(e.Pair, i)
+		case e.Key == inheritKey:
 			l.include(e.Pair)
+		default:
+			l.declare(e.Pair)
+		}
+		if len(l.declared) > 0 && len(l.entries) > n {
+			i = -1
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,6 +14,9 @@ import (
 func render(pairs []Pair) string {
 	var b strings.Builder
 	for _, p := range pairs {
+		if p.Made {
+			continue
+		}
 		b.WriteString(p.Key + " = " + p.Value + "\n")
 	}
 	return b.String()
@@ -37,6 +41,9 @@ func TestCases(t *testing.T) {
 		{name: "bool"},
 		{name: "crlf", problem: "crlf.ini:4: [ uwsgi ] is another section than [uwsgi]"},
 		{name: "dialect", problem: "dialect.ini:52: else does nothing in uWSGI 2.0"},
+		{name: "declare", problem: `declare.ini:5: nothing stands for "novalue", which is no option=value`},
+		{name: "inject"},
+		{name: "lists"},
 		{name: "nested", problem: "nested.ini:3: if-env inside if-env of nested.ini:2", fails: true},
 		{name: "nosec", problem: "nosec.ini: there are no options in section [uwsgi]"},
 		{name: "pct", problem: "pct.ini:2: the % at the end of this line"},
@@ -48,7 +55,7 @@ func TestCases(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err := Load(tt.name+".ini", Options{Dir: dir, LookupEnv: caseEnv, IsOption: realOption})
+			f, err := Load(tt.name+".ini", Options{Dir: dir, LookupEnv: caseEnv, IsOption: realOption, Resolve: resolve})
 			var problems Errors
 			if err != nil {
 				problems = problemsOf(err)
@@ -129,11 +136,29 @@ func TestLoad(t *testing.T) {
 		{"umask is stored at once", head + "umask = $(A)\n", "umask = $(A)\n", "main.ini:2: $(…) is not expanded in umask, which is done while the file is read; only magic variables (%n, %d, …) are"},
 		{"file that is not there", head + "a = x @(no) $(NO)\n", "", "main.ini:2: a: @(no): file does not exist"},
 		{
-			"scheme", head + "a = @(http://x/y)\nini = fd://0\nb = @(-)\n", "",
-			"main.ini:2: a: @(http://x/y): http:// is not supported; use a file or exec://\nmain.ini:3: cannot read fd://0: fd:// is not supported; use a file or exec://\nmain.ini:4: b: @(-): standard input cannot be read here",
+			"scheme", head + "a = @(http://x/y)\nini = fd://0\nb = @(-)\nc = @(sym://x)\nresolve = d=localhost\n", "",
+			"main.ini:2: a: @(http://x/y): http:// is not read for this file; use a file or exec://\nmain.ini:3: cannot read fd://0: fd:// is not read for this file; use a file or exec://\n" +
+				"main.ini:4: b: @(-): standard input cannot be read here\nmain.ini:5: c: @(sym://x): sym:// is not supported; use a file or exec://\n" +
+				"main.ini:6: resolve is not done for this file; write the address",
 		},
 		{"command", head + "a = @(exec://echo $(A))\nini = exec://[uwsgi]\n", "a = ran echo [A]\nini = exec://[uwsgi]\n", "exec://[uwsgi]: there are no options in section [uwsgi] or [fiefdom]"},
-		{"unsupported", head + "declare-option = a=b\nblacklist = x y\n", "", "main.ini:2: uWSGI's option \"declare-option\" is not supported here; write what it does into the file, or remove it\nmain.ini:3: uWSGI's option \"blacklist\" is not supported here; write what it does into the file, or remove it"},
+		{"unsupported", head + "xml = a.xml\nyaml = y\n", "", "main.ini:2: uWSGI's option \"xml\" is not supported here; write what it does into the file, or remove it\nmain.ini:3: uWSGI's option \"yaml\" is not supported here; write what it does into the file, or remove it"},
+		{
+			"declared option", head + "declare-option = who=uid=$1;gid=$2;set=x=$1-$2\nuid = 1\nwho = 5 6\ny = %(x)\n",
+			"declare-option = who=uid=$1;gid=$2;set=x=$1-$2\nuid = 1\nwho = 5 6\nx = 5-6\ny = 5-6\n", "",
+		},
+		{"declared without an equals sign", head + "declare-option = who\n", "", `main.ini:2: declare-option: want name=option=value;option=value, not "who"`},
+		{
+			"declared again", head + "declare-option = master=a=b\ndeclare-option2 = a=b=c\ndeclare-option2 = a=b=d\n", "declare-option = master=a=b\ndeclare-option2 = a=b=c\ndeclare-option2 = a=b=d\n",
+			"main.ini:2: declare-option: there is an option \"master\" already; it keeps its meaning\nmain.ini:4: declare-option2: there is an option \"a\" already; it keeps its meaning",
+		},
+		{"declared with half an option", head + "declare-option = a=b;c=d\na = 1\n", "declare-option = a=b;c=d\na = 1\n", `main.ini:3: a stands for "b", which is no option=value: what follows is ignored, as in uWSGI`},
+		{"declared as a placeholder, too", head + "declare-option = a=b=c\nset-ph = a=1\n", "", `main.ini:3: "a" cannot be a placeholder: it is an option`},
+		{"inject", head + "inject-before = inject.txt\ninject-after = inject.txt\ninclude = two.ini\n", "inject-before = inject.txt\ninject-after = inject.txt\ninclude = two.ini\ni = two\ntwo = 2\ni = two\n", ""},
+		{"inject what is not there", head + "inject-after = no.txt\ninclude = two.ini\n", "", "main.ini:2: inject-after: cannot read no.txt: file does not exist"},
+		{"blacklist", head + "blacklist = a b\nif-env = NO\nb = 1\nendif =\nend-blacklist =\na = 1\n", "", `main.ini:4: option "b" is forbidden by the blacklist of main.ini:2`},
+		{"whitelist", head + "whitelist = a end-whitelist\na = 1\nb = 1\nend-whitelist =\nb = 2\n", "", `main.ini:4: option "b" is forbidden by the whitelist of main.ini:2`},
+		{"resolve without a host", head + "resolve = a\n", "", `main.ini:2: resolve: want name=host, not "a"`},
 		{"placeholder of the dialect's name", head + "set-ph = if-env=1\n", "", `main.ini:2: "if-env" cannot be a placeholder: it is an option`},
 		{"set without a value", head + "set = a\n", "", `main.ini:2: set: want name=value, not "a"`},
 		{"reference at the start", head + "a = %(b)\nb = %(c)\nc = 1\n", "a = %(c)\nb = 1\nc = 1\n", "main.ini:2: a: %(c) stays as it is: uWSGI does not look twice at the start of a value; move the options that it is made of above it"},
@@ -148,8 +173,10 @@ func TestLoad(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, err := Load("main.ini", fakeMachine(map[string]string{
-				"main.ini":  tt.text,
-				"block.ini": "[uwsgi]\nif-env = A\nb = 1\nendif =\n[two]\nt = %x %X\n",
+				"main.ini":   tt.text,
+				"block.ini":  "[uwsgi]\nif-env = A\nb = 1\nendif =\n[two]\nt = %x %X\n",
+				"two.ini":    "two = 2\n",
+				"inject.txt": "[uwsgi]\ni = %n\n",
 			}))
 			if err != nil {
 				if err.Error() != tt.problems {
@@ -200,6 +227,49 @@ func TestLoadStdin(t *testing.T) {
 	}
 }
 
+// TestMade: what a declared option stands for acts before the options that are
+// not immediate, and is told from what was written.
+func TestMade(t *testing.T) {
+	f, err := Load("main.ini", fakeMachine(map[string]string{
+		"main.ini": "[uwsgi]\nuid = 1\nlate = %(uid)\ndeclare-option = who=uid=$1;gid=x$1\nwho = 7\ndeclare-option2 = late=pid=$1\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Pair{
+		{"uid", "7", Pos{"main.ini", 5}, true},
+		{"gid", "x7", Pos{"main.ini", 5}, true},
+		{"uid", "1", Pos{"main.ini", 2}, false},
+		{"late", "1", Pos{"main.ini", 3}, false},
+		{"declare-option", "who=uid=$1;gid=x$1", Pos{"main.ini", 4}, false},
+		{"who", "7", Pos{"main.ini", 5}, false},
+		{"declare-option2", "late=pid=$1", Pos{"main.ini", 6}, false},
+	}
+	if !slices.Equal(f.Pairs, want) {
+		t.Errorf("got\n%v\nwant\n%v", f.Pairs, want)
+	}
+	if errs := Unknown(f, func(name string) bool { return strings.HasSuffix(name, "id") }, nil); len(errs) > 0 {
+		t.Errorf("unknown: %v", errs)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	o := fakeMachine(map[string]string{"main.ini": "[uwsgi]\na = %(http-socket) %(ini)\n"})
+	o.Environ = []string{"HOME=/", "UWSGI_HTTP_SOCKET=:%(x)", "UWSGI_EMPEROR_FD=3", "UWSGI_X=80", "UWSGI_SET=novalue", "UWSGI_", "XUWSGI_Y=1"}
+	_, err := Load("main.ini", o)
+	if want := "$UWSGI_SET: set: want name=value, not \"novalue\""; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	o.Environ[4] = "UWSGI_SET=y=1"
+	f, err := Load("main.ini", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := render(f.Pairs), "http-socket = :80\nx = 80\nset = y=1\ny = 1\na = :80 main.ini\n"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // TestLineBreakInName: the name of a file must not add options to it.
 func TestLineBreakInName(t *testing.T) {
 	name := "a\nuid = 0\n.ini"
@@ -228,10 +298,16 @@ func TestLimits(t *testing.T) {
 		{"its own section", "ini = :uwsgi\n", "main.ini:2: :uwsgi: more than 16 files include each other"},
 		{"many options", strings.Repeat("a\n", 100_001), "main.ini:100002: there are more than 100000 options"},
 		{"many errors", strings.Repeat("set = a\n", 5000), "main.ini:1002: set: want"},
+		{"declared as itself", "declare-option = a=a=1\na = 1\n", "main.ini:3: a: more than 16 declared options and files use each other"},
+		{"declared in pairs", "declare-option = a=set=x=$1\na = " + strings.Repeat("$2", 50000) + " " + strings.Repeat("$3", 5000) + "\n", "main.ini:3: a stands for more than 262144 bytes"},
+		{"declared by many", "declare-option = b=c=$1" + strings.Repeat(";c=$1", 2000) + "\nfor-times = 100\nb = 1\nendfor =\n", "main.ini:4: there are more than 100000 options"},
+		{"inject without end", "inject-before = long\nfor-times = 999\ninclude = other.ini\nendfor =\n", "the configuration grows beyond"},
 		{"many files", "for-times = 2000\na = @(other)\nendfor =\n", "files and commands are read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Load("main.ini", fakeMachine(map[string]string{"main.ini": "[uwsgi]\n" + tt.text, "other": ""}))
+			_, err := Load("main.ini", fakeMachine(map[string]string{
+				"main.ini": "[uwsgi]\n" + tt.text, "other": "", "other.ini": "", "long": strings.Repeat("#", 100_000),
+			}))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %.2000v\nwant %s", err, tt.want)
 			}

@@ -31,6 +31,9 @@ func (o *Options) useMachine() {
 	if o.ReadFile == nil {
 		o.ReadFile = func(name string) ([]byte, error) { return ReadFile(name, nil) }
 	}
+	if o.Binary == "" {
+		o.Binary, _ = os.Executable()
+	}
 	if o.Exec == nil {
 		o.Exec = shell(o.Dir, execTime)
 	}

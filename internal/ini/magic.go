@@ -34,7 +34,7 @@ func newMagic(o Options) magic {
 		m['v'], _ = os.Getwd()
 	}
 	m['h'], _ = os.Hostname()
-	m['b'], _ = os.Executable()
+	m['b'] = o.Binary
 	m['u'] = strconv.Itoa(os.Getuid())
 	m['g'] = strconv.Itoa(os.Getgid())
 	m['U'], m['G'] = m['u'], m['g']

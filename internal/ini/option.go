@@ -2,8 +2,9 @@ package ini
 
 import "fmt"
 
-// Pos is the place of an option in a file. The zero Pos means that the option
-// was not written in any file (it came from the environment or a default).
+// Pos is the place of an option in a file. An option of the environment has
+// its variable for a file ("$UWSGI_UID"). The zero Pos means that it was not
+// written anywhere, as a default.
 type Pos struct {
 	File string `json:"file,omitempty"`
 	Line int    `json:"line,omitempty"`
@@ -23,6 +24,7 @@ type Pair struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
 	Pos   Pos    `json:"pos"`
+	Made  bool   `json:"made,omitempty"` // by an option that declare-option declared; uwsgi --show-config does not list it
 }
 
 // Error is one thing wrong with a file: where, and a sentence that says what,

@@ -24,7 +24,7 @@ func (l *loader) split(name string, lines []line) []Pair {
 	pairs := make([]Pair, len(lines))
 	var doc strings.Builder
 	for i, ln := range lines {
-		pairs[i].Pos = Pos{name, ln.no}
+		pairs[i].Pos = ln.pos
 		if literal(ln.text) {
 			fmt.Fprintf(&doc, "%d:%s\n", i, ln.text)
 			continue

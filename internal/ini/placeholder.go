@@ -13,9 +13,28 @@ func (l *loader) placeholder(key string) (string, bool, error) {
 		value, ok := l.lookup(key)
 		return value, ok, nil
 	}
-	tokens := strings.FieldsFunc(key, func(r rune) bool { return r == ' ' })
+	tokens := strings.FieldsFunc(key, isSpace)
 	value, has, err := l.calculate(tokens)
 	return value, has, err
+}
+
+// resolve defines a placeholder with the address of a host: name=host.
+func (l *loader) resolve(p Pair) {
+	name, host, ok := strings.Cut(p.Value, "=")
+	switch {
+	case !ok:
+		l.fail(p.Pos, "%s: want name=host, not %q", p.Key, p.Value)
+		return
+	case l.Resolve == nil:
+		l.fail(p.Pos, "%s is not done for this file; write the address", p.Key)
+		return
+	}
+	address, err := l.Resolve(host)
+	if err != nil {
+		l.fail(p.Pos, "%s: no address of %s: %s", p.Key, host, reason(err))
+		return
+	}
+	l.add(Pair{Key: name, Value: address, Pos: p.Pos}, true)
 }
 
 // calculate goes from left to right: operands are numbers or options, and

@@ -9,48 +9,51 @@ import (
 // line is a line of a file after magic variables, without its blanks.
 type line struct {
 	text    string
-	no      int    // of the original file, where it starts
+	pos     Pos    // where it starts in the original file
 	unknown []byte // magic letters that are none, and were removed
 	joined  bool   // a % at the end of the line swallowed the line break
 }
 
+// part is a piece of the text that is read as one: a file, or what inject-before
+// and inject-after put around it.
+type part struct {
+	name string
+	text []byte
+}
+
 const blanks = " \t\r"
 
-// scan expands the magic variables of a file and splits it into lines; empty
-// ones are left out. False means that it failed. The variables come first, as in uWSGI, so a % swallows
-// whatever byte follows it, a line break included.
-func (l *loader) scan(name string, text []byte) (lines []line, ok bool) {
-	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	if i := bytes.IndexByte(text, 0); i >= 0 {
-		l.fail(Pos{name, 1 + bytes.Count(text[:i], []byte{'\n'})}, "there is a NUL byte; is this a text file?")
+// scan expands the magic variables of a text and splits it into lines; empty
+// ones are left out. False means that it failed. The variables come first, as
+// in uWSGI, so a % swallows whatever byte follows it, a line break included.
+func (l *loader) scan(parts []part) (lines []line, ok bool) {
+	text, at, ok := l.join(parts)
+	if !ok {
 		return nil, false
 	}
 	var buf []byte
-	no := 1
-	cur := line{no: no}
+	cur := line{pos: at.Pos}
 	flush := func() {
 		if cur.text = strings.Trim(string(buf), blanks); cur.text != "" {
 			lines = append(lines, cur)
 		}
 		buf = buf[:0]
-		cur = line{no: no}
+		cur = line{pos: at.Pos}
 	}
 	for i := 0; i < len(text); i++ {
+		at.pass(text[i])
 		switch c := text[i]; {
 		case c == '\n':
-			no++
 			flush()
 		case c != '%':
 			buf = append(buf, c)
 		case i+1 == len(text): // the last byte is dropped
 		default:
 			i++
-			if text[i] == '\n' {
-				no++
-				cur.joined = true
-			}
+			at.pass(text[i])
+			cur.joined = cur.joined || text[i] == '\n'
 			value := l.magicValue(text[i], &cur)
-			if !l.spend(Pos{name, cur.no}, len(value)) {
+			if !l.spend(cur.pos, len(value)) {
 				return nil, false
 			}
 			buf = append(buf, value...)
@@ -58,6 +61,46 @@ func (l *loader) scan(name string, text []byte) (lines []line, ok bool) {
 	}
 	flush()
 	return lines, true
+}
+
+// join puts the parts together; the cursor stands at the first byte.
+func (l *loader) join(parts []part) (text []byte, at cursor, ok bool) {
+	for _, p := range parts {
+		data := bytes.TrimPrefix(p.text, []byte("\xef\xbb\xbf"))
+		if before, _, found := bytes.Cut(data, []byte{0}); found {
+			l.fail(Pos{p.name, 1 + bytes.Count(before, []byte{'\n'})}, "there is a NUL byte; is this a text file?")
+			return nil, cursor{}, false
+		}
+		if len(data) > 0 {
+			text = append(text, data...)
+			at.rest = append(at.rest, part{p.name, data})
+		}
+	}
+	at.next()
+	return text, at, true
+}
+
+// cursor is a place in parts that are read as one.
+type cursor struct {
+	Pos
+	left int // bytes of this part
+	rest []part
+}
+
+// pass moves it beyond the byte c.
+func (at *cursor) pass(c byte) {
+	if c == '\n' {
+		at.Line++
+	}
+	if at.left--; at.left == 0 {
+		at.next()
+	}
+}
+
+func (at *cursor) next() {
+	if len(at.rest) > 0 {
+		at.Pos, at.left, at.rest = Pos{at.rest[0].name, 1}, len(at.rest[0].text), at.rest[1:]
+	}
 }
 
 func (l *loader) magicValue(c byte, cur *line) string {
@@ -83,7 +126,7 @@ func (l *loader) pairs(name, section string, lines []line) []Pair {
 	var close []string // headers that were meant, perhaps
 	in := false
 	for _, ln := range lines {
-		at := Pos{name, ln.no}
+		at := ln.pos
 		switch ln.text[0] {
 		case '[':
 			// uWSGI cuts the last byte, whatever it is.

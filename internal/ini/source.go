@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// The schemes that uWSGI knows; of these we have exec. The others read from
-// uWSGI's own binary, from descriptors that are not the file's business, or
-// from the network.
+// The schemes that uWSGI knows. We do not have those that call functions of its
+// plugins (call, callint, sym) or read its emperor's pipe.
 var schemes = []string{"call", "callint", "data", "emperor", "exec", "fd", "http", "section", "sym"}
 
 // scheme is "exec" of "exec://…"; "" of a file's name.
@@ -54,19 +53,30 @@ func (l *loader) readScheme(name string) ([]byte, error) {
 		}
 		return readAll(l.Stdin)
 	}
-	switch s := scheme(name); s {
-	case "":
+	s := scheme(name)
+	rest := strings.TrimPrefix(name, s+"://")
+	switch {
+	case s == "":
 		return l.ReadFile(l.path(name))
-	case "exec":
-		out, err := l.Exec(strings.TrimPrefix(name, "exec://"))
+	case s == "exec":
+		out, err := l.Exec(rest)
 		if isExit(err) {
 			l.warn(l.at, "%s: the command failed (%v); what it wrote is used, as in uWSGI", name, err)
 			err = nil
 		}
 		return out, err
-	default:
-		return nil, errors.New(s + ":// is not supported; use a file or exec://")
+	case s == "fd" && l.FD != nil:
+		return l.FD(int(atoi(rest)))
+	case s == "http" && l.HTTP != nil:
+		return l.HTTP(name)
+	case s == "fd", s == "http":
+		return nil, errors.New(s + ":// is not read for this file; use a file or exec://")
+	case s == "section":
+		return elfSection(l.Binary, rest)
+	case s == "data":
+		return blob(l.Binary, atoi(rest))
 	}
+	return nil, errors.New(s + ":// is not supported; use a file or exec://")
 }
 
 // content is what @(name) stands for: the text up to a NUL byte, without one

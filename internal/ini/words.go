@@ -9,19 +9,25 @@ import (
 type action int
 
 const (
-	actNone        action = iota
-	actPlain              // nothing, but the passes leave its value alone
-	actEnd                // ends a block
-	actFor                // opens a loop
-	actIf                 // opens a condition
-	actIfNot              //
-	actSet                //
-	actPlaceholder        //
-	actStrict             //
-	actInclude            // needs a name that ends in .ini
-	actIni                //
-	actPlugin             // remembers the names for if-plugin
-	actRefuse             // would change the meaning of the file in a way that we do not have
+	actNone         action = iota
+	actPlain               // nothing, but the passes leave its value alone
+	actEnd                 // ends a block
+	actFor                 // opens a loop
+	actIf                  // opens a condition
+	actIfNot               //
+	actSet                 //
+	actPlaceholder         //
+	actStrict              //
+	actInclude             // needs a name that ends in .ini
+	actIni                 //
+	actPlugin              // remembers the names for if-plugin
+	actDeclare             // makes a new option
+	actInjectBefore        // text for all files that follow
+	actInjectAfter         //
+	actBlacklist           // forbids options
+	actWhitelist           // forbids all but some
+	actResolve             // a placeholder with a host's address
+	actRefuse              // would change the meaning of the file in a way that we do not have
 )
 
 // word is an option of the dialect itself.
@@ -32,8 +38,11 @@ type word struct {
 	meaning string
 }
 
-// inheritKey names a file that is loaded when the passes are over.
-const inheritKey = "inherit"
+// Options that act when the passes are over.
+const (
+	inheritKey = "inherit"         // names a file
+	declareKey = "declare-option2" // declares an option for the lines below it
+)
 
 // words are the dialect's own options, by name.
 var words = makeWords()
@@ -45,7 +54,17 @@ func makeWords() map[string]word {
 		"strict":          {actStrict, "", Bool, "unknown options are errors"},
 		"include":         {actInclude, "", Path, "the options of another ini, in this place"},
 		"ini":             {actIni, "", Path, "the options of another ini, or of another section of this one (:section), in this place"},
+		"config":          {actInclude, "", Path, "the same as include"},
 		inheritKey:        {actNone, "", Path, "the options of another ini after all others, without $(), @() and %() in it"},
+		"declare-option":  {actDeclare, "", Text, "define an option that stands for others: name=option=$1;option=$2, where $1 is its first word"},
+		declareKey:        {actNone, "", Text, "the same as declare-option, but done when all files are read"},
+		"inject-before":   {actInjectBefore, "", Path, "put the text of a file before that of each ini read from here on"},
+		"inject-after":    {actInjectAfter, "", Path, "put the text of a file after that of each ini read from here on"},
+		"blacklist":       {actBlacklist, "", Text, "the options named here are errors up to end-blacklist"},
+		"end-blacklist":   {actBlacklist, "", Text, "the end of a blacklist"},
+		"whitelist":       {actWhitelist, "", Text, "all options but those named here are errors up to end-whitelist, which must be among them"},
+		"end-whitelist":   {actWhitelist, "", Text, "the end of a whitelist"},
+		"resolve":         {actResolve, "", Text, "define a placeholder with the IPv4 address of a host: name=host"},
 		"for":             {actFor, "list", Text, "repeat the options up to endfor for each word; %(_) is the word"},
 		"for-times":       {actFor, "times", Int, "repeat the options up to endfor so many times; %(_) counts from 1"},
 		"for-glob":        {actFor, "glob", Text, "repeat the options up to endfor for each file that matches, or the pattern itself"},
@@ -92,10 +111,7 @@ var foreign = map[string]action{
 	"pcre-jit": actPlain, "plugin-dir": actPlain, "plugins-dir": actPlain, "pluginsdir": actPlain,
 	"spooler-processes": actPlain, "umask": actPlain,
 
-	"blacklist": actRefuse, "end-blacklist": actRefuse, "whitelist": actRefuse, "end-whitelist": actRefuse,
-	"declare-option": actRefuse, "declare-option2": actRefuse, "resolve": actRefuse,
-	"inject-before": actRefuse, "inject-after": actRefuse,
-	"config": actRefuse, "xml": actRefuse, "xmlconfig": actRefuse, "yaml": actRefuse, "yml": actRefuse,
+	"xml": actRefuse, "xmlconfig": actRefuse, "yaml": actRefuse, "yml": actRefuse,
 	"json": actRefuse, "js": actRefuse,
 }
 
