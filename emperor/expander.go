@@ -130,7 +130,7 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
 	if o.uid != 0 {
-		cmd.Env = cleanEnv("/") // $(NAME) in an owner's ini must not read the emperor's secrets
+		cmd.Env = CleanEnv("/") // $(NAME) in an owner's ini must not read the emperor's secrets
 	}
 	err = x.run(cmd)
 	switch {

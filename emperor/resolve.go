@@ -287,13 +287,13 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.LogUID = p.UID
 	}
 	if p.CleanEnv {
-		p.Env = append(cleanEnv(home), c.Env...)
+		p.Env = append(CleanEnv(home), c.Env...)
 	}
 	return nil
 }
 
-// cleanEnv is what an app finds of the host's environment in a native network.
-func cleanEnv(home string) []string {
+// CleanEnv is what an app finds of the host's environment in a native network.
+func CleanEnv(home string) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home}
 	for _, name := range []string{"LANG", "LC_ALL", "TZ"} {
 		if value, ok := os.LookupEnv(name); ok {

@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"fiefdom/emperor"
 )
 
 // ownerOf is who a file belongs to. foreign says that we are root and he is
@@ -26,6 +28,7 @@ func runAs(owner syscall.Credential, args ...string) error {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = emperor.CleanEnv("/") // what he may expand there must not read our secrets
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &owner}
 	err := cmd.Run()
 	if cmd.ProcessState != nil && !cmd.ProcessState.Success() {

@@ -35,6 +35,11 @@ func TestRootReadsInisAsTheirOwners(t *testing.T) {
 	if err != nil || !strings.Contains(out, "env = WHO=12345\n") {
 		t.Errorf("show: %v\n%s", err, out)
 	}
+	t.Setenv("FIEFDOM_TEST_SECRET", "hidden")
+	write(ini, "[uwsgi]\nenv = A=$(FIEFDOM_TEST_SECRET)\nenv = B=@(exec://echo .$FIEFDOM_TEST_SECRET.)\ncommand = /bin/true\n", 0o644)
+	if out, err := asFiefdom("show", ini); err != nil || strings.Contains(out, "hidden") || !strings.Contains(out, "env = B=..\n") {
+		t.Errorf("show, of root's environment: %v\n%s", err, out)
+	}
 	write(ini, "[uwsgi]\nenv = WHAT=@("+secret+")\ncommand = /bin/true\n", 0o644)
 	for _, word := range []string{"show", "check"} {
 		if out, err := asFiefdom(word, ini); err == nil || strings.Contains(out, "hidden") || !strings.Contains(out, "permission denied") {
