@@ -222,7 +222,7 @@ func ping(fd int, d time.Duration) (h heard, err error) {
 			trips = append(trips, time.Since(sent))
 		}
 	}
-	if len(trips) < 100 {
+	if len(trips) == 0 || len(trips) < 100 && d >= time.Second { // in a smoke run the machine may be busy
 		return h, fmt.Errorf("%d answers only", len(trips))
 	}
 	slices.Sort(trips)
