@@ -32,6 +32,7 @@ type member struct {
 	gen     *vassal.Generation
 	said    said   // by the generation
 	form    string // of the generation: with the same form it may reload itself
+	options []byte // the generation's newest, where it does not have them as arguments
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
@@ -154,7 +155,7 @@ func (e *Emperor) launch(v *member) {
 		e.closeJail(v)
 	}
 	job.left, v.key, v.lost = v.left, r.key, ""
-	v.form = r.form()
+	v.form, v.options = r.form(), r.document
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()

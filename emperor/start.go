@@ -105,7 +105,7 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces, Log: s.output.setFile}
 	if l.Plan.LogTo == "" {
 		s.output.setFile(nil)
 	}

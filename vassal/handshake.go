@@ -36,6 +36,7 @@ type Plan struct {
 	Resolv    string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
 	Reaper    bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
 	Protocol  bool     `json:"protocol"` // the app gets the channel of the emperor protocol
+	Settings  Settings `json:"settings"` // how the app takes its options; not without Protocol
 	Exec      bool     `json:"exec"`     // the second stage: only what follows the reaper's start
 }
 
@@ -44,6 +45,7 @@ type word struct {
 	Waiting bool   `json:"waiting,omitempty"` // hooks as-root are done: register, then say go
 	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo, opened
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
+	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word
 }
 
