@@ -23,6 +23,7 @@ type member struct {
 	warnings []string
 
 	backoff  backoff
+	dates    dates
 	timer    *time.Timer // of the back-off, or of the mercy
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
@@ -43,7 +44,7 @@ type member struct {
 }
 
 func (e *Emperor) newMember(f iniFile) {
-	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1}
+	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1, dates: dates{born: time.Now()}}
 }
 
 // happen moves a vassal through the table.
@@ -115,6 +116,7 @@ func (e *Emperor) wait(v *member) {
 		lived = time.Since(v.gen.Started)
 	}
 	delay := v.backoff.died(lived, v.loyal(lived))
+	v.dates.died(&v.backoff, delay)
 	v.gen, v.said = nil, said{}
 	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
 	if delay == 0 {
@@ -181,6 +183,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	v.gen, v.err = job.gen, ""
 	v.starts++
+	v.dates.ran()
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)

@@ -21,6 +21,8 @@ type said struct {
 	pulse     *time.Timer // until the next heartbeat must come; nil before the first
 	patience  *time.Timer // until it must be ready again; nil if it does not reload
 	begged    bool        // it asked for more of its kind
+
+	readyAt, acceptedAt, loyalAt, beatAt time.Time // when it said so last
 }
 
 // forgetPulse stops waiting for heartbeats until the next comes.
@@ -69,21 +71,22 @@ var notices = []vassal.Notice{
 func (e *Emperor) heard(v *member, n vassal.Notice) {
 	switch n {
 	case vassal.NoticeReady:
-		v.said.ready = true
+		v.said.ready, v.said.readyAt = true, time.Now()
 		e.renewed(v)
 	case vassal.NoticeAccepting:
-		v.said.accepting = true
+		v.said.accepting, v.said.acceptedAt = true, time.Now()
 		e.renewed(v) // a uwsgi says ready only once in its life
 	case vassal.NoticeLoyal:
 		if !v.said.loyal {
 			e.Log.Info("vassal is loyal", "vassal", v.name)
 		}
-		v.said.loyal = true
+		v.said.loyal, v.said.loyalAt = true, time.Now()
 		v.backoff.clear()
 	case vassal.NoticeStop:
 		e.Log.Info("vassal asks to be stopped", "vassal", v.name)
 		e.happen(v, stop)
 	case vassal.NoticeHeartbeat:
+		v.said.beatAt = time.Now()
 		e.beat(v)
 	case vassal.NoticeConfig:
 		e.tell(v)
@@ -188,6 +191,7 @@ func (e *Emperor) renew(v *member) {
 		return
 	}
 	e.Log.Info("vassal told to reload", "vassal", v.name, "pid", v.gen.PID)
+	v.dates.ran()
 	v.running = v.config
 	v.said.forgetPulse()
 	switch {

@@ -52,7 +52,7 @@ func run(args []string) int {
 	}
 	runtime.UnlockOSThread()
 	cmd := newRoot()
-	cmd.SetArgs(args[1:])
+	cmd.SetArgs(ownArgs()[1:])
 	err := cmd.Execute()
 	if err != nil && !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "fiefdom:", err)

@@ -124,6 +124,14 @@ const leftoverTime = 2 * time.Minute
 
 func (r *runner) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.takeBack()) }()
+	if err := r.writePIDFile(); err != nil {
+		return err
+	}
+	if name := r.config.ProcName; name != "" {
+		if err := nameProcess(name); err != nil {
+			r.log.Warn("emperor-procname", "err", err)
+		}
+	}
 	ending, cancel := context.WithTimeout(ctx, leftoverTime)
 	defer cancel()
 	if err := r.instance.EndLeftovers(ending, r.log); err != nil {
@@ -205,6 +213,13 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })
+	}
+	stats, err := r.statsListener()
+	if err != nil {
+		return err
+	}
+	if stats != nil {
+		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
 	}
 	wg.Go(func() { r.obey(beside) })
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
