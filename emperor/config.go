@@ -41,6 +41,9 @@ type Config struct {
 	CurseTolerance time.Duration // mercy of vassals whose inis do not say
 	Graceful       bool          // at the emperor's end apps may finish what they do
 
+	StartHook string // the program that every vassal's init stage runs first; empty: none
+	StopHook  string // the program that runs after every vassal's end
+
 	Stats    string // address of uWSGI's emperor-stats; empty: none
 	PIDFile  string // where the emperor's pid stands; empty: nowhere
 	ProcName string // that the emperor's process shows; empty: its command line
@@ -56,6 +59,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
+	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -112,6 +116,14 @@ var Options = []ini.Option[Config]{
 	{
 		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
 		Meaning: "when the emperor stops, vassals that speak its protocol may answer the requests that they have begun",
+	},
+	{
+		Name: "vassals-start-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StartHook = p.Value; return nil },
+		Meaning: "a program that every start of a vassal runs first, in its namespaces, with the name of its ini (a.ini); under the owner's uid in tyrant mode. It has 30s, and its result is told and ignored",
+	},
+	{
+		Name: "vassals-stop-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StopHook = p.Value; return nil },
+		Meaning: "a program that runs after every end of a vassal's app, as root, with the name of its ini (a.ini). It has 30s, and the vassal's next start waits for it",
 	},
 	{
 		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },

@@ -24,6 +24,7 @@ type member struct {
 
 	backoff  backoff
 	dates    dates
+	errands  errands
 	timer    *time.Timer // of the back-off, or of the mercy
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
@@ -156,7 +157,7 @@ func (e *Emperor) launch(v *member) {
 	} else {
 		e.closeJail(v)
 	}
-	job.left, v.key, v.lost = v.left, r.key, ""
+	job.left, job.after, v.key, v.lost = v.left, v.errands.done, r.key, ""
 	v.form, v.options = r.form(), r.document
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
@@ -187,6 +188,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
+	e.greet(v, job.gen)
 	e.happen(v, started)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
@@ -248,6 +250,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				v.err = v.reason(exit)
 			}
 			v.said.forgetPulse()
+			e.mourn(v, g)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
@@ -334,6 +337,7 @@ func (e *Emperor) forget(v *member) {
 	if !v.removed && !e.ending {
 		e.newMember(v.file)
 		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes
+		e.vassals[v.name].errands = v.errands
 		e.queue(v.file)
 		e.expandQueued()
 	}

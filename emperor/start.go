@@ -28,10 +28,18 @@ type startJob struct {
 	jail   *vassal.Jail // kept from before, or made here
 	output *output
 	left   <-chan struct{}
+	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
 }
 
 func (s *startJob) run(ctx context.Context) error {
+	if s.after != nil {
+		select {
+		case <-s.after:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	release, err := slot(ctx, s.e.slots)
 	if err != nil {
 		return err

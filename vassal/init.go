@@ -61,6 +61,7 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	if err := plan.openLog(p); err != nil {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
+	plan.runStartHook(ctx, false)
 	if plan.CleanEnv {
 		os.Clearenv()
 	}
@@ -195,6 +196,7 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	if err := plan.confine(); err != nil {
 		return err
 	}
+	plan.runStartHook(ctx, true)
 	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsUser), os.Stdout); err != nil {
 		return err
 	}

@@ -70,7 +70,8 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 func emperorDocs() []ini.Doc {
 	docs := ini.Docs("emperor", emperor.Options)
 	docs = append(docs, ini.Docs("network", tuntap.Options)...)
-	return append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	docs = append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	return append(docs, ini.Docs("emperor-hooks", vassal.EmperorHookOptions)...)
 }
 
 func emperorNames() []string {

@@ -48,6 +48,12 @@ func run(args []string) int {
 				return exitFailed
 			}
 			return exitOK
+		case emperor.HookProcess:
+			if err := emperor.HookMain(os.Stdin, os.Stdout); err != nil {
+				fmt.Println(err)
+				return exitFailed
+			}
+			return exitOK
 		}
 	}
 	runtime.UnlockOSThread()

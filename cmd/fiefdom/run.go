@@ -167,11 +167,10 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.PostJail), r.out); err != nil {
-		return err
-	}
-	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.AsRoot), r.out); err != nil {
-		return err
+	for _, phase := range []vassal.Phase{vassal.PostJail, vassal.AsRoot, vassal.EmperorStart} {
+		if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, phase), r.out); err != nil {
+			return err
+		}
 	}
 	host, err := r.setUpHost()
 	if err != nil {
