@@ -189,6 +189,15 @@ func (d *door) duplicate() (fd int, err error) {
 	})
 }
 
+// prepare opens the door.
+func (d *door) prepare() error {
+	f, err := d.stdin()
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // stdin is the door as an app gets it.
 func (d *door) stdin() (*os.File, error) {
 	fd, err := d.duplicate()

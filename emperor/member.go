@@ -41,6 +41,7 @@ type member struct {
 	door    *door              // on demand: what wakes it; nil: it always runs
 	shut    <-chan struct{}    // closed when the door before has gone
 	vigil   context.CancelFunc // ends the wait for somebody at the door
+	watched bool               // asleep, its door is open
 	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int

@@ -62,10 +62,15 @@ func (e *Emperor) doze(v *member) {
 	if v.locked { // it is tried again
 		v.locked, v.err = false, ""
 	}
+	v.watched = false
 	d := v.door
 	e.Log.Info("vassal sleeps", "vassal", v.name, "socket", d.address.String())
 	e.jobs.Go(func() {
-		err := d.await(ctx)
+		err := d.prepare()
+		if err == nil {
+			e.call(func() { v.watched = v.watched || ctx.Err() == nil })
+			err = d.await(ctx)
+		}
 		e.call(func() {
 			if ctx.Err() != nil {
 				return // it sleeps no more, or at another door
