@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/netns"
@@ -83,29 +85,53 @@ func (r *realm) mustPage(address, path string) string {
 	return text
 }
 
-// visitors ask for pages without a pause until the returned function is called,
-// which says how many they got; whoever is not answered fails the test.
-func (r *realm) visitors(n int, address string) (stop func() int64) {
-	var wg sync.WaitGroup
-	var got atomic.Int64
-	done := make(chan struct{})
+// crowd are visitors who ask for pages, one after another each; one who is not
+// answered fails the test.
+type crowd struct {
+	t    *testing.T
+	got  atomic.Int64 // pages
+	done chan struct{}
+	wg   sync.WaitGroup
+}
+
+func (r *realm) crowd(t *testing.T, n int, address string) *crowd {
+	c := &crowd{t: t, done: make(chan struct{})}
 	for range n {
-		wg.Go(func() {
+		c.wg.Go(func() {
+			pace := time.NewTicker(5 * time.Millisecond)
+			defer pace.Stop()
 			for {
 				select {
-				case <-done:
+				case <-c.done:
 					return
-				default:
+				case <-pace.C:
 				}
 				if _, err := r.page(address, "/"); err != nil {
-					r.t.Errorf("visitor %d of %s: %v", got.Load(), address, err)
+					t.Errorf("visitor %d of %s: %v", c.got.Load(), address, err)
 					return
 				}
-				got.Add(1)
+				c.got.Add(1)
 			}
 		})
 	}
-	return func() int64 { close(done); wg.Wait(); return got.Load() }
+	return c
+}
+
+// more waits until some more of them have been answered.
+func (c *crowd) more() {
+	c.t.Helper()
+	want := c.got.Load() + 50
+	nettest.Eventually(c.t, patience, "more visitors are answered", func() bool { return c.got.Load() >= want })
+}
+
+func (c *crowd) leave() { close(c.done); c.wg.Wait() }
+
+// asleep waits until a vassal sleeps for the first time, its socket open.
+func (r *realm) asleep(vassal string) emperor.Status {
+	r.t.Helper()
+	r.awaitState(vassal, emperor.Sleeping)
+	r.mustRun("reload", vassal) // waits for the socket
+	return r.awaitState(vassal, emperor.Sleeping)
 }
 
 // The three forms, each kind of address, a command as the app.
@@ -132,8 +158,7 @@ func TestOnDemand(t *testing.T) {
 			}
 			r.drop("blog", blog(1))
 			r.start()
-			r.mustRun("reload", "blog") // waits until its socket is there
-			s := r.awaitState("blog", emperor.Sleeping)
+			s := r.asleep("blog")
 			if s.PID != 0 || s.Socket == "" || len(s.Addresses) != 0 {
 				t.Errorf("asleep: %+v", s)
 			}
@@ -152,7 +177,7 @@ func TestOnDemand(t *testing.T) {
 			if now := r.awaitState("blog", emperor.Running); now.Addresses[0] != up.Addresses[0] || now.UID != up.UID {
 				t.Errorf("awake again it is another: %+v, before %+v", now, up)
 			}
-			stop := r.visitors(2, form.address)
+			visitors := r.crowd(t, 2, form.address)
 			for load := 2; load < 5; load++ {
 				r.drop("blog", blog(load))
 				nettest.Eventually(t, patience, fmt.Sprintf("load %d answers", load), func() bool {
@@ -161,10 +186,99 @@ func TestOnDemand(t *testing.T) {
 				})
 				r.mustPage(form.address, "/die")
 			}
-			if n := stop(); n < 10 {
-				t.Errorf("only %d visitors", n)
-			}
+			visitors.more()
+			visitors.leave()
 			r.stop(syscall.SIGTERM)
 		})
 	}
+}
+
+// A real uwsgi finds the socket as its descriptor 0, whether its ini names the
+// same address, or only the protocol. It falls asleep by die-on-idle, and no
+// request is lost whatever it does.
+func TestRealUwsgiOnDemand(t *testing.T) {
+	t.Parallel()
+	for name, listen := range map[string]string{
+		"its own option": "http-socket = /run/t/doors/app.socket\nchmod-socket = 660\nchown-socket = 1501:1502\n",
+		"a protocol":     "protocol = http\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const door = "/run/t/doors/app.socket"
+			r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-directory = /run/t/doors\n")
+			r.Run(t, "mkdir", "/run/t/doors")
+			load := func(n int) { r.write("/run/t/app.pl", strings.ReplaceAll(perlApp, "LOADED", fmt.Sprint(n))) }
+			load(1)
+			ini := "[uwsgi]\nplugin = psgi\npsgi = /run/t/app.pl\ndisable-logging = true\nmaster = true\nprocesses = 2\nvacuum = true\nidle = 1\ndie-on-idle = true\nuid = 1501\ngid = 1501\n" + listen
+			r.drop("app", ini)
+			r.start()
+			r.asleep("app")
+			want := "srw-rw-rw- 1501 1501\n"
+			if strings.Contains(listen, "chmod-socket") {
+				want = "srw-rw---- 1501 1502\n"
+			}
+			rights := func() string { return r.Run(t, "stat", "-c", "%A %u %g", door) }
+			if got := rights(); got != want {
+				t.Errorf("asleep its socket is %q, want %q", got, want)
+			}
+			for n := range 3 {
+				if text := r.mustPage(door, "/"); text != "load 1" {
+					t.Errorf("%q", text)
+				}
+				if up := r.awaitState("app", emperor.Running); up.Restarts != n {
+					t.Errorf("awake for the %dth time: %+v", n+1, up)
+				}
+				r.awaitState("app", emperor.Sleeping)
+			}
+			visitors := r.crowd(t, 2, door)
+			answers := func(n int, what string) {
+				t.Helper()
+				nettest.Eventually(t, patience, what, func() bool {
+					text, err := r.page(door, "/")
+					return err == nil && text == fmt.Sprint("load ", n)
+				})
+			}
+			// A uwsgi that has just begun does not hear all of what it is told.
+			answered := func(n int, what string) {
+				t.Helper()
+				answers(n, what)
+				visitors.more()
+			}
+			answered(1, "it is awake")
+			before := r.awaitState("app", emperor.Running)
+			load(2)
+			r.Run(t, "touch", iniPath("app"))
+			answered(2, "it reloads itself")
+			load(3)
+			r.drop("app", strings.Replace(ini, "processes = 2", "processes = 3", 1))
+			answered(3, "it is a new process with its new option")
+			if s := r.awaitState("app", emperor.Running); s.PID == before.PID {
+				t.Errorf("%+v", s)
+			}
+			load(4)
+			r.mustRun("restart", "app")
+			answered(4, "it is restarted")
+			visitors.more()
+			visitors.leave()
+			r.kill(r.awaitState("app", emperor.Running).PID)
+			answers(4, "it is back after its death")
+			if got := rights(); got != want {
+				t.Errorf("in the end its socket is %q, want %q", got, want)
+			}
+			if log := r.emperorLog(); strings.Contains(log, "did not stop in time") {
+				t.Error("it had to be killed")
+			}
+			r.awaitState("app", emperor.Sleeping)
+			r.stop(syscall.SIGTERM)
+		})
+	}
+}
+
+func (r *realm) emperorLog() string {
+	r.t.Helper()
+	text, err := os.ReadFile(r.log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(text)
 }
