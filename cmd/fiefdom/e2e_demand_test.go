@@ -282,3 +282,128 @@ func (r *realm) emperorLog() string {
 	}
 	return string(text)
 }
+
+// What an operator does with on demand vassals, as he would do it.
+func TestOperatingOnDemand(t *testing.T) {
+	t.Parallel()
+	const door = "/run/t/doors/blog.socket"
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+
+		"emperor-on-demand-directory = /run/t/doors\nemperor-on-demand-chmod-socket = 660\nemperor-on-demand-chown-socket = :www-data\n")
+	r.Run(t, "mkdir", "/run/t/doors")
+	r.write("/run/t/web.py", webServer)
+	blog := "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=1000\n"
+	r.drop("blog", blog)
+	r.start()
+	r.asleep("blog")
+	if out := r.mustRun("ps"); !strings.Contains(out, "blog  sleeping") {
+		t.Errorf("ps:\n%s", out)
+	}
+	if out := r.mustRun("status", "blog"); !strings.Contains(out, "state: sleeping") || !strings.Contains(out, "socket: "+door) {
+		t.Errorf("status:\n%s", out)
+	}
+	rights := r.Run(t, "stat", "-c", "%A %u %G", door)
+	if out := r.mustRun("start", "blog"); out != "blog is running\n" {
+		t.Errorf("start: %q", out)
+	}
+	if want := fmt.Sprintf("srw-rw---- %d www-data\n", r.ps("blog").UID); rights != want {
+		t.Errorf("its socket is %q, want %q", rights, want)
+	}
+	r.mustPage(door, "/")
+	if out := r.mustRun("stop", "blog"); out != "blog is stopped\n" {
+		t.Errorf("stop: %q", out)
+	}
+	there := func() bool { _, err := os.Lstat(r.Path(door)); return err == nil }
+	nettest.Eventually(t, patience, "the socket of a stopped vassal is gone", func() bool { return !there() })
+	if out := r.mustRun("reload", "blog"); out != "blog is sleeping\n" || !there() {
+		t.Errorf("reload of a stopped vassal: %q, its socket is there: %v", out, there())
+	}
+
+	// An emperor that is killed leaves the socket behind, and the next takes its
+	// path; the address stays the vassal's.
+	r.mustPage(door, "/")
+	before := r.awaitState("blog", emperor.Running)
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.wait()
+	if text := r.mustPage(door, "/"); !strings.HasPrefix(text, fmt.Sprint(before.PID, " ")) && text != fmt.Sprint(before.PID) {
+		t.Errorf("without an emperor: %q, it had pid %d", text, before.PID)
+	}
+	r.start()
+	r.asleep("blog")
+	r.mustPage(door, "/")
+	if now := r.awaitState("blog", emperor.Running); now.PID == before.PID || now.Addresses[0] != before.Addresses[0] {
+		t.Errorf("under the next emperor: %+v, before %+v", now, before)
+	}
+	r.remove("blog")
+	nettest.Eventually(t, patience, "the socket goes with the ini", func() bool { return !there() })
+	r.drop("blog", blog)
+	r.asleep("blog")
+
+	// One socket wakes one vassal; what is in the way is said, and stays.
+	r.write("/run/t/doors/file.socket", "precious")
+	r.drop("file", blog)
+	if s := r.awaitState("file", emperor.Backoff); !strings.Contains(s.Error, "file.socket") || r.read("/run/t/doors/file.socket") != "precious" {
+		t.Errorf("%+v", s)
+	}
+	if out, code := r.run("check", "/run/t/emperor.ini"); code != exitOK {
+		t.Errorf("check: %d\n%s", code, out)
+	}
+	r.stop(syscall.SIGTERM)
+	if there() {
+		t.Error("the socket outlived the emperor")
+	}
+}
+
+// In tyrant mode an owner's file says where his socket is, and the emperor
+// makes it with his rights: nothing elsewhere can be made, taken or removed.
+func TestTenantsOnDemand(t *testing.T) {
+	t.Parallel()
+	const owner = 2001
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nemperor-on-demand-extension = .socket\n")
+	r.Run(t, "sh", "-e", "-c", `mkdir /run/t/own /run/t/roots
+chown 2001:2001 /run/t/own
+ln -s /run/t/roots /run/t/own/link
+python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/run/t/roots/left.socket")'
+echo /run/t/own/shadow.socket >/run/t/secret; chmod 600 /run/t/secret`)
+	r.write("/run/t/web.py", webServer)
+	ini := "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=1000\n"
+	place := func(name, address string) {
+		r.writeAs(iniPath(name)+".socket", address+"\n", owner, owner)
+		r.writeAs(iniPath(name), ini, owner, owner)
+	}
+	place("good", "/run/t/own/good.socket")
+	refused := map[string]struct{ address, want string }{
+		"port":     {":22", "tyrant"},
+		"abstract": {"@taken", "tyrant"},
+		"same":     {"/run/t/own/good.socket", "good.ini"},
+		"roots":    {"/run/t/roots/mine.socket", "permission denied"},
+		"link":     {"/run/t/own/link/mine.socket", "permission denied"},
+		"left":     {"/run/t/roots/left.socket", "permission denied"},
+		"api":      {"/run/fiefdom/emperor/api.sock", ""},
+		"file":     {"/run/t/secret", "no socket"},
+	}
+	r.start()
+	r.asleep("good")
+	for name, tt := range refused {
+		place(name, tt.address)
+	}
+	r.Run(t, "ln", "-s", "/run/t/secret", iniPath("secret")+".socket")
+	r.writeAs(iniPath("secret"), ini, owner, owner)
+	refused["secret"] = struct{ address, want string }{"", "permission denied"}
+	for name, tt := range refused {
+		r.await(name, "is refused", func(s emperor.Status) bool {
+			return (s.State == emperor.Invalid || s.State == emperor.Backoff) && strings.Contains(s.Error, tt.want)
+		})
+	}
+	if text := r.mustPage("/run/t/own/good.socket", "/"); text == "" {
+		t.Error("no answer")
+	}
+	if out := r.Run(t, "stat", "-c", "%u %g", "/run/t/own/good.socket"); out != "2001 2001\n" {
+		t.Errorf("its socket is of %s", out)
+	}
+	if out := r.Run(t, "ls", "/run/t/roots"); out != "left.socket\n" {
+		t.Errorf("in root's folder: %q", out)
+	}
+	r.stop(syscall.SIGTERM)
+}
