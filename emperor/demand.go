@@ -227,8 +227,8 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 			return fmt.Errorf("socket %s is already that of %s; a socket wakes one vassal", a, v.file.path)
 		}
 	}
-	s := doorSpec{address: a, uid: r.plan.UID, gid: r.plan.GID, mode: 0o666} // uWSGI's mode
-	s.allow(e.Config.OnDemand.Rights)
+	s := doorSpec{address: a, rights: doorRights{uid: r.plan.UID, gid: r.plan.GID, mode: 0o666}} // uWSGI's mode
+	s.rights.allow(e.Config.OnDemand.Rights)
 	if e.Config.Tyrant {
 		own := owner{uint32(r.plan.UID), uint32(r.plan.GID)}
 		if rights := c.Socket; rights.UID != nil && *rights.UID != int(own.uid) || rights.GID != nil && *rights.GID != int(own.gid) {
@@ -240,9 +240,9 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 			}
 			s.as = &own
 		}
-		s.uid = int(own.uid)
+		s.rights.uid = int(own.uid)
 	}
-	s.allow(c.Socket)
+	s.rights.allow(c.Socket)
 	r.door = &s
 	r.plan.Args = c.ArgsBehind(func(value string) bool {
 		own, err := parseAddress(value, filepath.Dir(c.File))
@@ -251,15 +251,15 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 	return nil
 }
 
-func (s *doorSpec) allow(r vassal.SocketRights) {
+func (d *doorRights) allow(r vassal.SocketRights) {
 	if r.Mode != nil {
-		s.mode = *r.Mode
+		d.mode = *r.Mode
 	}
 	if r.UID != nil {
-		s.uid = *r.UID
+		d.uid = *r.UID
 	}
 	if r.GID != nil {
-		s.gid = *r.GID
+		d.gid = *r.GID
 	}
 }
 

@@ -167,24 +167,25 @@ func TestDoorOf(t *testing.T) {
 		emperor func(*Config)
 		ini     string
 		door    string
-		want    doorSpec
+		want    doorRights
+		as      *owner // with whose rights it is made
 		err     string
 	}{
-		"the app's":                          {nil, "uid = 7\ngid = 8", "/run/x", doorSpec{uid: 7, gid: 8, mode: 0o666}, ""},
-		"root's":                             {nil, "", "/run/x", doorSpec{uid: -1, gid: -1, mode: 0o666}, ""},
-		"the ini's":                          {nil, "uid = 7\nchmod-socket = 600\nchown-socket = 9:10", "/run/x", doorSpec{uid: 9, gid: 10, mode: 0o600}, ""},
-		"the emperor's":                      {func(c *Config) { c.OnDemand.Rights = vassal.SocketRights{Mode: &mode, GID: &www} }, "uid = 7", "/run/x", doorSpec{uid: 7, gid: www, mode: 0o660}, ""},
-		"the ini's first":                    {func(c *Config) { c.OnDemand.Rights = vassal.SocketRights{Mode: &mode, GID: &www} }, "chmod-socket = 666\nuid = 7", "/run/x", doorSpec{uid: 7, gid: www, mode: 0o666}, ""},
-		"a tenant's path":                    {tenants, "", "/run/x", doorSpec{as: &owner{7, 8}, uid: 7, gid: 8, mode: 0o666}, ""},
-		"a tenant's own words":               {tenants, "chown-socket = 7:8\nchmod-socket = 600", "/run/x", doorSpec{as: &owner{7, 8}, uid: 7, gid: 8, mode: 0o600}, ""},
-		"a tenant's group is the operator's": {func(c *Config) { tenants(c); c.OnDemand.Rights.GID, c.OnDemand.Rights.UID = &www, &www }, "", "/run/x", doorSpec{as: &owner{7, 8}, uid: 7, gid: www, mode: 0o666}, ""},
-		"a tenant for another":               {tenants, "chown-socket = 9", "/run/x", doorSpec{}, "tyrant"},
-		"a tenant's group":                   {tenants, "chown-socket = :0", "/run/x", doorSpec{}, "tyrant"},
-		"a tenant's port":                    {tenants, "", "0.0.0.0:22", doorSpec{}, "tyrant"},
-		"a tenant's name":                    {tenants, "", "@x", doorSpec{}, "tyrant"},
-		"the operator's port":                {func(c *Config) { c.Tyrant = true; c.OnDemand.Exec = "x" }, "", "0.0.0.0:80", doorSpec{uid: 7, gid: 8, mode: 0o666}, ""},
-		"the operator's folder":              {func(c *Config) { c.Tyrant = true; c.OnDemand.Directory = "/run/d" }, "", "/run/d/blog.socket", doorSpec{uid: 7, gid: 8, mode: 0o666}, ""},
-		"another's":                          {nil, "", "/run/taken", doorSpec{}, "already that of shop.ini"},
+		"the app's":                          {nil, "uid = 7\ngid = 8", "/run/x", doorRights{uid: 7, gid: 8, mode: 0o666}, nil, ""},
+		"root's":                             {nil, "", "/run/x", doorRights{uid: -1, gid: -1, mode: 0o666}, nil, ""},
+		"the ini's":                          {nil, "uid = 7\nchmod-socket = 600\nchown-socket = 9:10", "/run/x", doorRights{uid: 9, gid: 10, mode: 0o600}, nil, ""},
+		"the emperor's":                      {func(c *Config) { c.OnDemand.Rights = vassal.SocketRights{Mode: &mode, GID: &www} }, "uid = 7", "/run/x", doorRights{uid: 7, gid: www, mode: 0o660}, nil, ""},
+		"the ini's first":                    {func(c *Config) { c.OnDemand.Rights = vassal.SocketRights{Mode: &mode, GID: &www} }, "chmod-socket = 666\nuid = 7", "/run/x", doorRights{uid: 7, gid: www, mode: 0o666}, nil, ""},
+		"a tenant's path":                    {tenants, "", "/run/x", doorRights{uid: 7, gid: 8, mode: 0o666}, &owner{7, 8}, ""},
+		"a tenant's own words":               {tenants, "chown-socket = 7:8\nchmod-socket = 600", "/run/x", doorRights{uid: 7, gid: 8, mode: 0o600}, &owner{7, 8}, ""},
+		"a tenant's group is the operator's": {func(c *Config) { tenants(c); c.OnDemand.Rights.GID, c.OnDemand.Rights.UID = &www, &www }, "", "/run/x", doorRights{uid: 7, gid: www, mode: 0o666}, &owner{7, 8}, ""},
+		"a tenant for another":               {tenants, "chown-socket = 9", "/run/x", doorRights{}, nil, "tyrant"},
+		"a tenant's group":                   {tenants, "chown-socket = :0", "/run/x", doorRights{}, nil, "tyrant"},
+		"a tenant's port":                    {tenants, "", "0.0.0.0:22", doorRights{}, nil, "tyrant"},
+		"a tenant's name":                    {tenants, "", "@x", doorRights{}, nil, "tyrant"},
+		"the operator's port":                {func(c *Config) { c.Tyrant = true; c.OnDemand.Exec = "x" }, "", "0.0.0.0:80", doorRights{uid: 7, gid: 8, mode: 0o666}, nil, ""},
+		"the operator's folder":              {func(c *Config) { c.Tyrant = true; c.OnDemand.Directory = "/run/d" }, "", "/run/d/blog.socket", doorRights{uid: 7, gid: 8, mode: 0o666}, nil, ""},
+		"another's":                          {nil, "", "/run/taken", doorRights{}, nil, "already that of shop.ini"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEmperor(t)
@@ -210,13 +211,9 @@ func TestDoorOf(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, as := *r.door, r.door.as
-			if (as == nil) != (tc.want.as == nil) || as != nil && *as != *tc.want.as {
-				t.Errorf("with the rights of %v", as)
-			}
-			got.as, tc.want.as, tc.want.address = nil, nil, got.address
-			if got != tc.want || got.address.String() != tc.door {
-				t.Errorf("%+v, want %+v", got, tc.want)
+			got := r.door
+			if (got.as == nil) != (tc.as == nil) || tc.as != nil && *got.as != *tc.as || got.rights != tc.want || got.address.String() != tc.door {
+				t.Errorf("%+v", got)
 			}
 		})
 	}

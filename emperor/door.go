@@ -17,11 +17,14 @@ import (
 // somebody waits; it never accepts. The file system may make its methods wait:
 // they are for beside the loop.
 type door struct {
-	doorSpec
+	address address
+	as      *owner // with whose rights its file is made and removed; nil: the emperor's
+
 	before <-chan struct{} // closed when the door before this one is gone; nil: there was none
 	gone   chan struct{}   // closed by close
 
 	mu       sync.Mutex
+	rights   doorRights
 	file     *os.File // listens; nil: not opened yet
 	dev, ino uint64   // of the socket's file
 	closed   bool
@@ -30,17 +33,21 @@ type door struct {
 // doorSpec is what a door should be like.
 type doorSpec struct {
 	address address
-	as      *owner // with whose rights its file is made and removed; nil: the emperor's
-	uid     int    // of its file; -1: the emperor's
-	gid     int
-	mode    uint32
+	as      *owner
+	rights  doorRights
+}
+
+// doorRights say who may connect, where the door is a file.
+type doorRights struct {
+	uid, gid int // -1: the emperor's
+	mode     uint32
 }
 
 // backlog is how many connections may wait; net.core.somaxconn may be less.
 const backlog = 4096
 
 func newDoor(s doorSpec, before <-chan struct{}) *door {
-	return &door{doorSpec: s, before: before, gone: make(chan struct{})}
+	return &door{address: s.address, as: s.as, rights: s.rights, before: before, gone: make(chan struct{})}
 }
 
 // open makes the socket, if it is not there yet. The caller has d.mu.
@@ -110,10 +117,10 @@ func (d *door) setRights(fd int) error {
 		return err
 	}
 	d.dev, d.ino = st.Dev, st.Ino
-	if err := unix.Fchownat(path, "", d.uid, d.gid, unix.AT_EMPTY_PATH); err != nil {
-		return fmt.Errorf("owner %d:%d: %w", d.uid, d.gid, err)
+	if err := unix.Fchownat(path, "", d.rights.uid, d.rights.gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("owner %d:%d: %w", d.rights.uid, d.rights.gid, err)
 	}
-	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", path), d.mode)
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", path), d.rights.mode)
 }
 
 // removeStale removes the socket that somebody who is gone has left at path.
@@ -152,10 +159,13 @@ func unlistened(path string) error {
 }
 
 // change gives a door that may be open other rights.
-func (d *door) change(s doorSpec) error {
+func (d *door) change(r doorRights) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.uid, d.gid, d.mode = s.uid, s.gid, s.mode
+	if d.rights == r {
+		return nil
+	}
+	d.rights = r
 	if d.file == nil || !d.address.isFile() {
 		return nil
 	}
@@ -173,33 +183,37 @@ func (d *door) control(do func(fd int) error) error {
 }
 
 // duplicate opens the door and returns a descriptor of it, the caller's. The
-// socket blocks, as apps expect, whatever the app before has made of it.
-func (d *door) duplicate() (fd int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// socket blocks, as apps expect, whatever the app before has made of it. The
+// caller has d.mu.
+func (d *door) duplicate() (int, error) {
 	if err := d.open(); err != nil {
 		return -1, fmt.Errorf("socket %s: %w", d.address, err)
 	}
-	return fd, d.control(func(own int) error {
+	fd := -1
+	err := d.control(func(own int) (err error) {
 		if err := unix.SetNonblock(own, false); err != nil {
 			return err
 		}
 		fd, err = unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 3)
 		return err
 	})
+	return fd, err
 }
 
 // prepare opens the door.
 func (d *door) prepare() error {
-	f, err := d.stdin()
-	if err != nil {
-		return err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.open(); err != nil {
+		return fmt.Errorf("socket %s: %w", d.address, err)
 	}
-	return f.Close()
+	return nil
 }
 
 // stdin is the door as an app gets it.
 func (d *door) stdin() (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fd, err := d.duplicate()
 	if err != nil {
 		return nil, err
@@ -207,29 +221,39 @@ func (d *door) stdin() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "stdin"), nil
 }
 
+// watchable is the door in the poller. Only files that do not block get in
+// there; the flag is the socket's, so no app may be given it meanwhile.
+func (d *door) watchable() (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fd, err := d.duplicate()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	f := os.NewFile(uintptr(fd), "door")
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // await opens the door and returns when somebody waits there, or with an error
 // when ctx is done. It waits in the poller: no thread, and no wakeup for the
 // connections of an app that runs.
 func (d *door) await(ctx context.Context) error {
-	fd, err := d.duplicate()
+	f, err := d.watchable()
 	if err != nil {
 		return err
 	}
-	// Only files that do not block get into the poller; no app runs that would
-	// see the flag before it is taken away again.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return errors.Join(err, unix.Close(fd))
-	}
-	f := os.NewFile(uintptr(fd), "door")
 	defer f.Close()
-	if err := unix.SetNonblock(fd, false); err != nil {
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
 	defer stop()
 	raw, err := f.SyscallConn()
 	if err != nil {
-		return err
+		return errors.Join(ctx.Err(), err)
 	}
 	err = raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
 	if ctx.Err() != nil {

@@ -64,7 +64,7 @@ func testDoor(t *testing.T, text string) *door {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDoor(doorSpec{address: a, uid: 61200, gid: 61201, mode: 0o640}, nil)
+	d := newDoor(doorSpec{address: a, rights: doorRights{61200, 61201, 0o640}}, nil)
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
 			t.Error(err)
@@ -171,7 +171,7 @@ func TestDoorChangesItsRights(t *testing.T) {
 		sys := st.Sys().(*syscall.Stat_t)
 		return fmt.Sprintf("%d:%d %o", sys.Uid, sys.Gid, st.Mode().Perm())
 	}
-	if err := d.change(doorSpec{uid: 1, gid: 2, mode: 0o600}); err != nil { // before it is open
+	if err := d.change(doorRights{1, 2, 0o600}); err != nil { // before it is open
 		t.Fatal(err)
 	}
 	f, err := d.stdin()
@@ -183,7 +183,7 @@ func TestDoorChangesItsRights(t *testing.T) {
 		t.Error(got)
 	}
 	dial(t, d.address)
-	if err := d.change(doorSpec{uid: 3, gid: 4, mode: 0o666}); err != nil {
+	if err := d.change(doorRights{3, 4, 0o666}); err != nil {
 		t.Fatal(err)
 	}
 	if got := rights(); got != "3:4 666" || !d.waiting() {

@@ -39,6 +39,7 @@ type member struct {
 	lost    string        // why its device was lost while it started
 	cancel  context.CancelFunc
 	door    *door              // on demand: what wakes it; nil: it always runs
+	wants   *doorSpec          // the door that its newest good ini asks for
 	shut    <-chan struct{}    // closed when the door before has gone
 	vigil   context.CancelFunc // ends the wait for somebody at the door
 	watched bool               // asleep, its door is open

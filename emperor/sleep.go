@@ -8,10 +8,11 @@ import (
 // setDoor gives the vassal the door that its newest ini asks for. One at the
 // same address stays as it is: nobody who waits there is sent away.
 func (e *Emperor) setDoor(v *member, s *doorSpec) {
+	v.wants = s
 	if v.door != nil && s != nil && v.door.address == s.address && (v.door.as == nil) == (s.as == nil) {
 		d := v.door
 		e.jobs.Go(func() {
-			if err := d.change(*s); err != nil {
+			if err := d.change(s.rights); err != nil {
 				e.Log.Warn("rights of the socket", "vassal", v.name, "err", err)
 			}
 		})
@@ -43,9 +44,9 @@ func (e *Emperor) shutDoor(v *member) {
 // opened again when the vassal may be started again.
 func (e *Emperor) rest(v *member) {
 	e.closeJail(v)
-	if d := v.door; d != nil {
+	if v.door != nil {
 		e.shutDoor(v)
-		v.door = newDoor(d.doorSpec, v.shut)
+		v.door = newDoor(*v.wants, v.shut)
 	}
 }
 
