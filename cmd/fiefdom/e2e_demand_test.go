@@ -25,11 +25,11 @@ import (
 // after an answer.
 const webServer = `import os, select, signal, socket, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
-last = False
+token = os.urandom(4).hex().encode() # in a namespace of its own each has the same pid
 class Page(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers()
-        self.wfile.write(b'%d %s\n' % (os.getpid(), os.environ.get('LOAD', '').encode()))
+        self.wfile.write(b'%d-%s %s\n' % (os.getpid(), token, os.environ.get('LOAD', '').encode()))
         self.wfile.flush()
         if self.path == '/die': self.connection.shutdown(socket.SHUT_RDWR); os._exit(3)
     def log_message(self, *words): pass
@@ -142,6 +142,7 @@ func TestOnDemand(t *testing.T) {
 		"ext, abstract":   {"emperor-on-demand-ext = .socket", "@blog", "@blog"},
 		"ext, port":       {"emperor-on-demand-ext = .socket", ":8080", "127.0.0.1:8080"},
 		"directory":       {"emperor-on-demand-directory = /run/t/doors", "", "/run/t/doors/blog.socket"},
+		"pid namespace":   {"emperor-on-demand-directory = /run/t/doors\nemperor-use-clone = pid,fs,ipc,uts,net", "", "/run/t/doors/blog.socket"},
 		"exec":            {"emperor-on-demand-exec = printf '/run/t/doors/%%s.s\\n'", "", "/run/t/doors/blog.ini.s"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +327,7 @@ func TestOperatingOnDemand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wait()
-	if text := r.mustPage(door, "/"); !strings.HasPrefix(text, fmt.Sprint(before.PID, " ")) && text != fmt.Sprint(before.PID) {
+	if text := r.mustPage(door, "/"); !strings.HasPrefix(text, fmt.Sprint(before.PID, "-")) {
 		t.Errorf("without an emperor: %q, it had pid %d", text, before.PID)
 	}
 	r.start()
