@@ -81,7 +81,9 @@ func (e *Emperor) Run(ctx context.Context) error {
 		if release, err := slot(expanding, slots); err == nil {
 			defer release()
 		}
-		return expanders.expandAll(expanding, o, files)
+		got := expanders.expandAll(expanding, o, files)
+		e.findDoors(expanding, expanders.run, got)
+		return got
 	}
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
 		return err
