@@ -81,6 +81,16 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 	if c.Chroot != "" {
 		deny(file, "chroot is not allowed")
 	}
+	for _, name := range c.Isolation.RootOnly() {
+		pos := c.Isolation.At[name]
+		if pos.File == "" {
+			pos = file
+		}
+		deny(pos, name+" is not allowed")
+	}
+	if c.Limits.Nice < 0 {
+		deny(file, fmt.Sprintf("prio %d is not allowed", c.Limits.Nice))
+	}
 	c.UID = &vassal.Identity{Name: strconv.Itoa(int(o.uid)), ID: int(o.uid), Main: int(o.gid)}
 	return errs
 }

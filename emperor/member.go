@@ -234,9 +234,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 	e.jobs.Go(func() {
 		exit := g.Wait()
 		e.call(func() {
-			if e.Cgroup == "" {
-				exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
-			}
+			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}

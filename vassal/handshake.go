@@ -37,6 +37,13 @@ type Plan struct {
 	Reaper    bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
 	Protocol  bool     `json:"protocol"` // the app gets the channel of the emperor protocol
 	Exec      bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+
+	Isolation  Isolation `json:"isolation"`
+	Limits     Limits    `json:"limits"`
+	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
+	BoundSet   bool      `json:"bound_set"`    //
+	NoNewPrivs bool      `json:"no_new_privs"` // without Bounded, whose part it is
+	OwnIDs     bool      `json:"own_ids"`      // a user namespace knows UID and GID only
 }
 
 // word is what the init stage says to the emperor.

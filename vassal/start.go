@@ -38,7 +38,8 @@ type Generation struct {
 	inode   uint64   // of the jail's network namespace; 0: the emperor's
 	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
 	cgroup  Cgroup
-	reaped  bool // behind a reaper: exit codes over 128 are signals
+	names   *nsServer // of setns-socket
+	reaped  bool      // behind a reaper: exit codes over 128 are signals
 
 	once sync.Once
 	exit Exit
@@ -96,6 +97,13 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		g.Wait()
 		return nil, err
 	}
+	if l.Plan.Isolation.Serve != "" {
+		if g.names, err = serveNamespaces(&l.Plan.Isolation, g.PID); err != nil {
+			g.Kill()
+			g.Wait()
+			return nil, err
+		}
+	}
 	g.Started = time.Now()
 	return g, nil
 }
@@ -127,6 +135,9 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	files := append([]*os.File{null, l.Output, l.Output}, extra...)
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
+	if err := mapUsers(sys, &l.Plan); err != nil {
+		return err
+	}
 	if l.Cgroup != "" {
 		dir, err := l.Cgroup.Open()
 		if err != nil {
@@ -198,6 +209,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			}
 			second := *plan
 			second.Reaper, second.Mounts = false, false
+			second.Isolation.Join = ""
 			if err := p.send(second); err != nil {
 				return err
 			}
@@ -284,6 +296,9 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
+	if g.app != nil {
+		_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
+	}
 	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
 }
 
@@ -303,6 +318,9 @@ func (g *Generation) Wait() Exit {
 			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
 		} else if g.inode != 0 {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
+		}
+		if g.names != nil {
+			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
 		}
 		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
 	})

@@ -69,6 +69,7 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 // emperorDocs are the options that an emperor's file honours.
 func emperorDocs() []ini.Doc {
 	docs := ini.Docs("emperor", emperor.Options)
+	docs = append(docs, ini.Docs("emperor", vassal.EmperorHookOptions)...)
 	docs = append(docs, ini.Docs("network", tuntap.Options)...)
 	return append(docs, ini.Docs("hooks", vassal.HookOptions)...)
 }
