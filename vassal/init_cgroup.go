@@ -15,8 +15,8 @@ import (
 // joinCgroups makes the ini's cgroups, enters those of v1 trees and writes the
 // options. Into one of the v2 tree the emperor has cloned us.
 func (plan *Plan) joinCgroups() error {
-	iso := &plan.Isolation
-	for _, dir := range iso.Cgroups {
+	i := &plan.Isolation
+	for _, dir := range i.Cgroups {
 		v2, err := isV2(dir)
 		if err != nil {
 			return fmt.Errorf("cgroup %s: %w", dir, err)
@@ -24,7 +24,7 @@ func (plan *Plan) joinCgroups() error {
 		if v2 {
 			continue
 		}
-		if err := iso.makeCgroup(dir); err != nil {
+		if err := i.makeCgroup(dir); err != nil {
 			return fmt.Errorf("cgroup %s: %w", dir, err)
 		}
 		// 0 is who writes, whatever its pid is called here (cgroups(7)).
@@ -32,15 +32,15 @@ func (plan *Plan) joinCgroups() error {
 			return fmt.Errorf("cgroup %s: enter: %w", dir, err)
 		}
 	}
-	return iso.writeCgroupOpts()
+	return i.writeCgroupOpts()
 }
 
 // makeCgroup makes a cgroup that is not there. What is no cgroup afterwards is
 // a plain folder, which is removed again.
-func (iso *Isolation) makeCgroup(dir string) error {
+func (i *Isolation) makeCgroup(dir string) error {
 	mode := fs.FileMode(defaultCgroupMode)
-	if iso.CgroupMode != nil {
-		mode = fs.FileMode(*iso.CgroupMode)
+	if i.CgroupMode != nil {
+		mode = fs.FileMode(*i.CgroupMode)
 	}
 	err := os.Mkdir(dir, mode)
 	made := err == nil
@@ -59,12 +59,12 @@ func (iso *Isolation) makeCgroup(dir string) error {
 
 // writeCgroupOpts writes each option where its file is: with several v1 trees
 // that is one of them.
-func (iso *Isolation) writeCgroupOpts() error {
-	for _, opt := range iso.CgroupOpts {
+func (i *Isolation) writeCgroupOpts() error {
+	for _, opt := range i.CgroupOpts {
 		sep := strings.IndexAny(opt, "=:")
 		file, value := opt[:sep], opt[sep+1:]
 		written := false
-		for _, dir := range iso.Cgroups {
+		for _, dir := range i.Cgroups {
 			f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -102,9 +102,9 @@ func isV2(dir string) (bool, error) {
 
 // Above is the ini's cgroup of the v2 tree, made if it is not there: a
 // generation's own is below it. It is empty if the ini names none.
-func (iso *Isolation) Above() (Cgroup, error) {
+func (i *Isolation) Above() (Cgroup, error) {
 	above := ""
-	for _, dir := range iso.Cgroups {
+	for _, dir := range i.Cgroups {
 		v2, err := isV2(dir)
 		if err != nil {
 			return "", fmt.Errorf("cgroup %s: %w", dir, err)
@@ -115,7 +115,7 @@ func (iso *Isolation) Above() (Cgroup, error) {
 		if above != "" {
 			return "", fmt.Errorf("cgroup %s: a process is in one cgroup of the v2 tree, and %s is one", dir, above)
 		}
-		if err := iso.makeCgroup(dir); err != nil {
+		if err := i.makeCgroup(dir); err != nil {
 			return "", fmt.Errorf("cgroup %s: %w", dir, err)
 		}
 		above = dir

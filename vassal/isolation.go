@@ -147,16 +147,26 @@ var isolationOptions = []ini.Option[Config]{
 	},
 }
 
-// isolated is the Set of one of the options, which notes where it is.
+// isolated is the Set of one of the options, which notes where it is. What is
+// wrong is not kept, so that it is said once.
 func isolated(name string, set func(*Isolation, ini.Pair) error) func(*Config, ini.Pair) error {
 	return func(c *Config, p ini.Pair) error {
-		i := &c.Isolation
-		if i.At == nil {
-			i.At = map[string]ini.Pos{}
+		i := c.Isolation
+		if err := set(&i, p); err != nil {
+			return err
 		}
-		i.At[name] = p.Pos
-		return set(i, p)
+		i.note(name, p.Pos)
+		c.Isolation = i
+		return nil
 	}
+}
+
+// note keeps where an option is.
+func (i *Isolation) note(name string, pos ini.Pos) {
+	if i.At == nil {
+		i.At = map[string]ini.Pos{}
+	}
+	i.At[name] = pos
 }
 
 func setUnshare(i *Isolation, p ini.Pair) error {

@@ -42,6 +42,7 @@ func limitOption(name, meaning string, field func(*Limits) *int, least, most int
 				return fmt.Errorf("%s = %s: want a number from %d to %d", p.Key, p.Value, least, most)
 			}
 			*field(&c.Limits) = n
+			c.Isolation.note(name, p.Pos)
 			return nil
 		},
 	}

@@ -44,7 +44,7 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Meaning: "the directory that the app starts in (/; the ini's folder for a uwsgi and outside native networks)",
 	},
 	{
-		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },
+		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: setChroot,
 		Meaning: "the directory that becomes the app's root",
 	},
 	{
@@ -118,6 +118,11 @@ func setCommand(c *Config, p ini.Pair) error {
 	}
 	c.Command = argv
 	return nil
+}
+
+func setChroot(c *Config, p ini.Pair) error {
+	c.Isolation.note("chroot", p.Pos)
+	return absolute("chroot", &c.Chroot, p)
 }
 
 func setMercy(c *Config, p ini.Pair) error {
@@ -194,6 +199,7 @@ func addGID(c *Config, p ini.Pair) error {
 
 func setCap(c *Config, p ini.Pair) error {
 	c.Cap, c.CapSet = nil, true
+	c.Isolation.note("cap", p.Pos)
 	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
 		name, err := CapabilityName(word)
 		if err != nil {

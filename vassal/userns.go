@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -27,6 +28,9 @@ func mapUsers(sys *syscall.SysProcAttr, plan *Plan) error {
 		all := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: allIDs}}
 		sys.UidMappings, sys.GidMappings = all, all
 		return nil
+	}
+	if plan.UID <= 0 || plan.GID <= 0 {
+		return errors.New("a user namespace of the owner's own, and no owner")
 	}
 	sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: plan.UID, HostID: plan.UID, Size: 1}}
 	sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: plan.GID, HostID: plan.GID, Size: 1}}

@@ -31,17 +31,20 @@ func TestStartUserNamespace(t *testing.T) {
 	}{
 		"alone": {
 			unix.CLONE_NEWUSER, func(p *Plan) { p.UID, p.GID, p.SetGroups, p.Groups = 61200, 61201, true, []int{7} },
-			"net user", map[string]string{"Uid": "61200 61200 61200 61200", "Groups": "7", "CapEff": none, "NoNewPrivs": "1"},
+			"net user",
+			map[string]string{"Uid": "61200 61200 61200 61200", "Groups": "7", "CapEff": none, "NoNewPrivs": "1"},
 			"uid  0 0 4294967295 gid  0 0 4294967295",
 		},
 		"with all others": {
 			everything, func(p *Plan) { p.UID, p.GID, p.Bounded = 61200, 61201, true },
-			"ipc mnt net pid user uts", map[string]string{"Uid": "61200 61200 61200 61200", "CapBnd": none, "CapEff": none, "NoNewPrivs": "1"},
+			"ipc mnt net pid user uts",
+			map[string]string{"Uid": "61200 61200 61200 61200", "CapBnd": none, "CapEff": none, "NoNewPrivs": "1"},
 			"uid  0 0 4294967295 gid  0 0 4294967295",
 		},
 		"root": {
 			everything, func(*Plan) {},
-			"ipc mnt net pid user uts", map[string]string{"Uid": "0 0 0 0", "CapEff": all, "NoNewPrivs": "1"},
+			"ipc mnt net pid user uts",
+			map[string]string{"Uid": "0 0 0 0", "CapEff": all, "NoNewPrivs": "1"},
 			"uid  0 0 4294967295 gid  0 0 4294967295",
 		},
 		"an owner": {
