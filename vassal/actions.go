@@ -201,7 +201,7 @@ func chownNumbers(w []string) error {
 // writer is an action "FILE TEXT".
 func writer(flags int, end string) action {
 	return func(_ context.Context, args string, _ io.Writer) error {
-		name, text, ok := strings.Cut(strings.TrimLeft(args, " "), " ")
+		name, text, ok := strings.Cut(args, " ")
 		if emptyLine := end != "" && flags&os.O_APPEND != 0; !ok && !emptyLine || name == "" {
 			return fmt.Errorf("want FILE TEXT, got %q", args)
 		}

@@ -87,7 +87,10 @@ func hookSetter(ph Phase, rank int, action string) func(*[]Hook, ini.Pair) error
 	return func(hooks *[]Hook, p ini.Pair) error {
 		h := Hook{Phase: ph, Rank: rank, Action: action, Args: p.Value, Pos: p.Pos}
 		if action == "" {
-			name, args, _ := strings.Cut(p.Value, ":")
+			name, args, ok := strings.Cut(p.Value, ":")
+			if !ok {
+				return fmt.Errorf("%q: want ACTION:ARGUMENTS", p.Value)
+			}
 			h.Action, h.Args = strings.TrimSpace(name), args
 			if rest, ok := strings.CutPrefix(h.Action, "!"); ok {
 				h.Action, h.Hidden = rest, true
