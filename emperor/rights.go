@@ -28,6 +28,7 @@ func setBound(c *Config, p ini.Pair) error {
 func (e *Emperor) isolate(r *resolved, c *vassal.Config) *ini.Error {
 	p := &r.plan
 	p.Isolation, p.Limits = c.Isolation, c.Limits
+	p.Isolation.At = nil // where in the ini it stands changes no start
 	p.Bound, p.BoundSet = e.Config.Bound, e.Config.BoundSet
 	p.Hooks = append(e.asVassal(), p.Hooks...)
 	if c.Isolation.Join != "" {

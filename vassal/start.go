@@ -227,7 +227,9 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.
 func (g *Generation) adopt(fd int) error {
+	g.mu.Lock() // a start that is cancelled may kill meanwhile
 	g.app = os.NewFile(uintptr(fd), "app")
+	g.mu.Unlock()
 	pid, err := pidOf(fd)
 	if err != nil {
 		return err
@@ -270,11 +272,12 @@ func (g *Generation) Signal(sig syscall.Signal) error {
 	return err
 }
 
-// signalApp signals the app behind a reaper, unless Wait has given it up.
+// signalApp signals the app behind a reaper, if it is there, unless Wait has
+// given it up.
 func (g *Generation) signalApp(sig syscall.Signal) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over {
+	if g.over || g.app == nil {
 		return nil
 	}
 	return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
@@ -296,9 +299,7 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	if g.app != nil {
-		_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
-	}
+	_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
 	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
 }
 
