@@ -108,6 +108,9 @@ func TestResolveIsolation(t *testing.T) {
 			if r.namespaces != tc.namespaces || r.net != tc.net {
 				t.Errorf("namespaces %#x, net %v", r.namespaces, r.net)
 			}
+			if root := tc.namespaces == unix.CLONE_NEWUSER; root != (len(stillRoot(goodVassal(t, "blog", tc.text), r)) > 0) {
+				t.Errorf("warned of its root: %v", !root)
+			}
 			if tc.check != nil && !tc.check(&r.plan) {
 				t.Errorf("plan %+v", r.plan)
 			}

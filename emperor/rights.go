@@ -62,6 +62,14 @@ func (e *Emperor) reaches(r *resolved, c *vassal.Config) *ini.Error {
 	return nil
 }
 
+// stillRoot warns of an app that keeps uid 0 in its user namespace.
+func stillRoot(c *vassal.Config, r *resolved) ini.Errors {
+	if r.namespaces&unix.CLONE_NEWUSER == 0 || r.plan.UID > 0 {
+		return nil
+	}
+	return ini.Errors{{Pos: ini.Pos{File: c.File}, Warning: true, Message: "the app is uid 0 in its user namespace, and root's files and /proc/sys are its own there as on the host; write uid = USER"}}
+}
+
 // asVassal are the hooks of the emperor's ini that each vassal runs. In tyrant
 // mode they have the owner's rights, as the whole vassal has.
 func (e *Emperor) asVassal() []vassal.Hook {

@@ -300,7 +300,7 @@ func (g *Generation) Kill() {
 		_ = g.cgroup.Kill()
 	}
 	_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
-	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
+	_ = g.process.Kill()          // its children too when it is a reaper; else Wait looks for them
 }
 
 // Wait waits for the app's end, ends what is left of it, and says how it

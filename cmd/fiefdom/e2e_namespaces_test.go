@@ -120,12 +120,21 @@ func (r *realm) cmdPID() int {
 // if it is any, is none of the host.
 func TestUserNamespaces(t *testing.T) {
 	t.Parallel()
-	r := newRealm(t, nativeNetwork+"emperor-use-clone = net,pid,fs,ipc,uts,user\n", map[string]string{
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-use-clone = net,pid,fs,ipc,uts,user\n")
+	r.write("/run/t/app.pl", "sub { [200, [], ['served']] }\n")
+	for name, text := range map[string]string{
 		"blog": agentIni,
+		"real": "[uwsgi]\nplugins-dir = /usr/lib/uwsgi/plugins\nplugins = http,psgi\npsgi = /run/t/app.pl\nhttp-socket = :8000\nhttp-socket-modifier1 = 5\nprocesses = 2\n",
 		"shop": "[uwsgi]\nuid = 2000\ngid = 2000\nadd-gid = 2001\nexec-post-jail = mount -t tmpfs none /mnt && touch /mnt/by-root\ncommand = AGENT\n",
 		"raw":  "[uwsgi]\nexec-as-root = ip address add 10.9.7.7/16 dev eth0\ncommand = AGENT\n",
-	})
-	for _, name := range []string{"blog", "shop"} {
+	} {
+		r.drop(name, text)
+	}
+	r.start()
+	if page, err := r.get(r.reach("real").Addresses[0], "/"); err != nil || page != "served" {
+		t.Errorf("a real uWSGI's page: %q, %v", page, err)
+	}
+	for _, name := range []string{"blog", "shop", "real"} {
 		s := r.reach(name)
 		if got := r.ownOf(s.PID, r.cmdPID()); got != "ipc mnt net pid user uts" {
 			t.Errorf("%s has its own %s", name, got)
