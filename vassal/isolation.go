@@ -122,7 +122,7 @@ var isolationOptions = []ini.Option[Config]{
 	},
 	{
 		Name: "setns", Kind: ini.Path, Since: "0.1", Set: isolated("setns", func(i *Isolation, p ini.Pair) error { return absolute("setns", &i.Join, p) }),
-		Meaning: "the setns-socket of another process, whose namespaces the vassal joins",
+		Meaning: "the setns-socket of another process, trusted as root is, whose namespaces the vassal joins",
 	},
 	{
 		Name: "setns-socket", Kind: ini.Path, Since: "0.1", Set: isolated("setns-socket", func(i *Isolation, p ini.Pair) error { return absolute("setns-socket", &i.Serve, p) }),

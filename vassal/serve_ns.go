@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,14 +66,18 @@ func (s *nsServer) listen(path string) error {
 			return err
 		}
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	// Who may not write to it cannot connect. It has its mode before its name.
+	mode := func(_, _ string, conn syscall.RawConn) error {
+		var result error
+		err := conn.Control(func(fd uintptr) { result = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, result)
+	}
+	config := net.ListenConfig{Control: mode}
+	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(path, 0o600); err != nil { // who may not write to it cannot connect
-		return errors.Join(err, l.Close())
-	}
-	s.listener = l
+	s.listener = l.(*net.UnixListener)
 	return nil
 }
 

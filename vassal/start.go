@@ -84,7 +84,7 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), g.closeChannel(), l.Cgroup.discard())
+		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.Cgroup.discard())
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })

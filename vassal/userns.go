@@ -2,6 +2,7 @@ package vassal
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -42,4 +43,13 @@ func mapUsers(sys *syscall.SysProcAttr, plan *Plan) error {
 		sys.AmbientCaps = append(sys.AmbientCaps, uintptr(c))
 	}
 	return nil
+}
+
+// explainClone says what a clone's bare error means where it is about user
+// namespaces.
+func explainClone(err error, namespaces uintptr) error {
+	if namespaces&unix.CLONE_NEWUSER != 0 && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS)) {
+		return fmt.Errorf("%w: this machine allows no more user namespaces; see sysctl user.max_user_namespaces", err)
+	}
+	return err
 }

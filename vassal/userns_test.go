@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,5 +138,25 @@ func TestOwnersNamespaceKnowsOnlyHim(t *testing.T) {
 	}
 	if n := strings.Count(out, "refused"); n != 2 {
 		t.Errorf("%d of 2 refused: %s", n, out)
+	}
+}
+
+func TestExplainClone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err        error
+		namespaces uintptr
+		hint       bool
+	}{
+		"none left":      {unix.ENOSPC, everything, true},
+		"too deep":       {unix.EUSERS, unix.CLONE_NEWUSER, true},
+		"something else": {unix.EPERM, unix.CLONE_NEWUSER, false},
+		"no user":        {unix.ENOSPC, unix.CLONE_NEWPID, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := explainClone(tc.err, tc.namespaces)
+			if !errors.Is(err, tc.err) || strings.Contains(err.Error(), "max_user_namespaces") != tc.hint {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

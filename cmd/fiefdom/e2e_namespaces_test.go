@@ -106,6 +106,47 @@ command = /bin/agent
 	r.Run(t, "umount", "/run/t/apps/app1/nfs")
 }
 
+// The vassals of uWSGI's Emperor document, in the namespaces that it names, and
+// one with a network of its own where the emperor has none.
+func TestEmperorDocumentsNamespaces(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, "[uwsgi]\nemperor = /run/t/vassals\nemperor-use-clone = fs,ipc,pid,uts\n", map[string]string{
+		"foobar": `[uwsgi]
+; set the hostname
+exec-as-root = hostname foobar
+; umount /proc and remount it
+exec-as-root = umount /proc
+exec-as-root = mount -t proc proc /proc
+; drop privileges
+uid = nobody
+gid = nogroup
+; and then
+unprivileged-binary-patch-arg = /bin/sh -c "hostname; ps aux; echo end; exec sleep 1000"
+`,
+		"alone": `[uwsgi]
+unshare = net
+exec-as-root = ip link set lo up
+command = /bin/sh -c "ip -o link | wc -l; ip -o address show dev lo; echo end; exec sleep 1000"
+`,
+	})
+	logs := func(name string) string {
+		t.Helper()
+		r.awaitState(name, emperor.Running)
+		var out string
+		nettest.Eventually(t, patience, name+" has said all", func() bool {
+			out = r.mustRun("logs", name)
+			return strings.Contains(out, "end\n")
+		})
+		return out
+	}
+	if out := logs("foobar"); !strings.Contains(out, "foobar\n") || strings.Contains(out, "fiefdom run") || !strings.Contains(out, "nobody") {
+		t.Errorf("foobar sees:\n%s", out)
+	}
+	if out := logs("alone"); !strings.Contains(out, "1\n") || !strings.Contains(out, "127.0.0.1/8") {
+		t.Errorf("alone sees:\n%s", out)
+	}
+}
+
 // cmdPID is the emperor's pid in the world.
 func (r *realm) cmdPID() int {
 	r.t.Helper()
