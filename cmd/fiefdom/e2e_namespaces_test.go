@@ -274,6 +274,31 @@ func TestAllPhasesOfHooks(t *testing.T) {
 	}
 }
 
+// The phases of a running uwsgi are its own, and stay in it.
+func TestPhasesOfARealUWSGI(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("uwsgi-core"); err != nil {
+		t.Skip("needs uwsgi-core")
+	}
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.write("/run/t/app.pl", "sub { [200, [], ['served']] }\n")
+	r.write("/run/t/order", "")
+	if err := os.Chmod(r.Path("/run/t/order"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var phases strings.Builder
+	for _, ph := range []string{"as-user-atexit", "accepting1-once", "post-app", "pre-app", "as-user", "as-root"} {
+		phases.WriteString("hook-" + ph + " = appendn:/run/t/order " + ph + "\n")
+	}
+	r.drop("real", "[uwsgi]\nplugins-dir = /usr/lib/uwsgi/plugins\nplugins = http,psgi\npsgi = /run/t/app.pl\nhttp-socket = :8000\nhttp-socket-modifier1 = 5\n"+phases.String())
+	r.start()
+	r.reach("real")
+	r.mustRun("stop", "real")
+	if got := r.read("/run/t/order"); got != "as-root\nas-user\npre-app\npost-app\naccepting1-once\nas-user-atexit\n" {
+		t.Errorf("hooks ran as\n%s", got)
+	}
+}
+
 // What the emperor's ini leaves to vassals at most, and what theirs leave to
 // their apps; a cgroup of the ini holds the app and goes on after it.
 func TestBoundsOfVassals(t *testing.T) {
