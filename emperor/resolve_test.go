@@ -129,7 +129,7 @@ func TestResolveIsolationThatFails(t *testing.T) {
 		"setns with a device":    {"setns = /run/ns\ntuntap-device = u0", func(*Config) {}, 4, "no device of its own"},
 		"setns in a user ns":     {"setns = /run/ns\nunshare = user", func(*Config) {}, 3, "leave user out"},
 		"hooks' device":          {"tuntap-device = u0 /run/uwsgi0", func(c *Config) { c.Namespaces = unix.CLONE_NEWUSER }, 3, "write tuntap-device-address"},
-		"cap beyond the bound":   {"cap = net_raw", func(c *Config) { c.BoundSet = true }, 0, "not in emperor-cap"},
+		"cap beyond the bound":   {"cap = net_raw", func(c *Config) { c.BoundSet = true }, 3, "not in emperor-cap"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEmperor(t, twoNetworks()...)
@@ -323,7 +323,7 @@ func TestResolversComeWithMounts(t *testing.T) {
 	}
 }
 
-func TestTyrantRefuses(t *testing.T) {
+func TestTyrantRefuses(t *testing.T) { // T31
 	for name, tc := range map[string]struct {
 		text string
 		o    owner

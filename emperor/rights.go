@@ -39,7 +39,7 @@ func (e *Emperor) isolate(r *resolved, c *vassal.Config) *ini.Error {
 	}
 	for _, name := range p.Caps {
 		if p.BoundSet && !slices.Contains(p.Bound, name) {
-			return &ini.Error{Pos: ini.Pos{File: c.File}, Message: fmt.Sprintf("cap %s is not in emperor-cap of the emperor's ini, so no vassal can have it", name)}
+			return &ini.Error{Pos: c.Isolation.At["cap"], Message: fmt.Sprintf("cap %s is not in emperor-cap of the emperor's ini, so no vassal can have it", name)}
 		}
 	}
 	if pos, err := c.Isolation.Needs(r.namespaces); err != nil {

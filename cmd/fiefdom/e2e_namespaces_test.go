@@ -197,7 +197,7 @@ func TestUserNamespaces(t *testing.T) {
 
 // In tyrant mode the user namespace knows the owner only, and whatever his ini
 // says takes rights away, or is an error with its line.
-func TestTyrantNamespaces(t *testing.T) {
+func TestTyrantNamespaces(t *testing.T) { // T31
 	t.Parallel()
 	const owner, group = 2001, 2002
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nemperor-use-clone = pid,fs,user\nexec-as-vassal = id -u >>/run/t/as-vassal\n")
