@@ -43,6 +43,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 			} else {
 				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
 				e.vassals[x.Name].config = x.Config
+				x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
 			}
 		}
 		errs = append(errs, x.Errors...)

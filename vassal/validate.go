@@ -48,6 +48,8 @@ func (c *Config) Validate() ini.Errors {
 	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
 		report(file, check())
 	}
+	report(file, c.Limits.check())
+	report(c.Isolation.check())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
 	}
@@ -57,9 +59,6 @@ func (c *Config) Validate() ini.Errors {
 			break
 		}
 		report(h.Pos, h.check())
-		if h.Phase == EmperorStart || h.Phase == AsEmperor {
-			report(h.Pos, fmt.Errorf("hooks %s are the emperor's own", h.Phase))
-		}
 	}
 	// What would only fail in the kernel, while the vassal starts, does not get that far.
 	names, seen := map[string]bool{}, map[netip.Addr]bool{}
@@ -150,13 +149,11 @@ func (id Identity) check() error {
 }
 
 func (h Hook) check() error {
-	if !slices.Contains([]Phase{PostJail, AsRoot, AsUser, EmperorStart, AsEmperor}, h.Phase) {
-		return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
+	switch h.Phase {
+	case AsAsap, PreJail, InJail, PostJail, AsRoot, AsUser:
+		return h.checkAction()
 	}
-	if _, ok := actions[h.Action]; !ok {
-		return fmt.Errorf("unknown action %.100q; want one of %s", h.Action, strings.Join(actionNames(), " "))
-	}
-	return nil
+	return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
 }
 
 // check adds the device's name and addresses to those of its vassal.
