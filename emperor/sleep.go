@@ -87,6 +87,38 @@ func (e *Emperor) doze(v *member) {
 	})
 }
 
+// checkDoors opens doors anew whose files somebody removed while the vassal
+// sleeps: a cleaner of old files must not put it to sleep for ever.
+func (e *Emperor) checkDoors() {
+	doors := map[*member]*door{}
+	for _, v := range e.vassals {
+		if v.state == Sleeping && v.watched {
+			doors[v] = v.door
+		}
+	}
+	if len(doors) == 0 || e.checking { // a file system that does not answer is asked once
+		return
+	}
+	e.checking = true
+	e.jobs.Go(func() {
+		defer e.call(func() { e.checking = false })
+		for v, d := range doors {
+			if !d.lost() {
+				continue
+			}
+			e.call(func() {
+				if v.state != Sleeping || v.door != d {
+					return
+				}
+				e.Log.Warn("the socket's file is gone; making it again", "vassal", v.name, "socket", d.address.String())
+				e.shutDoor(v)
+				v.door = newDoor(*v.wants, v.shut)
+				e.happen(v, lull)
+			})
+		}
+	})
+}
+
 // asGood is what a good ini, seen or changed, is to the vassal: one that can
 // be woken and does not run is not started for it.
 func (v *member) asGood() event {
