@@ -9,7 +9,7 @@ import (
 // same address stays as it is: nobody who waits there is sent away.
 func (e *Emperor) setDoor(v *member, s *doorSpec) {
 	v.wants = s
-	if v.door != nil && s != nil && v.door.address == s.address && (v.door.as == nil) == (s.as == nil) {
+	if v.door != nil && s != nil && v.door.is(s) {
 		d := v.door
 		e.jobs.Go(func() {
 			if err := d.change(s.rights); err != nil {

@@ -258,22 +258,13 @@ func TestRealUwsgiOnDemand(t *testing.T) {
 			if got := rights(); got != want {
 				t.Errorf("in the end its socket is %q, want %q", got, want)
 			}
-			if log := r.emperorLog(); strings.Contains(log, "did not stop in time") {
-				t.Error("it had to be killed")
+			if log, err := os.ReadFile(r.log); err != nil || strings.Contains(string(log), "did not stop in time") {
+				t.Errorf("it had to be killed: %v", err)
 			}
 			r.awaitState("app", emperor.Sleeping)
 			r.stop(syscall.SIGTERM)
 		})
 	}
-}
-
-func (r *realm) emperorLog() string {
-	r.t.Helper()
-	text, err := os.ReadFile(r.log)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return string(text)
 }
 
 // What an operator does with on demand vassals, as he would do it.
