@@ -50,6 +50,12 @@ func newDoor(s doorSpec, before <-chan struct{}) *door {
 	return &door{address: s.address, as: s.as, rights: s.rights, before: before, gone: make(chan struct{})}
 }
 
+// is says whether the door can become what s says by other rights alone.
+func (d *door) is(s *doorSpec) bool {
+	sameOwner := d.as == s.as || d.as != nil && s.as != nil && *d.as == *s.as
+	return d.address == s.address && sameOwner
+}
+
 // open makes the socket, if it is not there yet. The caller has d.mu.
 func (d *door) open() error {
 	if d.before != nil {
@@ -278,6 +284,21 @@ func readable(fd int) bool {
 	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
+// lost says whether the file of the open door is gone, or another's by now:
+// then nobody can come.
+func (d *door) lost() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.file != nil && d.address.isFile() && !d.there()
+}
+
+// there says whether the socket's file is where it was made. The caller has d.mu.
+func (d *door) there() bool {
+	var st unix.Stat_t
+	err := unix.Lstat(d.address.path, &st)
+	return err == nil && st.Dev == d.dev && st.Ino == d.ino
+}
+
 // close closes the door for good and removes its file, if it is still there.
 func (d *door) close() error {
 	d.mu.Lock()
@@ -299,9 +320,8 @@ func (d *door) removeFile() error {
 		return nil
 	}
 	return withRightsOf(d.as, func() error {
-		var st unix.Stat_t
-		if err := unix.Lstat(d.address.path, &st); err != nil || st.Dev != d.dev || st.Ino != d.ino {
-			return nil //nolint:nilerr // what is not ours is not removed
+		if !d.there() {
+			return nil
 		}
 		return unix.Unlink(d.address.path)
 	})

@@ -56,6 +56,7 @@ type Emperor struct {
 	queued    map[owner][]iniFile
 	complaint string // the last scan's, said once
 	ending    bool
+	checking  bool // the files of doors, beside the loop
 	slots     chan struct{}
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for

@@ -48,6 +48,7 @@ func (e *Emperor) rescan() {
 		}
 	}
 	e.expandQueued()
+	e.checkDoors()
 }
 
 func (e *Emperor) remove(v *member) {

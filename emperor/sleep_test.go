@@ -296,6 +296,24 @@ func TestWhoNeverAnswersBacksOff(t *testing.T) {
 	}
 }
 
+// A socket whose file somebody removed is made again.
+func TestRemovedDoor(t *testing.T) {
+	p := newPorters(t, func(e *Emperor) { e.Config.Freq = 20 * time.Millisecond })
+	p.hire(t, "blog", "")
+	p.awaitState(t, "blog", Sleeping)
+	for range 3 {
+		nettest.Eventually(t, 10*time.Second, "it has a socket", func() bool { return os.Remove(p.door("blog")) == nil })
+	}
+	nettest.Eventually(t, 10*time.Second, "it can be woken", func() bool {
+		_, err := p.say("blog", "")
+		return err == nil
+	})
+	p.end()
+	if _, err := os.Lstat(p.door("blog")); err == nil {
+		t.Error("its socket is left")
+	}
+}
+
 func TestExileClosesTheDoor(t *testing.T) {
 	p := newPorters(t, nil)
 	p.hire(t, "blog", "emperor-protocol = true\nreload-mercy = 0\n")
