@@ -29,6 +29,11 @@ func (r *realm) page(vassal, want string) emperor.Status {
 	})
 }
 
+// oneWorker is realUwsgi with one worker, so that a page says that it is there
+// with all that it has: a worker that is told to end while it starts may not
+// hear it, and the uwsgi then waits a minute for it before it loads again.
+var oneWorker = strings.Replace(realUwsgi, "processes = 2", "processes = 1", 1)
+
 // writeApps writes two apps that a uwsgi can load; one has a name that the
 // dialect would read otherwise.
 func (r *realm) writeApps() {
@@ -45,29 +50,29 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
-	r.drop("app", realUwsgi)
+	r.drop("app", oneWorker)
 	r.start()
 	first := r.page("app", "load 1")
-	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
+	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
 	if s := r.page("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
-	r.drop("app", realUwsgi)
+	r.drop("app", oneWorker)
 	if s := r.page("app", "load 1"); s.PID != first.PID {
 		t.Errorf("it did not reload itself again: %+v, the pid was %d", s, first.PID)
 	}
 
-	r.drop("app", realUwsgi+"umask = 027\n")
+	r.drop("app", oneWorker+"umask = 027\n")
 	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
 	r.page("app", "load 1")
-	r.drop("app", realUwsgi+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", oneWorker+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	third := r.await("app", "is a new process without a real /proc", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != second.PID
 	})
 	r.page("app", "load 1")
-	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	if s := r.page("app", "load 2"); s.PID == third.PID {
 		t.Errorf("it cannot see its settings, and took them: %+v", s)
 	}
@@ -143,7 +148,7 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
-	ini := realUwsgi + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
+	ini := oneWorker + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
 	r.drop("app", ini)
 	r.start()
 	first := r.page("app", "load 1")
