@@ -79,6 +79,32 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// A tenant's uwsgi in a pid namespace, behind its reaper, sees its settings too
+// and cannot change them.
+func TestTenantsUwsgiTakesNewOptions(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nemperor-use-clone = pid,fs\n")
+	r.writeApps()
+	r.writeAs(iniPath("app"), oneWorker, 1501, 1501)
+	r.start()
+	first := r.page("app", "load 1")
+	r.writeAs(iniPath("app"), strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"), 1501, 1501)
+	if s := r.page("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
+		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
+	}
+	fds := fmt.Sprintf("/proc/%d/fd/", first.PID)
+	tenant := func(command string) (string, error) {
+		return r.Try(t, "setpriv", "--reuid=1501", "--regid=1501", "--clear-groups", "sh", "-c", command)
+	}
+	if out, err := tenant("cat " + fds + "5"); err != nil || !strings.Contains(out, "psgi = /run/t/a%%d$(b).pl\n") {
+		t.Errorf("the tenant reads its settings: %q, %v", out, err)
+	}
+	if out, err := tenant("echo mine >" + fds + "5"); err == nil || !strings.Contains(out, "ermission denied") {
+		t.Errorf("the tenant writes its settings: %q, %v", out, err)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
 // reader is a vassal that takes its options by uWSGI's config pipe.
 const reader = `import os, struct, sys
 fd, pipe = int(os.environ['UWSGI_EMPEROR_FD']), int(os.environ['UWSGI_EMPEROR_FD_CONFIG'])
