@@ -83,7 +83,7 @@ func TestHooksThatHang(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, hook := range map[string]string{
-		"a command": "exec:echo hangs; echo $$ > " + dir + "/pid; exec sleep 1000", "a fifo that nobody reads": "writefifo:" + dir + "/fifo hello",
+		"a command": "exec:echo hangs; echo $$ > " + dir + "/pid; exec sleep 1000", "a fifo that nobody reads": "spinningfifo:" + dir + "/fifo hello",
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRealm(t, func(e *Emperor) { e.Config.Hooks = asEmperor(hook) })
