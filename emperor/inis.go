@@ -13,7 +13,7 @@ func (e *Emperor) rescan() {
 	if e.ending {
 		return
 	}
-	seen := scan(e.Config.Monitors)
+	seen := e.Config.scan()
 	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
 		e.Log.Warn("scan", "err", err)
@@ -27,9 +27,6 @@ func (e *Emperor) rescan() {
 			freed = true
 		}
 	}
-	if freed {
-		e.reserve()
-	}
 	for _, name := range seen.order {
 		f := seen.found[name]
 		v := e.vassals[name]
@@ -38,6 +35,11 @@ func (e *Emperor) rescan() {
 			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
+		case !v.removed && e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
+			if v.file != f {
+				e.dethrone(v, f)
+				freed = true
+			}
 		case v.removed || v.file != f:
 			if !v.removed {
 				e.Log.Info("ini changed", "vassal", name, "file", f.path)
@@ -46,6 +48,9 @@ func (e *Emperor) rescan() {
 			v.file = f
 			e.queue(f)
 		}
+	}
+	if freed {
+		e.reserve()
 	}
 	e.expandQueued()
 }
