@@ -64,6 +64,9 @@ func (l *Looking) isIni(path string) bool {
 	return ok && len(name) <= maxName
 }
 
+// NameOf is the vassal's name that a file gives without further options.
+func NameOf(path string) string { return new(Looking).nameOf(path, "") }
+
 // nameOf is the vassal's name that a file gives.
 func (l *Looking) nameOf(path, section string) string {
 	name := filepath.Base(path)
