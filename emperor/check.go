@@ -63,8 +63,9 @@ func (c *Config) checkFile(f iniFile) *expansion {
 		x := expanders{common: common}
 		return &x.expandAll(context.Background(), f.owner, []iniFile{f})[0]
 	}
-	config, errs := common.read(f.request(), nil)
-	return &expansion{Name: f.name, Config: config, Errors: errs, file: f}
+	x := common.read(f.request(), nil)
+	x.file = f
+	return &x
 }
 
 // leasesFile is in the state directory.

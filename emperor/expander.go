@@ -54,6 +54,7 @@ type expansion struct {
 	Name   string         `json:"name"`
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
+	Unrest bool           `json:"unrest,omitempty"` // somebody was writing a file that it needs
 
 	file iniFile // as the scan saw it that asked
 }
@@ -272,7 +273,7 @@ func becomeOwner(uid, gid int) error {
 }
 
 func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansion {
-	c, errs := common.read(f, func(st *unix.Stat_t) error {
+	return common.read(f, func(st *unix.Stat_t) error {
 		switch {
 		case f.Skeleton:
 			return refuseWriters(st, uid)
@@ -281,7 +282,6 @@ func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansio
 		}
 		return nil
 	})
-	return expansion{Name: f.Name, Config: c, Errors: errs}
 }
 
 // ReadVassal reads one vassal's ini with the rights of the caller. As under
@@ -289,5 +289,6 @@ func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansio
 // if any, sees the very file that is read. Without errors (warnings aside) the
 // Config is good.
 func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Config, ini.Errors) {
-	return new(Common).read(expandFileRequest{Name: name, Path: path}, check)
+	x := new(Common).read(expandFileRequest{Name: name, Path: path}, check)
+	return x.Config, x.Errors
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"fiefdom/internal/ini"
 )
@@ -41,7 +42,7 @@ func (e *Emperor) rescan() {
 				freed = true
 			}
 		case v.removed || v.file != f:
-			if !v.removed {
+			if !v.removed && v.file.id != (fileID{}) {
 				e.Log.Info("ini changed", "vassal", name, "file", f.path)
 			}
 			v.removed = false
@@ -136,8 +137,13 @@ func (e *Emperor) expanded(got []expansion) {
 			}
 		}
 		if x.Errors.Failed() {
-			v.err = failures(x.Errors)
-			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			if what := failures(x.Errors); what != v.err {
+				v.err = what
+				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			}
+			if x.Unrest {
+				e.lookAgain(v)
+			}
 			e.happen(v, bad)
 			continue
 		}
@@ -157,6 +163,15 @@ func (e *Emperor) expanded(got []expansion) {
 			e.happen(v, good)
 		}
 	}
+}
+
+// unrestPause is before an ini that somebody was writing is looked at again.
+const unrestPause = 500 * time.Millisecond
+
+// lookAgain has the next scan take an ini for changed.
+func (e *Emperor) lookAgain(v *member) {
+	v.file.id = fileID{}
+	time.AfterFunc(unrestPause, func() { e.call(e.rescan) })
 }
 
 // failures are the errors, without the warnings, one a line.

@@ -15,7 +15,8 @@ import (
 
 // read reads one vassal's ini with the rights of the caller, and what the
 // emperor puts around it. check, if any, sees the very file that is read.
-func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (*vassal.Config, ini.Errors) {
+func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x expansion) {
+	x.Name = f.Name
 	dir, base := filepath.Split(f.Path)
 	if dir == "" {
 		dir = "."
@@ -31,7 +32,8 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (*vas
 	got, err := ini.Load(name, ini.Options{
 		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ,
 		LookupEnv: func(name string) (string, bool) { return lookupIn(environ, name) },
-		ReadFile: func(path string) ([]byte, error) {
+		ReadFile: func(path string) (text []byte, err error) {
+			defer func() { x.Unrest = x.Unrest || ini.IsBeingWritten(err) }()
 			switch {
 			case first && path == own:
 				first = false
@@ -45,14 +47,13 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (*vas
 		},
 	})
 	if err != nil {
-		var errs ini.Errors
-		if !errors.As(err, &errs) {
-			errs = ini.Errors{{Pos: ini.Pos{File: base}, Message: err.Error()}}
+		if !errors.As(err, &x.Errors) {
+			x.Errors = ini.Errors{{Pos: ini.Pos{File: base}, Message: err.Error()}}
 		}
-		for i := range errs {
-			place(dir, &errs[i].Pos)
+		for i := range x.Errors {
+			place(dir, &x.Errors[i].Pos)
 		}
-		return nil, errs
+		return x
 	}
 	got.Name = f.Path
 	for i := range got.Pairs {
@@ -62,7 +63,8 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (*vas
 		place(dir, &got.Warnings[i].Pos)
 	}
 	config, errs := vassal.Parse(f.Name, got)
-	return config, append(got.Warnings, errs...)
+	x.Config, x.Errors = config, append(got.Warnings, errs...)
+	return x
 }
 
 // place makes a place's file independent of the folder; options of the
