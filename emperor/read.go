@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,13 @@ import (
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
+
+// limits are those of a vassal's ini with all that it includes: more than
+// anybody writes, and little enough that reading it costs nobody anything.
+var limits = ini.Limits{Pairs: 3000, Value: 128 << 10, Total: 4 << 20, Sources: 200}
+
+// maxText bounds each file that a vassal's ini is made of, in bytes.
+const maxText = 256 << 10
 
 // read reads one vassal's ini with the rights of the caller, and what the
 // emperor puts around it. check, if any, sees the very file that is read.
@@ -30,10 +38,15 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 	own := dir + "/" + base
 	before, after, environ := c.beside(f.Name)
 	got, err := ini.Load(name, ini.Options{
-		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ,
+		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ, Limits: limits,
 		LookupEnv: func(name string) (string, bool) { return lookupIn(environ, name) },
 		ReadFile: func(path string) (text []byte, err error) {
-			defer func() { x.Unrest = x.Unrest || ini.IsBeingWritten(err) }()
+			defer func() {
+				x.Unrest = x.Unrest || ini.IsBeingWritten(err)
+				if err == nil && len(text) > maxText {
+					text, err = nil, fmt.Errorf("it has more than %d bytes", maxText)
+				}
+			}()
 			switch {
 			case first && path == own:
 				first = false
