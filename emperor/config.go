@@ -55,6 +55,10 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
+	if c.Tyrant && c.Common.MagicExec {
+		c.Common.MagicExec = false
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
+	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})

@@ -50,7 +50,7 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 			switch {
 			case first && path == own:
 				first = false
-				return ini.ReadFile(path, check)
+				return c.readOwn(path, check)
 			case c.names(path, dir):
 				return readCommon(path, uid)
 			case uid == 0:
@@ -95,4 +95,43 @@ func lookupIn(environ []string, name string) (string, bool) {
 		return environ[i][len(name)+1:], true
 	}
 	return os.LookupEnv(name)
+}
+
+// readOwn reads the vassal's own ini, or what it writes if it is a program and
+// the emperor runs such.
+func (c *Common) readOwn(path string, check func(*unix.Stat_t) error) ([]byte, error) {
+	runs := false
+	text, err := ini.ReadFile(path, func(st *unix.Stat_t) error {
+		const executable = 0o111
+		runs = c.MagicExec && st.Mode&executable != 0
+		if check == nil {
+			return nil
+		}
+		return check(st)
+	})
+	if err != nil || !runs {
+		return text, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// The file may be another one by now: this one is judged, and run.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if check != nil {
+		if err := check(&st); err != nil {
+			return nil, err
+		}
+	}
+	if err := refuseWriters(&st, uint32(os.Getuid())); err != nil {
+		return nil, err
+	}
+	if text, err = ini.Execute(f, filepath.Dir(path)); err != nil {
+		err = fmt.Errorf("it is executable, and run for its output, as emperor-magic-exec says: %v", err)
+	}
+	return text, err
 }
