@@ -131,7 +131,7 @@ func (c *Common) readOwn(path string, check func(*unix.Stat_t) error) ([]byte, e
 		return nil, err
 	}
 	if text, err = ini.Execute(f, filepath.Dir(path)); err != nil {
-		err = fmt.Errorf("it is executable, and run for its output, as emperor-magic-exec says: %v", err)
+		err = fmt.Errorf("it is executable, and run for its output, as emperor-magic-exec says: %w", err)
 	}
 	return text, err
 }

@@ -253,6 +253,9 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Protocol: c.Speaks(),
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
 	}
+	if len(c.App) > 0 {
+		p.Programs = e.Config.Wrappers.programs(p.Args[0])
+	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask
 	}
