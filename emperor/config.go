@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ type Config struct {
 	State    string // directory: /var/lib/fiefdom/INSTANCE
 
 	Monitors   []Monitor
+	Looking                  // how it looks at inis
+	Common     Common        // what it gives to all vassals
+	Wrappers   Wrappers      // of vassals' uwsgi
 	Freq       time.Duration // between rescans
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
@@ -61,6 +65,10 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
+	if c.Tyrant && c.Common.MagicExec {
+		c.Common.MagicExec = false
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
+	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -77,7 +85,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",
@@ -186,7 +194,7 @@ var Options = []ini.Option[Config]{
 		Name: "router-busy-poll", Kind: ini.Duration, Since: "0.1", Set: setBusyPoll,
 		Meaning: "how long the router polls for the next packet where they come close upon each other, at most, up to 1ms (50us; 0: never)",
 	},
-}
+})
 
 // MaxThreads bounds the router's threads; more could only be a typo. The router
 // itself takes no more.

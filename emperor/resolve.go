@@ -268,6 +268,9 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		dir, file := filepath.Split(c.File)
 		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
 	}
+	if len(c.App) > 0 {
+		p.Programs = e.Config.Wrappers.programs(p.Args[0])
+	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask
 	}
