@@ -20,6 +20,7 @@ type Options struct {
 	IsOption func(name string) bool // known options, which set-ph must not name; nil: none
 	Reload   bool                   // what if-reload says
 	Limits   Limits
+	Literal  bool // @(name) stays as it is: nothing is read or run for a value
 
 	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
 	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
@@ -73,6 +74,7 @@ type File struct {
 // Load reads and expands a file. The name may ask for a section, as in
 // "file.ini:section", and may be "-" or "exec://COMMAND". All that is wrong is
 // reported at once: the error is of type Errors, with the warnings among it.
+// The File beside an error is what could be read, for who only wants to look.
 func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
 	l.given = name
@@ -81,9 +83,6 @@ func Load(name string, o Options) (*File, error) {
 	l.expand()
 	l.configure()
 	l.finish()
-	if l.problems.Failed() {
-		return nil, l.problems
-	}
 	f := &File{
 		Name:         l.firstFile,
 		Pairs:        l.result(),
@@ -92,6 +91,9 @@ func Load(name string, o Options) (*File, error) {
 		Placeholders: l.defined,
 	}
 	maps.Copy(f.Placeholders, l.used)
+	if l.problems.Failed() {
+		return f, l.problems
+	}
 	return f, nil
 }
 

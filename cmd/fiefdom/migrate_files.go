@@ -1,0 +1,243 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/ini"
+	"fiefdom/internal/migrate"
+	"fiefdom/vassal"
+)
+
+// mover goes through files and collects what is found out about them.
+type mover struct {
+	found  []migrate.Finding
+	judged map[ini.Pair]bool  // options, their values aside
+	said   map[ini.Error]bool // errors
+	files  map[string]bool    // vassals that were judged
+}
+
+func newMover() *mover {
+	return &mover{judged: map[ini.Pair]bool{}, said: map[ini.Error]bool{}, files: map[string]bool{}}
+}
+
+// policy is what an emperor's file says about its vassals.
+type policy struct {
+	tyrant        bool
+	before, after []inert // vassals-include and vassals-inherit
+	suffixes      []string
+	magic         bool // executable inis are run
+}
+
+// path judges what the user named: a folder, an emperor's file or a vassal's.
+func (m *mover) path(path string) error {
+	if err := mustExist(path); err != nil {
+		return err
+	}
+	paths := []string{path}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		if paths, err = m.folder(path, policy{}); err != nil {
+			return err
+		}
+	}
+	var vassals []string
+	for i, in := range readOwned(paths, false) {
+		if in.emperors() {
+			m.emperor(in)
+		} else {
+			vassals = append(vassals, paths[i])
+		}
+	}
+	m.vassals(vassals, policy{})
+	return nil
+}
+
+// otherFormats are files that uWSGI's emperor takes for vassals too.
+var otherFormats = []string{".xml", ".yml", ".yaml", ".js", ".json"}
+
+// folder lists the inis of a folder, and reports what is a vassal for uWSGI alone.
+func (m *mover) folder(dir string, p policy) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		paths = append(paths, filepath.Join(dir, e.Name()))
+	}
+	return m.inis(paths, p), nil
+}
+
+// inis chooses those that our emperor would take, too.
+func (m *mover) inis(paths []string, p policy) []string {
+	var inis []string
+	for _, path := range paths {
+		suffix := filepath.Ext(path)
+		st, err := os.Stat(path)
+		switch {
+		case err != nil || !st.Mode().IsRegular():
+		case p.magic && st.Mode()&0o111 != 0:
+			m.note(path, migrate.Works, "it is executable, so what it prints is its ini; it is not run here", false)
+		case suffix == ".ini" || slices.Contains(p.suffixes, suffix):
+			inis = append(inis, path)
+		case slices.Contains(otherFormats, suffix):
+			m.note(path, migrate.Missing, "vassals are inis; `uwsgi --show-config` prints this one's options as such", true)
+		}
+	}
+	return inis
+}
+
+func (m *mover) note(file string, v migrate.Verdict, text string, hand bool) {
+	m.found = append(m.found, migrate.Finding{File: file, Verdict: v, Text: text, NeedsHand: hand})
+}
+
+// emperor judges an emperor's file and all that it points at.
+func (m *mover) emperor(in inert) {
+	l, errs := parseEmperor(in.file(nil, nil))
+	m.judge(in, in.Pairs, errs, func(p ini.Pair) migrate.Option { return migrate.Option{Name: p.Key, Side: migrate.Emperor} })
+	policy := m.policy(in, l.config.Tyrant)
+	for _, mon := range l.config.Monitors {
+		var paths []string
+		var err error
+		if mon.Pattern != "" {
+			if paths, err = filepath.Glob(mon.Pattern); err == nil {
+				paths = m.inis(paths, policy)
+			}
+		} else {
+			paths, err = m.folder(mon.Dir, policy)
+		}
+		if err != nil {
+			m.note(in.File, migrate.Refused, fmt.Sprintf("its vassals cannot be listed: %v", err), true)
+		}
+		m.vassals(paths, policy)
+	}
+}
+
+// policy reads what the options of an emperor's file say about its vassals, as
+// far as the tables honour them.
+func (m *mover) policy(in inert, tyrant bool) policy {
+	p := policy{tyrant: tyrant}
+	for _, pair := range in.Pairs {
+		if !migrationTables.Honoured(migrate.Emperor, pair.Key) || unread(pair) {
+			continue
+		}
+		switch pair.Key {
+		case "vassals-include-before", "vassals-inherit-before":
+			p.before = append(p.before, readOwned([]string{pair.Value}, true)...)
+		case "vassals-include", "vassals-inherit":
+			p.after = append(p.after, readOwned([]string{pair.Value}, true)...)
+		case "vassal-set", "vassals-set":
+			key, value, _ := strings.Cut(pair.Value, "=")
+			p.before = append(p.before, inert{File: in.File, Pairs: []ini.Pair{{Key: key, Value: value, Pos: pair.Pos}}})
+		case "emperor-extra-extension", "emperor-extra-ext":
+			p.suffixes = append(p.suffixes, pair.Value)
+		case "emperor-magic-exec":
+			p.magic = ini.ParseBool(pair.Value)
+		}
+	}
+	return p
+}
+
+// vassals judges vassals' inis. Those that are judged already are left out: in
+// a folder there may be an emperor's file that points back at it.
+func (m *mover) vassals(paths []string, p policy) {
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		path = filepath.Clean(path)
+		seen := m.files[path]
+		m.files[path] = true
+		return seen
+	})
+	for _, in := range readOwned(paths, true) {
+		f := in.file(p.before, p.after)
+		c, errs := vassal.Parse(emperor.NameOf(in.File), f)
+		if owner, _ := ownerOf(in.File); p.tyrant {
+			errs = append(errs, emperor.CheckTyrant(c, owner.Uid, owner.Gid)...)
+		}
+		given := map[ini.Pair]bool{}
+		for _, pair := range c.App {
+			given[pair] = true
+		}
+		m.judge(in, f.Pairs, errs, func(p ini.Pair) migrate.Option {
+			return migrate.Option{Name: p.Key, Side: migrate.Vassal, Given: given[p]}
+		})
+	}
+}
+
+// notRead is said of values and includes that nobody looked at.
+const notRead = "what it refers to is read, and a command run, only when the emperor reads the file, with the rights of the file's owner"
+
+// judge adds what is found out about options, and the errors of those who
+// parsed them. Errors about a value that is not known are none.
+func (m *mover) judge(in inert, pairs []ini.Pair, errs ini.Errors, option func(ini.Pair) migrate.Option) {
+	at := map[ini.Pos]int{} // the last finding of a line
+	dim := map[ini.Pos]bool{}
+	for _, p := range pairs {
+		at[p.Pos], dim[p.Pos] = -1, dim[p.Pos] || unread(p)
+		key := ini.Pair{Key: p.Key, Pos: p.Pos}
+		if m.judged[key] || p.Made {
+			continue
+		}
+		m.judged[key] = true
+		f := migrate.Finding{File: p.Pos.File, Line: p.Pos.Line, Option: p.Key}
+		f.Verdict, f.Text = migrationTables.Judge(option(p))
+		switch {
+		case f.Verdict == migrate.Unknown && in.Placeholders[p.Key]:
+			f.Verdict, f.Text = migrate.Works, "a placeholder"
+		case f.Verdict == migrate.Unknown:
+			f.Text = "uWSGI does not know it either"
+		case strings.Contains(p.Value, "@(") || strings.Contains(p.Value, "exec://"):
+			f.Text = join(f.Text, notRead)
+		}
+		f.NeedsHand = f.Verdict == migrate.Missing
+		at[p.Pos] = len(m.found)
+		m.found = append(m.found, f)
+	}
+	for _, e := range in.Problems {
+		m.problem(e, at)
+	}
+	for _, e := range errs {
+		if !dim[e.Pos] {
+			m.problem(e, at)
+		}
+	}
+}
+
+// problem adds an error or a warning to the finding of its line, or as one of
+// its own.
+func (m *mover) problem(e ini.Error, at map[ini.Pos]int) {
+	if m.said[e] {
+		return
+	}
+	m.said[e] = true
+	i, ok := at[e.Pos]
+	if !ok || i < 0 {
+		f := migrate.Finding{File: e.Pos.File, Line: e.Pos.Line, Verdict: migrate.Refused, Text: e.Message, NeedsHand: !e.Warning}
+		if e.Warning {
+			f.Verdict = migrate.Works
+		}
+		m.found = append(m.found, f)
+		return
+	}
+	f := &m.found[i]
+	f.NeedsHand = f.NeedsHand || !e.Warning
+	switch {
+	case f.Verdict == migrate.Missing: // that the parser does not know it either is no news
+	case f.Verdict == migrate.Unknown:
+		f.Text = e.Message
+	case e.Warning:
+		f.Text = join(f.Text, e.Message)
+	default:
+		f.Verdict, f.Text = migrate.Refused, e.Message
+	}
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}

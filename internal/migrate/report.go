@@ -1,0 +1,124 @@
+package migrate
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+)
+
+// Finding is what was found out about one option of a file, or, without an
+// option, about the file.
+type Finding struct {
+	File      string  `json:"file"`
+	Line      int     `json:"line,omitempty"`
+	Option    string  `json:"option,omitempty"`
+	Verdict   Verdict `json:"verdict"`
+	Text      string  `json:"text,omitempty"`
+	NeedsHand bool    `json:"needs_hand"` // before the file can move
+}
+
+// Report is all that was found out.
+type Report struct {
+	Findings []Finding       `json:"findings"`
+	Files    int             `json:"files"`   // that were read
+	Summary  map[Verdict]int `json:"summary"` // findings by verdict
+	Moves    bool            `json:"moves"`   // nothing needs a hand
+}
+
+// NewReport puts findings in order: file by file as they were first met, each
+// from its top to its bottom.
+func NewReport(found []Finding) Report {
+	r := Report{Findings: append([]Finding{}, found...), Summary: map[Verdict]int{}, Moves: true}
+	order := map[string]int{}
+	for _, f := range found {
+		if _, ok := order[f.File]; !ok {
+			order[f.File] = len(order)
+		}
+		r.Summary[f.Verdict]++
+		r.Moves = r.Moves && !f.NeedsHand
+	}
+	r.Files = len(order)
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		if a.File != b.File {
+			return order[a.File] - order[b.File]
+		}
+		return a.Line - b.Line
+	})
+	return r
+}
+
+// Write prints the report for people, a line a finding. What needs a hand is
+// marked.
+func (r Report) Write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for i, f := range r.Findings {
+		if i == 0 || f.File != r.Findings[i-1].File {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			fmt.Fprintln(w, clean(f.File))
+		}
+		mark, place, option := " ", "", f.Option
+		if f.NeedsHand {
+			mark = "!"
+		}
+		if f.Line > 0 {
+			place = strconv.Itoa(f.Line)
+		}
+		if option == "" {
+			option = "(the file)"
+		}
+		text := clean(f.Text)
+		if text != "" {
+			text = "\t" + text
+		}
+		fmt.Fprintf(w, "%s %s\t%s\t%s%s\n", mark, place, f.Verdict, clean(option), text)
+	}
+	if len(r.Findings) > 0 {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w, r.summary())
+	return w.Flush()
+}
+
+var summaryWords = map[Verdict]string{
+	Works: "work as they are", Differs: "work with a difference", Needless: "needless",
+	Missing: "not there", Refused: "refused", Unknown: "unknown",
+}
+
+func (r Report) summary() string {
+	var counts []string
+	for _, v := range Verdicts {
+		if n := r.Summary[v]; n > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", n, summaryWords[v]))
+		}
+	}
+	hands := 0
+	for _, f := range r.Findings {
+		if f.NeedsHand {
+			hands++
+		}
+	}
+	end := "Everything can move as it is."
+	if hands > 0 {
+		end = fmt.Sprintf("Marked with !: %d to look at before it can move.", hands)
+	}
+	if len(counts) == 0 {
+		return "There is nothing to move."
+	}
+	return fmt.Sprintf("%d findings in %d files: %s.\n%s", len(r.Findings), r.Files, strings.Join(counts, ", "), end)
+}
+
+// clean makes harmless for a terminal what a stranger's file put into a line.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
