@@ -85,7 +85,7 @@ func (m *mover) inis(paths []string, p policy) []string {
 		case suffix == ".ini" || slices.Contains(p.suffixes, suffix):
 			inis = append(inis, path)
 		case slices.Contains(otherFormats, suffix):
-			m.note(path, migrate.Missing, "vassals are inis; `uwsgi --show-config` prints this one's options as such", true)
+			m.note(path, migrate.Missing, "vassals are inis; write its options as one", true)
 		}
 	}
 	return inis

@@ -45,7 +45,7 @@ func (in inert) emperors() bool {
 // file joins what was read with what surrounds it; before and after may be empty.
 func (in inert) file(before, after []inert) *ini.File {
 	f := &ini.File{Name: in.File, Strict: in.Strict, Placeholders: map[string]bool{}}
-	for _, one := range append(append(before[:len(before):len(before)], in), after...) {
+	for _, one := range slices.Concat(before, []inert{in}, after) {
 		f.Pairs = append(f.Pairs, one.Pairs...)
 		for name := range one.Placeholders {
 			f.Placeholders[name] = true

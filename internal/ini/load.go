@@ -20,7 +20,6 @@ type Options struct {
 	IsOption func(name string) bool // known options, which set-ph must not name; nil: none
 	Reload   bool                   // what if-reload says
 	Limits   Limits
-	Literal  bool // @(name) stays as it is: nothing is read or run for a value
 
 	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
 	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
@@ -37,6 +36,7 @@ type Options struct {
 	Glob      func(pattern string) []string          // for-glob; nil: glob(3), sorted, directories with a slash at the end
 	Abs       func(name string) (string, error)      // %p; nil: realpath(3), but a symlink itself is not followed
 	Inode     func(name string) string               // %i; nil: lstat(2)
+	Literal   bool                                   // @(name) stays as it is: nothing is read or run for a value
 }
 
 // Limits bound what a file can cost. A zero field is its default.

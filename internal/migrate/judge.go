@@ -57,7 +57,7 @@ func (t Tables) Judge(o Option) (Verdict, string) {
 		return Needless, r.needless
 	case r.missing != "":
 		return Missing, r.missing
-	case special:
+	case special && !t.Needless(o.Name):
 		return Missing, notYet
 	case !t.Known(o.Name):
 		return Unknown, ""

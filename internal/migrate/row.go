@@ -66,3 +66,14 @@ func (r row) sides() []Side {
 
 // of makes the list of names that a row is about.
 func of(names ...string) []string { return names }
+
+// Names are the options of all rows.
+func Names() []string {
+	var names []string
+	for _, g := range groups {
+		for _, r := range g.rows {
+			names = append(names, r.names...)
+		}
+	}
+	return names
+}
