@@ -88,10 +88,10 @@ func TestRootMigratesInisAsTheirOwners(t *testing.T) {
 	if f := find("vassals/ours.ini", "env"); !strings.Contains(f.Text, "only when the emperor reads the file") || f.Line != 3 {
 		t.Errorf("of a command that is not run: %+v", f)
 	}
-	if f := find("vassals/theft.ini", "include"); f.Verdict != migrate.Refused || !strings.Contains(f.Text, "permission denied") {
+	if f := find("vassals/theft.ini", "include"); f.Fate != migrate.Refused || !strings.Contains(f.Text, "permission denied") {
 		t.Errorf("of an include that the owner cannot read: %+v", f)
 	}
-	if f := find("vassals/roots.ini", "exec-as-root"); f.Verdict != migrate.Refused || !strings.Contains(f.Text, "tyrant") {
+	if f := find("vassals/roots.ini", "exec-as-root"); f.Fate != migrate.Refused || !strings.Contains(f.Text, "tyrant") {
 		t.Errorf("of a hook under tyrant: %+v", f)
 	}
 	if f := find("vassals/roots.ini", ""); !strings.Contains(f.Text, "belongs to 0:0") {
@@ -167,7 +167,7 @@ func TestMigrateAgreesWithCheck(t *testing.T) {
 		if err != nil && r.Moves {
 			t.Errorf("migrate is content with\n%s; check says\n%s", ini, out)
 		}
-		if err == nil && !r.Moves && !slices.ContainsFunc(r.Findings, func(f migrate.Finding) bool { return f.Verdict == migrate.Missing }) {
+		if err == nil && !r.Moves && !slices.ContainsFunc(r.Findings, func(f migrate.Finding) bool { return f.Fate == migrate.Missing }) {
 			t.Errorf("check is content with\n%s; migrate says\n%+v", ini, r.Findings)
 		}
 	}
@@ -180,7 +180,7 @@ func TestMigrateTheDocumentsExamples(t *testing.T) {
 		r, code := migrateJSON(t, filepath.Join("../../examples/tuntaprouter", file))
 		for _, f := range r.Findings {
 			switch {
-			case f.Verdict == migrate.Refused && (f.Option == "uid" || f.Option == "gid" || f.Option == ""):
+			case f.Fate == migrate.Refused && (f.Option == "uid" || f.Option == "gid" || f.Option == ""):
 				// the users, and the folder that its emperor watches, may not be on this machine
 			case f.NeedsHand:
 				t.Errorf("%s:%d: %+v", f.File, f.Line, f)

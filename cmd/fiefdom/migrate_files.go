@@ -91,8 +91,8 @@ func (m *mover) inis(paths []string, p policy) []string {
 	return inis
 }
 
-func (m *mover) note(file string, v migrate.Verdict, text string, hand bool) {
-	m.found = append(m.found, migrate.Finding{File: file, Verdict: v, Text: text, NeedsHand: hand})
+func (m *mover) note(file string, v migrate.Fate, text string, hand bool) {
+	m.found = append(m.found, migrate.Finding{File: file, Fate: v, Text: text, NeedsHand: hand})
 }
 
 // emperor judges an emperor's file and all that it points at.
@@ -183,16 +183,16 @@ func (m *mover) judge(in inert, pairs []ini.Pair, errs ini.Errors, option func(i
 		}
 		m.judged[key] = true
 		f := migrate.Finding{File: p.Pos.File, Line: p.Pos.Line, Option: p.Key}
-		f.Verdict, f.Text = migrationTables.Judge(option(p))
+		f.Fate, f.Text = migrationTables.Judge(option(p))
 		switch {
-		case f.Verdict == migrate.Unknown && in.Placeholders[p.Key]:
-			f.Verdict, f.Text = migrate.Works, "a placeholder"
-		case f.Verdict == migrate.Unknown:
+		case f.Fate == migrate.Unknown && in.Placeholders[p.Key]:
+			f.Fate, f.Text = migrate.Works, "a placeholder"
+		case f.Fate == migrate.Unknown:
 			f.Text = "uWSGI does not know it either"
 		case strings.Contains(p.Value, "@(") || strings.Contains(p.Value, "exec://"):
 			f.Text = join(f.Text, notRead)
 		}
-		f.NeedsHand = f.Verdict == migrate.Missing
+		f.NeedsHand = f.Fate == migrate.Missing
 		at[p.Pos] = len(m.found)
 		m.found = append(m.found, f)
 	}
@@ -215,9 +215,9 @@ func (m *mover) problem(e ini.Error, at map[ini.Pos]int) {
 	m.said[e] = true
 	i, ok := at[e.Pos]
 	if !ok || i < 0 {
-		f := migrate.Finding{File: e.Pos.File, Line: e.Pos.Line, Verdict: migrate.Refused, Text: e.Message, NeedsHand: !e.Warning}
+		f := migrate.Finding{File: e.Pos.File, Line: e.Pos.Line, Fate: migrate.Refused, Text: e.Message, NeedsHand: !e.Warning}
 		if e.Warning {
-			f.Verdict = migrate.Works
+			f.Fate = migrate.Works
 		}
 		m.found = append(m.found, f)
 		return
@@ -225,13 +225,13 @@ func (m *mover) problem(e ini.Error, at map[ini.Pos]int) {
 	f := &m.found[i]
 	f.NeedsHand = f.NeedsHand || !e.Warning
 	switch {
-	case f.Verdict == migrate.Missing: // that the parser does not know it either is no news
-	case f.Verdict == migrate.Unknown:
+	case f.Fate == migrate.Missing: // that the parser does not know it either is no news
+	case f.Fate == migrate.Unknown:
 		f.Text = e.Message
 	case e.Warning:
 		f.Text = join(f.Text, e.Message)
 	default:
-		f.Verdict, f.Text = migrate.Refused, e.Message
+		f.Fate, f.Text = migrate.Refused, e.Message
 	}
 }
 

@@ -1,21 +1,21 @@
 package migrate
 
-// Verdict is what becomes of an option. The words are those of the JSON.
-type Verdict string
+// Fate is what becomes of an option. The words are those of the JSON.
+type Fate string
 
-// The verdicts. Only Missing and Refused need a hand, and Unknown where it is
+// The fates. Only Missing and Refused need a hand, and Unknown where it is
 // an error.
 const (
-	Works    Verdict = "works"    // as it is
-	Differs  Verdict = "differs"  // it works, with a difference on purpose
-	Needless Verdict = "needless" // it does nothing here, and nobody needs it
-	Missing  Verdict = "missing"  // it is not there
-	Refused  Verdict = "refused"  // the option is there, but not with this value
-	Unknown  Verdict = "unknown"  // neither uWSGI nor we know it
+	Works    Fate = "works"    // as it is
+	Differs  Fate = "differs"  // it works, with a difference on purpose
+	Needless Fate = "needless" // it does nothing here, and nobody needs it
+	Missing  Fate = "missing"  // it is not there
+	Refused  Fate = "refused"  // the option is there, but not with this value
+	Unknown  Fate = "unknown"  // neither uWSGI nor we know it
 )
 
-// Verdicts are all of them, in the order in which summaries count them.
-var Verdicts = []Verdict{Works, Differs, Needless, Missing, Refused, Unknown}
+// Fates are all of them, in the order in which summaries count them.
+var Fates = []Fate{Works, Differs, Needless, Missing, Refused, Unknown}
 
 // Tables say whose an option is. They are the tables that parse the files, so
 // that what these honour works here without being said again.
@@ -42,7 +42,7 @@ const (
 )
 
 // Judge says what becomes of an option, and what its user has to know.
-func (t Tables) Judge(o Option) (Verdict, string) {
+func (t Tables) Judge(o Option) (Fate, string) {
 	r, special := rowOf[sided{o.Side, o.Name}]
 	switch {
 	case t.Dialect(o.Name):

@@ -26,10 +26,10 @@ func tables(honoured ...string) Tables {
 func TestJudge(t *testing.T) {
 	honest := tables("emperor", "emperor-stats", "uid", "unshare", "chmod-socket")
 	for _, tt := range []struct {
-		name    string
-		option  Option
-		verdict Verdict
-		text    string // part of it; "": there is none
+		name   string
+		option Option
+		fate   Fate
+		text   string // part of it; "": there is none
 	}{
 		{"the dialect's", Option{"include", Vassal, false}, Works, ""},
 		{"honoured, with a difference", Option{"emperor", Emperor, false}, Differs, "a folder"},
@@ -50,9 +50,9 @@ func TestJudge(t *testing.T) {
 		{"nobody's, though the app gets it", Option{"harakiry", Vassal, true}, Unknown, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			verdict, text := honest.Judge(tt.option)
-			if verdict != tt.verdict || !strings.Contains(text, tt.text) || (text == "") != (tt.text == "") {
-				t.Errorf("%+v: %s, %q", tt.option, verdict, text)
+			fate, text := honest.Judge(tt.option)
+			if fate != tt.fate || !strings.Contains(text, tt.text) || (text == "") != (tt.text == "") {
+				t.Errorf("%+v: %s, %q", tt.option, fate, text)
 			}
 		})
 	}
@@ -112,7 +112,7 @@ func TestPageHasEveryOptionOnce(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| `uid` | differs |", "| `gid`, `add-gid` | not there | there is no such option yet |",
-		"| `cron`, `cron2`, `unique-cron` | not there | with a uwsgi as the app: works. With a command: there is no such option yet |",
+		"| `cron`, `cron2`, `unique-cron` | works with a uwsgi | with a command: there is no such option yet |",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)

@@ -13,32 +13,32 @@ import (
 // Finding is what was found out about one option of a file, or, without an
 // option, about the file.
 type Finding struct {
-	File      string  `json:"file"`
-	Line      int     `json:"line,omitempty"`
-	Option    string  `json:"option,omitempty"`
-	Verdict   Verdict `json:"verdict"`
-	Text      string  `json:"text,omitempty"`
-	NeedsHand bool    `json:"needs_hand"` // before the file can move
+	File      string `json:"file"`
+	Line      int    `json:"line,omitempty"`
+	Option    string `json:"option,omitempty"`
+	Fate      Fate   `json:"fate"`
+	Text      string `json:"text,omitempty"`
+	NeedsHand bool   `json:"needs_hand"` // before the file can move
 }
 
 // Report is all that was found out.
 type Report struct {
-	Findings []Finding       `json:"findings"`
-	Files    int             `json:"files"`   // that were read
-	Summary  map[Verdict]int `json:"summary"` // findings by verdict
-	Moves    bool            `json:"moves"`   // nothing needs a hand
+	Findings []Finding    `json:"findings"`
+	Files    int          `json:"files"`   // that were read
+	Summary  map[Fate]int `json:"summary"` // findings by fate
+	Moves    bool         `json:"moves"`   // nothing needs a hand
 }
 
 // NewReport puts findings in order: file by file as they were first met, each
 // from its top to its bottom.
 func NewReport(found []Finding) Report {
-	r := Report{Findings: append([]Finding{}, found...), Summary: map[Verdict]int{}, Moves: true}
+	r := Report{Findings: append([]Finding{}, found...), Summary: map[Fate]int{}, Moves: true}
 	order := map[string]int{}
 	for _, f := range found {
 		if _, ok := order[f.File]; !ok {
 			order[f.File] = len(order)
 		}
-		r.Summary[f.Verdict]++
+		r.Summary[f.Fate]++
 		r.Moves = r.Moves && !f.NeedsHand
 	}
 	r.Files = len(order)
@@ -76,7 +76,7 @@ func (r Report) Write(out io.Writer) error {
 		if text != "" {
 			text = "\t" + text
 		}
-		fmt.Fprintf(w, "%s %s\t%s\t%s%s\n", mark, place, f.Verdict, clean(option), text)
+		fmt.Fprintf(w, "%s %s\t%s\t%s%s\n", mark, place, f.Fate, clean(option), text)
 	}
 	if len(r.Findings) > 0 {
 		fmt.Fprintln(w)
@@ -85,14 +85,14 @@ func (r Report) Write(out io.Writer) error {
 	return w.Flush()
 }
 
-var summaryWords = map[Verdict]string{
+var summaryWords = map[Fate]string{
 	Works: "work as they are", Differs: "work with a difference", Needless: "needless",
 	Missing: "not there", Refused: "refused", Unknown: "unknown",
 }
 
 func (r Report) summary() string {
 	var counts []string
-	for _, v := range Verdicts {
+	for _, v := range Fates {
 		if n := r.Summary[v]; n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, summaryWords[v]))
 		}

@@ -7,10 +7,10 @@ import (
 
 func TestReport(t *testing.T) {
 	r := NewReport([]Finding{
-		{File: "b.ini", Line: 7, Option: "uid", Verdict: Differs, Text: "so"},
-		{File: "a.ini", Line: 2, Option: "x\x1b[2J", Verdict: Works},
-		{File: "b.ini", Line: 3, Option: "emperr", Verdict: Unknown, NeedsHand: true, Text: "what?"},
-		{File: "b.ini", Verdict: Refused, NeedsHand: true, Text: "nothing to run"},
+		{File: "b.ini", Line: 7, Option: "uid", Fate: Differs, Text: "so"},
+		{File: "a.ini", Line: 2, Option: "x\x1b[2J", Fate: Works},
+		{File: "b.ini", Line: 3, Option: "emperr", Fate: Unknown, NeedsHand: true, Text: "what?"},
+		{File: "b.ini", Fate: Refused, NeedsHand: true, Text: "nothing to run"},
 	})
 	var got strings.Builder
 	if err := r.Write(&got); err != nil {
@@ -36,7 +36,7 @@ Marked with !: 2 to look at before it can move.
 
 func TestReportOfWhatMoves(t *testing.T) {
 	var got strings.Builder
-	r := NewReport([]Finding{{File: "a.ini", Line: 2, Option: "uid", Verdict: Works}})
+	r := NewReport([]Finding{{File: "a.ini", Line: 2, Option: "uid", Fate: Works}})
 	if err := r.Write(&got); err != nil || !r.Moves {
 		t.Errorf("moves %v: %v", r.Moves, err)
 	}
