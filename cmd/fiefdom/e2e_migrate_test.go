@@ -58,7 +58,7 @@ func TestRootMigratesInisAsTheirOwners(t *testing.T) {
 		"secret.ini":        "[uwsgi]\nharakiri = 30\n",
 		"vassals/ours.ini":  "[uwsgi]\ncommand = /bin/true\nenv = A=@(exec://touch DIR/vassals/pwned)\nini = exec://touch DIR/vassals/pwned\n",
 		"vassals/theft.ini": "[uwsgi]\ncommand = /bin/true\ninclude = DIR/secret.ini\n",
-		"vassals/roots.ini": "[uwsgi]\ncommand = /bin/true\nexec-as-root = true\n",
+		"vassals/roots.ini": "[uwsgi]\ncommand = /bin/true\nexec-as-root = echo $(id)\n",
 	})
 	if err := os.Chmod(filepath.Join(dir, "secret.ini"), 0o600); err != nil {
 		t.Fatal(err)

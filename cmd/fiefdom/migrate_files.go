@@ -98,7 +98,7 @@ func (m *mover) note(file string, v migrate.Fate, text string, hand bool) {
 // emperor judges an emperor's file and all that it points at.
 func (m *mover) emperor(in inert) {
 	l, errs := parseEmperor(in.file(nil, nil))
-	m.judge(in, in.Pairs, errs, func(p ini.Pair) migrate.Option { return migrate.Option{Name: p.Key, Side: migrate.Emperor} })
+	m.judge(in, in.Pairs, errs, nil, func(p ini.Pair) migrate.Option { return migrate.Option{Name: p.Key, Side: migrate.Emperor} })
 	policy := m.policy(in, l.config.Tyrant)
 	for _, mon := range l.config.Monitors {
 		var paths []string
@@ -154,56 +154,75 @@ func (m *mover) vassals(paths []string, p policy) {
 	for _, in := range readOwned(paths, true) {
 		f := in.file(p.before, p.after)
 		c, errs := vassal.Parse(emperor.NameOf(in.File), f)
+		var forbidden ini.Errors
 		if owner, _ := ownerOf(in.File); p.tyrant {
-			errs = append(errs, emperor.CheckTyrant(c, owner.Uid, owner.Gid)...)
+			forbidden = emperor.CheckTyrant(c, owner.Uid, owner.Gid)
 		}
 		given := map[ini.Pair]bool{}
 		for _, pair := range c.App {
 			given[pair] = true
 		}
-		m.judge(in, f.Pairs, errs, func(p ini.Pair) migrate.Option {
+		if len(c.App) > 0 {
+			for _, pair := range in.Skipped {
+				given[pair] = true
+			}
+		}
+		m.judge(in, f.Pairs, errs, forbidden, func(p ini.Pair) migrate.Option {
 			return migrate.Option{Name: p.Key, Side: migrate.Vassal, Given: given[p]}
 		})
 	}
 }
 
-// notRead is said of values and includes that nobody looked at.
-const notRead = "what it refers to is read, and a command run, only when the emperor reads the file, with the rights of the file's owner"
+const (
+	notRead  = "what it refers to is read, and a command run, only when the emperor reads the file, with the rights of the file's owner"
+	notTaken = "it stands in a branch that is not taken here"
+)
 
-// judge adds what is found out about options, and the errors of those who
-// parsed them. Errors about a value that is not known are none.
-func (m *mover) judge(in inert, pairs []ini.Pair, errs ini.Errors, option func(ini.Pair) migrate.Option) {
+// judge adds what is found out about options; the errors of those who parsed
+// them, unless they are about a value that nobody looked up; and what the
+// emperor forbids.
+func (m *mover) judge(in inert, pairs []ini.Pair, errs, forbidden ini.Errors, option func(ini.Pair) migrate.Option) {
 	at := map[ini.Pos]int{} // the last finding of a line
 	dim := map[ini.Pos]bool{}
 	for _, p := range pairs {
-		at[p.Pos], dim[p.Pos] = -1, dim[p.Pos] || unread(p)
-		key := ini.Pair{Key: p.Key, Pos: p.Pos}
-		if m.judged[key] || p.Made {
-			continue
+		dim[p.Pos] = dim[p.Pos] || unread(p)
+		if f, ok := m.option(in, p, option(p)); ok {
+			at[p.Pos] = len(m.found)
+			m.found = append(m.found, f)
 		}
-		m.judged[key] = true
-		f := migrate.Finding{File: p.Pos.File, Line: p.Pos.Line, Option: p.Key}
-		f.Fate, f.Text = migrationTables.Judge(option(p))
-		switch {
-		case f.Fate == migrate.Unknown && in.Placeholders[p.Key]:
-			f.Fate, f.Text = migrate.Works, "a placeholder"
-		case f.Fate == migrate.Unknown:
-			f.Text = "uWSGI does not know it either"
-		case strings.Contains(p.Value, "@(") || strings.Contains(p.Value, "exec://"):
-			f.Text = join(f.Text, notRead)
-		}
-		f.NeedsHand = f.Fate == migrate.Missing
-		at[p.Pos] = len(m.found)
-		m.found = append(m.found, f)
 	}
-	for _, e := range in.Problems {
+	for _, p := range in.Skipped {
+		if f, ok := m.option(in, p, option(p)); ok {
+			f.Text = join(f.Text, notTaken)
+			m.found = append(m.found, f)
+		}
+	}
+	errs = slices.DeleteFunc(errs, func(e ini.Error) bool { return dim[e.Pos] })
+	for _, e := range slices.Concat(in.Problems, errs, forbidden) {
 		m.problem(e, at)
 	}
-	for _, e := range errs {
-		if !dim[e.Pos] {
-			m.problem(e, at)
-		}
+}
+
+// option is the finding about an option by its name; false if there is one of
+// its line already.
+func (m *mover) option(in inert, p ini.Pair, o migrate.Option) (migrate.Finding, bool) {
+	key := ini.Pair{Key: p.Key, Pos: p.Pos}
+	if m.judged[key] || p.Made {
+		return migrate.Finding{}, false
 	}
+	m.judged[key] = true
+	f := migrate.Finding{File: p.Pos.File, Line: p.Pos.Line, Option: p.Key}
+	f.Fate, f.Text = migrationTables.Judge(o)
+	switch {
+	case f.Fate == migrate.Unknown && in.Placeholders[p.Key]:
+		f.Fate, f.Text = migrate.Works, "a placeholder"
+	case f.Fate == migrate.Unknown:
+		f.Text = "uWSGI does not know it either"
+	case strings.Contains(p.Value, "@(") || strings.Contains(p.Value, "exec://"):
+		f.Text = join(f.Text, notRead)
+	}
+	f.NeedsHand = f.Fate == migrate.Missing
+	return f, true
 }
 
 // problem adds an error or a warning to the finding of its line, or as one of
@@ -214,7 +233,7 @@ func (m *mover) problem(e ini.Error, at map[ini.Pos]int) {
 	}
 	m.said[e] = true
 	i, ok := at[e.Pos]
-	if !ok || i < 0 {
+	if !ok {
 		f := migrate.Finding{File: e.Pos.File, Line: e.Pos.Line, Fate: migrate.Refused, Text: e.Message, NeedsHand: !e.Warning}
 		if e.Warning {
 			f.Fate = migrate.Works

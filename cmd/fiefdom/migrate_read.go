@@ -20,6 +20,7 @@ import (
 type inert struct {
 	File         string          `json:"file"` // as its positions name it
 	Pairs        []ini.Pair      `json:"pairs"`
+	Skipped      []ini.Pair      `json:"skipped"`  // their condition does not hold here
 	Problems     ini.Errors      `json:"problems"` // warnings too
 	Placeholders map[string]bool `json:"placeholders"`
 	Strict       bool            `json:"strict"`
@@ -150,9 +151,11 @@ func readInDir(path, dir string) inert {
 	if dir != "" {
 		name = filepath.Base(path)
 	}
+	var skipped []ini.Pair
 	f, err := ini.Load(name, ini.Options{
 		Dir: dir, IsOption: knownToEmperor, Literal: true,
-		Exec: func(string) ([]byte, error) { return nil, nil },
+		Exec:    func(string) ([]byte, error) { return nil, nil },
+		Skipped: func(p ini.Pair) { skipped = append(skipped, p) },
 	})
 	problems := f.Warnings
 	if errs, ok := errors.AsType[ini.Errors](err); ok {
@@ -160,7 +163,7 @@ func readInDir(path, dir string) inert {
 	}
 	// A command that is not run has no options; that is no news.
 	problems = slices.DeleteFunc(problems, func(e ini.Error) bool { return strings.Contains(e.Pos.File, "://") })
-	in := inert{File: path, Pairs: f.Pairs, Problems: problems, Placeholders: f.Placeholders, Strict: f.Strict}
+	in := inert{File: path, Pairs: f.Pairs, Skipped: skipped, Problems: problems, Placeholders: f.Placeholders, Strict: f.Strict}
 	place := func(p *ini.Pos) {
 		if dir != "" && p.File != "" && !filepath.IsAbs(p.File) {
 			p.File = filepath.Join(dir, p.File)
@@ -168,6 +171,9 @@ func readInDir(path, dir string) inert {
 	}
 	for i := range in.Pairs {
 		place(&in.Pairs[i].Pos)
+	}
+	for i := range in.Skipped {
+		place(&in.Skipped[i].Pos)
 	}
 	for i := range in.Problems {
 		place(&in.Problems[i].Pos)

@@ -36,6 +36,7 @@ type Options struct {
 	Glob      func(pattern string) []string          // for-glob; nil: glob(3), sorted, directories with a slash at the end
 	Abs       func(name string) (string, error)      // %p; nil: realpath(3), but a symlink itself is not followed
 	Inode     func(name string) string               // %i; nil: lstat(2)
+	Skipped   func(Pair)                             // is told of options whose condition does not hold, as they are written
 	Literal   bool                                   // @(name) stays as it is: nothing is read or run for a value
 }
 
@@ -161,6 +162,9 @@ func newLoader(o Options) *loader {
 	}
 	if o.IsOption == nil {
 		o.IsOption = func(string) bool { return false }
+	}
+	if o.Skipped == nil {
+		o.Skipped = func(Pair) {}
 	}
 	if o.Sections == nil {
 		o.Sections = []string{"uwsgi", "fiefdom"}

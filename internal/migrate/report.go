@@ -54,7 +54,8 @@ func NewReport(found []Finding) Report {
 // Write prints the report for people, a line a finding. What needs a hand is
 // marked.
 func (r Report) Write(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
 	for i, f := range r.Findings {
 		if i == 0 || f.File != r.Findings[i-1].File {
 			if err := w.Flush(); err != nil {
@@ -72,17 +73,21 @@ func (r Report) Write(out io.Writer) error {
 		if option == "" {
 			option = "(the file)"
 		}
-		text := clean(f.Text)
-		if text != "" {
-			text = "\t" + text
-		}
-		fmt.Fprintf(w, "%s %s\t%s\t%s%s\n", mark, place, f.Fate, clean(option), text)
+		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", mark, place, f.Fate, clean(option), clean(f.Text))
 	}
 	if len(r.Findings) > 0 {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, r.summary())
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var summaryWords = map[Fate]string{
