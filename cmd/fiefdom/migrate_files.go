@@ -146,7 +146,9 @@ func (m *mover) policy(in inert, tyrant bool) policy {
 // a folder there may be an emperor's file that points back at it.
 func (m *mover) vassals(paths []string, p policy) {
 	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
-		path = filepath.Clean(path)
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
 		seen := m.files[path]
 		m.files[path] = true
 		return seen

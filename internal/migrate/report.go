@@ -52,10 +52,12 @@ func NewReport(found []Finding) Report {
 }
 
 // Write prints the report for people, a line a finding. What needs a hand is
-// marked.
+// marked. A long explanation is given once.
 func (r Report) Write(out io.Writer) error {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	const long = 60
+	given := map[string]bool{}
 	for i, f := range r.Findings {
 		if i == 0 || f.File != r.Findings[i-1].File {
 			if err := w.Flush(); err != nil {
@@ -73,7 +75,12 @@ func (r Report) Write(out io.Writer) error {
 		if option == "" {
 			option = "(the file)"
 		}
-		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", mark, place, f.Fate, clean(option), clean(f.Text))
+		words := clean(f.Text)
+		if given[words] && len(words) > long {
+			words = "as above"
+		}
+		given[words] = true
+		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", mark, place, f.Fate, clean(option), words)
 	}
 	if len(r.Findings) > 0 {
 		fmt.Fprintln(w)

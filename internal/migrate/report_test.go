@@ -8,6 +8,8 @@ import (
 func TestReport(t *testing.T) {
 	r := NewReport([]Finding{
 		{File: "b.ini", Line: 7, Option: "uid", Fate: Differs, Text: "so"},
+		{File: "b.ini", Line: 8, Option: "gid", Fate: Differs, Text: strings.Repeat("so ", 21) + "on"},
+		{File: "b.ini", Line: 9, Option: "gid", Fate: Differs, Text: strings.Repeat("so ", 21) + "on"},
 		{File: "a.ini", Line: 2, Option: "x\x1b[2J", Fate: Works},
 		{File: "b.ini", Line: 3, Option: "emperr", Fate: Unknown, NeedsHand: true, Text: "what?"},
 		{File: "b.ini", Fate: Refused, NeedsHand: true, Text: "nothing to run"},
@@ -20,10 +22,12 @@ func TestReport(t *testing.T) {
 !    refused  (the file)  nothing to run
 ! 3  unknown  emperr      what?
   7  differs  uid         so
+  8  differs  gid         ` + strings.Repeat("so ", 21) + `on
+  9  differs  gid         as above
 a.ini
   2  works  x` + "\ufffd" + `[2J
 
-4 findings in 2 files: 1 work as they are, 1 work with a difference, 1 refused, 1 unknown.
+6 findings in 2 files: 1 work as they are, 3 work with a difference, 1 refused, 1 unknown.
 Marked with !: 2 to look at before it can move.
 `
 	if got.String() != want {
