@@ -51,13 +51,7 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 		}
 		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
 	}
-	l, errs := parseEmperor(f)
-	return l, append(f.Warnings, errs...)
-}
-
-// parseEmperor turns the options of an emperor's ini into values.
-func parseEmperor(f *ini.File) (*loaded, ini.Errors) {
-	var errs ini.Errors
+	errs := f.Warnings
 	config, more := emperor.Parse(f)
 	errs = append(errs, more...)
 	networks, more := tuntap.ParseNetworks(f.Pairs)
@@ -67,7 +61,7 @@ func parseEmperor(f *ini.File) (*loaded, ini.Errors) {
 		errs = append(errs, e)
 	}
 	if len(config.Monitors) == 0 && len(networks) == 0 {
-		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
 	}
 	return &loaded{config: config, networks: networks}, errs
 }

@@ -97,8 +97,9 @@ func (m *mover) note(file string, v migrate.Fate, text string, hand bool) {
 
 // emperor judges an emperor's file and all that it points at.
 func (m *mover) emperor(in inert) {
-	l, errs := parseEmperor(in.file(nil, nil))
-	m.judge(in, in.Pairs, errs, nil, func(p ini.Pair) migrate.Option { return migrate.Option{Name: p.Key, Side: migrate.Emperor} })
+	f := in.file(nil, nil)
+	l, errs := parseEmperor(in.File, f)
+	m.judge(in, f, errs, nil, func(p ini.Pair) migrate.Option { return migrate.Option{Name: p.Key, Side: migrate.Emperor} })
 	policy := m.policy(in, l.config.Tyrant)
 	for _, mon := range l.config.Monitors {
 		var paths []string
@@ -169,7 +170,7 @@ func (m *mover) vassals(paths []string, p policy) {
 				given[pair] = true
 			}
 		}
-		m.judge(in, f.Pairs, errs, forbidden, func(p ini.Pair) migrate.Option {
+		m.judge(in, f, errs, forbidden, func(p ini.Pair) migrate.Option {
 			return migrate.Option{Name: p.Key, Side: migrate.Vassal, Given: given[p]}
 		})
 	}
@@ -180,23 +181,24 @@ const (
 	notTaken = "it stands in a branch that is not taken here"
 )
 
-// judge adds what is found out about options; the errors of those who parsed
+// judge adds what is found out about the options of f, which is in with what
+// surrounds it, and about those that in leaves out; the errors of those who parsed
 // them, unless they are about a value that nobody looked up; and what the
 // emperor forbids.
-func (m *mover) judge(in inert, pairs []ini.Pair, errs, forbidden ini.Errors, option func(ini.Pair) migrate.Option) {
+func (m *mover) judge(in inert, f *ini.File, errs, forbidden ini.Errors, option func(ini.Pair) migrate.Option) {
 	at := map[ini.Pos]int{} // the last finding of a line
 	dim := map[ini.Pos]bool{}
-	for _, p := range pairs {
+	for _, p := range f.Pairs {
 		dim[p.Pos] = dim[p.Pos] || unread(p)
-		if f, ok := m.option(in, p, option(p)); ok {
+		if one, ok := m.option(f, p, option(p)); ok {
 			at[p.Pos] = len(m.found)
-			m.found = append(m.found, f)
+			m.found = append(m.found, one)
 		}
 	}
 	for _, p := range in.Skipped {
-		if f, ok := m.option(in, p, option(p)); ok {
-			f.Text = join(f.Text, notTaken)
-			m.found = append(m.found, f)
+		if one, ok := m.option(f, p, option(p)); ok {
+			one.Text = join(one.Text, notTaken)
+			m.found = append(m.found, one)
 		}
 	}
 	errs = slices.DeleteFunc(errs, func(e ini.Error) bool { return dim[e.Pos] })
@@ -207,7 +209,7 @@ func (m *mover) judge(in inert, pairs []ini.Pair, errs, forbidden ini.Errors, op
 
 // option is the finding about an option by its name; false if there is one of
 // its line already.
-func (m *mover) option(in inert, p ini.Pair, o migrate.Option) (migrate.Finding, bool) {
+func (m *mover) option(file *ini.File, p ini.Pair, o migrate.Option) (migrate.Finding, bool) {
 	key := ini.Pair{Key: p.Key, Pos: p.Pos}
 	if m.judged[key] || p.Made {
 		return migrate.Finding{}, false
@@ -216,7 +218,7 @@ func (m *mover) option(in inert, p ini.Pair, o migrate.Option) (migrate.Finding,
 	f := migrate.Finding{File: p.Pos.File, Line: p.Pos.Line, Option: p.Key}
 	f.Fate, f.Text = migrationTables.Judge(o)
 	switch {
-	case f.Fate == migrate.Unknown && in.Placeholders[p.Key]:
+	case f.Fate == migrate.Unknown && file.Placeholders[p.Key]:
 		f.Fate, f.Text = migrate.Works, "a placeholder"
 	case f.Fate == migrate.Unknown:
 		f.Text = "uWSGI does not know it either"
