@@ -86,27 +86,27 @@ var Options = []ini.Option[Config]{
 		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there",
 	},
 	{
-		Name: "emperor-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
+		Name: "emperor-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
 		Meaning: "milliseconds before the second restart of a vassal that dies young; each one after it waits twice as long (100)",
 	},
 	{
-		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
+		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
 		Meaning: "milliseconds that a restart waits at most (60000)",
 	},
 	{
-		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },
+		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },
 		Meaning: "restarts never wait longer than emperor-throttle says",
 	},
 	{
-		Name: "emperor-required-heartbeat", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Heartbeat, p) },
+		Name: "emperor-required-heartbeat", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Heartbeat, p) },
 		Meaning: "seconds that a vassal which has sent a heartbeat may be silent before it is killed (30)",
 	},
 	{
-		Name: "emperor-curse-tolerance", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.CurseTolerance, p) },
+		Name: "emperor-curse-tolerance", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.CurseTolerance, p) },
 		Meaning: "seconds that a vassal has for stopping if its own ini has no reload-mercy (10)",
 	},
 	{
-		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
+		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
 		Meaning: "when the emperor stops, vassals that speak its protocol may answer the requests that they have begun",
 	},
 	{

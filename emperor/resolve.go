@@ -96,7 +96,7 @@ func (e *Emperor) networkOf(d vassal.DeviceSpec) (*Network, error) {
 	}
 	switch {
 	case d.Socket != "" || !d.Native():
-		return nil, nil // another's network, or only a device
+		return nil, nil // a foreign router's network, or only a device
 	case len(fits) == 0:
 		return nil, fmt.Errorf("no network of this emperor has the address of device %s; networks are: %s", d.Name, e.pools())
 	case len(fits) > 1 && e.attaching() != nil:

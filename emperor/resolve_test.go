@@ -38,7 +38,7 @@ func TestResolve(t *testing.T) {
 		"own gateway":       {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 10.9.0.9", "eth0 tun0 10.9.0.7/24 [10.9.0.9]", true},
 		"two networks":      {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b\ntuntap-device-address = 10.8.0.7", "a tun0 10.9.0.7/24 [10.9.0.1]; b tun1 10.8.0.7/24 [10.8.0.1]", true},
 		"a foreign router":  {"tuntap-device = u0 /run/none", "u0   []", false},
-		"another's, native": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7 fd0a::7\ntuntap-device-gateway = 192.0.2.1", "u0  10.9.0.7/32 fd0a::7/128 [192.0.2.1]", true},
+		"foreign, native":   {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7 fd0a::7\ntuntap-device-gateway = 192.0.2.1", "u0  10.9.0.7/32 fd0a::7/128 [192.0.2.1]", true},
 		"native and hooked": {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b /run/uwsgi0", "a tun0 10.9.0.7/24 [10.9.0.1]; b uwsgi0  []", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,20 +74,20 @@ func TestResolveErrorsHaveTheirPlace(t *testing.T) {
 		line int
 		want string
 	}{
-		"another's pool":    {"tuntap-device = u0 /run/none\ntuntap-device-address = auto", 3, "socket /run/none belongs to no tuntap-router of this emperor (/run/tun0 /run/tun1 /run/uwsgi0)"},
-		"another's gateway": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7\ntuntap-device-gateway = fd09::1", 3, "gateway fd09::1 of device u0: the device has no address of its family"},
-		"another's MTU":     {"tuntap-device = u0 /run/none\ntuntap-device-mtu = 9000", 3, "MTU 9000 is more"},
-		"another's rule":    {"tuntap-device = u0 /run/none\ntuntap-device-rule = out any any reject", 3, "knows allow and deny, not reject"},
-		"foreign":           {"tuntap-device-address = 192.0.2.7", 3, "no network of this emperor has the address"},
-		"outside":           {"tuntap-device = u0 /run/tun0\ntuntap-device-address = 10.8.0.7", 3, "address 10.8.0.7 is outside the network of tun0"},
-		"router's":          {"tuntap-device-address = 10.9.0.1", 3, "10.9.0.1 is the router's own"},
-		"network's":         {"tuntap-device-address = 10.9.0.0", 3, "network's own or its broadcast"},
-		"broadcast":         {"tuntap-device-address = 10.9.0.255", 3, "network's own or its broadcast"},
-		"IPv6 anycast":      {"tuntap-device-address = fd09::", 3, "network's own"},
-		"which network":     {"tuntap-device-address = auto", 3, "several networks fit device eth0"},
-		"no pool":           {"tuntap-device = u0 /run/uwsgi0\ntuntap-device-address = auto", 3, "has no pool"},
-		"gateway":           {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 192.0.2.1", 3, "gateway 192.0.2.1 is in no network"},
-		"second device":     {"tuntap-device = u0\ntuntap-device = u1 /run/none\ntuntap-device-mtu = 9000", 4, "MTU 9000 is more"},
+		"foreign pool":    {"tuntap-device = u0 /run/none\ntuntap-device-address = auto", 3, "socket /run/none belongs to no tuntap-router of this emperor (/run/tun0 /run/tun1 /run/uwsgi0)"},
+		"foreign gateway": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7\ntuntap-device-gateway = fd09::1", 3, "gateway fd09::1 of device u0: the device has no address of its family"},
+		"foreign MTU":     {"tuntap-device = u0 /run/none\ntuntap-device-mtu = 9000", 3, "MTU 9000 is more"},
+		"foreign rule":    {"tuntap-device = u0 /run/none\ntuntap-device-rule = out any any reject", 3, "knows allow and deny, not reject"},
+		"foreign":         {"tuntap-device-address = 192.0.2.7", 3, "no network of this emperor has the address"},
+		"outside":         {"tuntap-device = u0 /run/tun0\ntuntap-device-address = 10.8.0.7", 3, "address 10.8.0.7 is outside the network of tun0"},
+		"router's":        {"tuntap-device-address = 10.9.0.1", 3, "10.9.0.1 is the router's own"},
+		"network's":       {"tuntap-device-address = 10.9.0.0", 3, "network's own or its broadcast"},
+		"broadcast":       {"tuntap-device-address = 10.9.0.255", 3, "network's own or its broadcast"},
+		"IPv6 anycast":    {"tuntap-device-address = fd09::", 3, "network's own"},
+		"which network":   {"tuntap-device-address = auto", 3, "several networks fit device eth0"},
+		"no pool":         {"tuntap-device = u0 /run/uwsgi0\ntuntap-device-address = auto", 3, "has no pool"},
+		"gateway":         {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 192.0.2.1", 3, "gateway 192.0.2.1 is in no network"},
+		"second device":   {"tuntap-device = u0\ntuntap-device = u1 /run/none\ntuntap-device-mtu = 9000", 4, "MTU 9000 is more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEmperor(t, twoNetworks()...)

@@ -39,7 +39,7 @@ type Config struct {
 
 	Jailed      bool         `json:"jailed,omitempty"`
 	Devices     []DeviceSpec `json:"devices,omitempty"`
-	Credentials bool         `json:"credentials,omitempty"` // routers of others ask devices for them
+	Credentials bool         `json:"credentials,omitempty"` // foreign routers ask devices for them
 	Hooks       []Hook       `json:"hooks,omitempty"`
 
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app

@@ -67,7 +67,7 @@ var Options = []ini.Option[Config]{
 		Meaning: "the time that the app has for stopping before it is killed (10s)",
 	},
 	{
-		Name: "emperor-protocol", Kind: ini.Bool, Since: "0.2", Set: setProtocol,
+		Name: "emperor-protocol", Kind: ini.Bool, Since: "0.1", Set: setProtocol,
 		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command)",
 	},
 	{
