@@ -155,6 +155,9 @@ func TestMigrateAgreesWithCheck(t *testing.T) {
 		"emperor = DIR\nemperor-freq = never\n",
 		"emperor = DIR\nemperr-freq = 3\n",
 		"emperor = mongodb://x\n",
+		"emperor = DIR\nresolve = me=localhost\ntuntap-router = fief0 /tmp/%(me)\n",
+		"env = A=@(http://127.0.0.1:1/)\ncommand = /bin/true\n",
+		"env = A=@(sym://x)\ncommand = /bin/true\n",
 		"emperor = DIR/none\n",
 	} {
 		dir := layFiles(t, map[string]string{"e/it.ini": "[uwsgi]\n" + strings.ReplaceAll(ini, "DIR", "DIR/v"), "v/blog.ini": "[uwsgi]\ncommand = /bin/true\n"})

@@ -178,6 +178,7 @@ func (m *mover) vassals(paths []string, p policy) {
 
 const (
 	notRead  = "what it refers to is read, and a command run, only when the emperor reads the file, with the rights of the file's owner"
+	notOpen  = "%s:// is not read for this file; use a file or exec://"
 	notTaken = "it stands in a branch that is not taken here"
 )
 
@@ -222,11 +223,29 @@ func (m *mover) option(file *ini.File, p ini.Pair, o migrate.Option) (migrate.Fi
 		f.Fate, f.Text = migrate.Works, "a placeholder"
 	case f.Fate == migrate.Unknown:
 		f.Text = "uWSGI does not know it either"
+	case closed(p.Value, o.Side) != "":
+		f.Fate, f.Text, f.NeedsHand = migrate.Refused, fmt.Sprintf(notOpen, closed(p.Value, o.Side)), true
+		return f, true
 	case strings.Contains(p.Value, "@(") || strings.Contains(p.Value, "exec://"):
 		f.Text = join(f.Text, notRead)
 	}
 	f.NeedsHand = f.Fate == migrate.Missing
 	return f, true
+}
+
+// closed is the scheme of a reference that a file of this side may not use; "" if
+// there is none.
+func closed(value string, side migrate.Side) string {
+	schemes := []string{"call", "callint", "sym", "emperor"}
+	if side == migrate.Vassal {
+		schemes = append(schemes, "http", "fd")
+	}
+	for _, s := range schemes {
+		if strings.Contains(value, "@("+s+"://") {
+			return s
+		}
+	}
+	return ""
 }
 
 // problem adds an error or a warning to the finding of its line, or as one of

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -152,11 +153,17 @@ func readInDir(path, dir string) inert {
 		name = filepath.Base(path)
 	}
 	var skipped []ini.Pair
-	f, err := ini.Load(name, ini.Options{
-		Dir: dir, IsOption: knownToEmperor, Literal: true,
-		Exec:    func(string) ([]byte, error) { return nil, nil },
+	nothing := func(string) ([]byte, error) { return nil, nil }
+	options := ini.Options{
+		Dir: dir, IsOption: knownToEmperor, Literal: true, Exec: nothing,
 		Skipped: func(p ini.Pair) { skipped = append(skipped, p) },
-	})
+	}
+	if dir == "" { // what an emperor's file may use, and a vassal's may not
+		options.Environ, options.Stdin, options.HTTP = os.Environ(), strings.NewReader(""), nothing
+		options.FD = func(int) ([]byte, error) { return nil, nil }
+		options.Resolve = func(host string) (string, error) { return "@(" + host + ")", nil } // looks unread, as it is
+	}
+	f, err := ini.Load(name, options)
 	problems := f.Warnings
 	if errs, ok := errors.AsType[ini.Errors](err); ok {
 		problems = errs
