@@ -25,6 +25,8 @@ type Config struct {
 	App        []ini.Pair `json:"app,omitempty"`         // the options of the uwsgi that is the app
 	BinaryPath string     `json:"binary_path,omitempty"` // of that uwsgi; empty: found in PATH
 
+	Attached []Attached `json:"attached,omitempty"` // further processes, or the only ones
+
 	UID    *Identity  `json:"uid,omitempty"`
 	GID    *Identity  `json:"gid,omitempty"`
 	AddGID []Identity `json:"add_gid,omitempty"`
@@ -86,6 +88,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
+	errs = append(errs, c.attach(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
 
@@ -105,6 +108,8 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 		case appsOwn:
 			serves = true
 			app = append(app, p)
+		case attached:
+			app = append(app, p)
 		case needless:
 			if !isTuntapPlugin(p) {
 				app = append(app, p)
@@ -116,11 +121,6 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 	if serves {
 		c.App = app
 	}
-	for i, p := range pairs {
-		if len(c.App) == 0 && p.Key == "attach-daemon" && len(c.Command) == 0 {
-			c.Command = []string{"/bin/sh", "-c", pairs[i].Value}
-		}
-	}
 }
 
 // noteNeedless lists the options that only an app server would have a use for,
@@ -128,7 +128,7 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 func (c *Config) noteNeedless(pairs []ini.Pair) {
 	for _, p := range pairs {
 		idle := class(p.Key) == needless || class(p.Key) == appsOwn
-		if len(c.Command) > 0 && idle && p.Key != "attach-daemon" && !slices.Contains(c.Needless, p.Key) {
+		if len(c.App) == 0 && idle && !slices.Contains(legionOptions, p.Key) && !slices.Contains(c.Needless, p.Key) {
 			c.Needless = append(c.Needless, p.Key)
 		}
 	}
@@ -282,9 +282,10 @@ func (c *Config) Speaks() bool {
 }
 
 // Args is the argv of the app. A uwsgi gets its options one by one, as the
-// dialect's "set": that needs no file, and survives its own re-exec.
+// dialect's "set": that needs no file, and survives its own re-exec. Without a
+// command there are only attached processes, and no argv.
 func (c *Config) Args() []string {
-	if len(c.Command) > 0 {
+	if len(c.Command) > 0 || len(c.App) == 0 {
 		return c.Command
 	}
 	binary := c.BinaryPath

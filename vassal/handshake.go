@@ -37,6 +37,9 @@ type Plan struct {
 	Reaper    bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
 	Protocol  bool     `json:"protocol"` // the app gets the channel of the emperor protocol
 	Exec      bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+	Joined    bool     `json:"joined"`   // a process more in a generation: no hooks, no registration
+	Join      int      `json:"join"`     // the namespaces that it enters first; -1: it is in them already
+	Pidfile   string   `json:"pidfile"`  // the app's pid is written here
 }
 
 // word is what the init stage says to the emperor.
@@ -45,9 +48,12 @@ type word struct {
 	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo, opened
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
 	Error   string `json:"error,omitempty"`   // the last word
+
+	Settled bool     `json:"settled,omitempty"` // there is no app: hold the namespaces, then say go
+	Env     []string `json:"env,omitempty"`     // what the hooks have made of the environment
 }
 
-// goAhead is the emperor's answer to Waiting and to Log.
+// goAhead is the emperor's answer to Waiting, Log and Settled.
 type goAhead struct {
 	Go bool `json:"go"`
 }
