@@ -27,6 +27,7 @@ type Status struct {
 	Accepting bool              `json:"accepting"` // it runs and has said, by the emperor protocol, that it takes requests
 	Command   []string          `json:"command,omitempty"`
 	Warnings  []string          `json:"warnings,omitempty"`
+	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
 	owner owner
 }
@@ -97,5 +98,6 @@ func (v *member) status() Status {
 	if v.config != nil {
 		s.Command = v.config.Args()
 	}
+	v.describe(&s)
 	return s
 }

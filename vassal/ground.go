@@ -111,7 +111,7 @@ func (g *Generation) Join(ctx context.Context, l Launch) (*Generation, error) {
 	base.mu.Lock()
 	if base.ended {
 		base.mu.Unlock()
-		return nil, errors.New("join: the generation is over")
+		return nil, errors.Join(errors.New("join: the generation is over"), l.Cgroup.discard())
 	}
 	base.inFlight.Add(1)
 	base.mu.Unlock()
@@ -200,6 +200,10 @@ func (g *ground) openIn(path string, flags uint64) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
+
+// Cgroup is where those who join have theirs below; empty where there is no
+// v2 tree.
+func (g *Generation) Cgroup() Cgroup { return g.cgroup }
 
 // Touched says when a file of the generation was last written, in
 // nanoseconds; 0: it is not there.
