@@ -38,7 +38,7 @@ func (s *started) join(t *testing.T, l Launch) (*started, error) {
 	if l.Cgroup == "" {
 		l.Cgroup, err = s.cgroup.Make(fmt.Sprintf("p%d", time.Now().UnixNano()))
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
