@@ -237,7 +237,11 @@ cron2 = minute=-60,hour=-24,day=31,month=2 never
 		<-done
 	}
 	tick() // in the same minute, unless the minute ended just now
-	r.call(func() { v := r.vassals["blog"]; v.clock.last = v.clock.last.Add(-time.Minute); v.clock.high = v.clock.last })
+	r.call(func() {
+		v := r.vassals["blog"]
+		v.clock.last = v.clock.last.Add(-time.Minute)
+		v.clock.high = v.clock.last
+	})
 	tick()
 	s = r.await(t, "blog", "one ran again", func(s Status) bool { return s.process("echo").State == cronIdle && s.process("echo").Runs >= 2 })
 	if s.process("sleep").Runs != 1 || s.process("echo").Runs > 3 || s.process("never").Runs != 0 {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"fiefdom/vassal"
 )
 
@@ -42,9 +40,6 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 	}
 	defer release()
 	l := vassal.Launch{Plan: j.plan(), Group: j.spec != nil}
-	if l.Plan.Reaper {
-		l.Namespaces = unix.CLONE_NEWPID
-	}
 	if j.spec != nil && j.spec.Smart() {
 		if j.e.Cgroup == "" {
 			return nil, errNoTree
@@ -96,7 +91,7 @@ func (j *crewJob) plan() vassal.Plan {
 	}
 	d := j.spec
 	p.Args = []string{"/bin/sh", "-c", d.Command}
-	p.Chdir, p.Reaper = d.Chdir, d.NewPID
+	p.Chdir, p.Nest = d.Chdir, d.NewPID
 	if d.Daemonize {
 		p.Pidfile = d.Pidfile
 	}

@@ -93,19 +93,19 @@ var AttachOptions = []ini.Option[attachments]{
 	},
 	{
 		Name: "attach-control-daemon", Kind: ini.Command, Since: "0.1", Repeats: true, Set: attachDaemon,
-		Meaning: "the same; its end is the end of all the vassal's processes, which start anew",
+		Meaning: "as attach-daemon; its end is the end of all the vassal's processes, which start anew",
 	},
 	{
 		Name: "attach-daemon2", Kind: ini.Command, Since: "0.1", Repeats: true, Set: attachDaemon2,
-		Meaning: "the same by KEY=VALUE,…: cmd (command, exec), control, pidfile, freq, daemonize (daemon), touch, stopsignal, reloadsignal, uid, gid, ns_pid, chdir, max_throttle, stdin, notifypid; a comma of a value is written \\,",
+		Meaning: "as attach-daemon, by KEY=VALUE,…: cmd (command, exec), control, pidfile, freq, daemonize (daemon), touch, stopsignal, reloadsignal, uid, gid, ns_pid, chdir, max_throttle, stdin, notifypid; a comma of a value is written \\,",
 	},
 	{
 		Name: "smart-attach-daemon", Kind: ini.Command, Since: "0.1", Repeats: true, Set: smartAttachDaemon,
-		Meaning: "PIDFILE[,SECONDS] COMMAND: the same for a command that goes into the background by itself and writes its pid into PIDFILE within SECONDS (10)",
+		Meaning: "PIDFILE[,SECONDS] COMMAND: as attach-daemon, for a command that goes into the background by itself and writes its pid into PIDFILE within SECONDS (10)",
 	},
 	{
 		Name: "smart-attach-daemon2", Kind: ini.Command, Since: "0.1", Repeats: true, Set: smartAttachDaemon,
-		Meaning: "PIDFILE[,SECONDS] COMMAND: the same for a command that stays in the foreground; its pid is written into PIDFILE for it",
+		Meaning: "PIDFILE[,SECONDS] COMMAND: as attach-daemon, for a command that stays in the foreground; its pid is written into PIDFILE for it",
 	},
 	{
 		Name: "cron", Kind: ini.Command, Since: "0.1", Repeats: true, Set: addCron,
@@ -113,11 +113,11 @@ var AttachOptions = []ini.Option[attachments]{
 	},
 	{
 		Name: "unique-cron", Kind: ini.Command, Since: "0.1", Repeats: true, Set: addCron,
-		Meaning: "the same; it is not started while it still runs",
+		Meaning: "as cron; it is not started while it still runs",
 	},
 	{
 		Name: "cron2", Kind: ini.Command, Since: "0.1", Repeats: true, Set: addCron2,
-		Meaning: "[KEY=VALUE,…] COMMAND: the same by minute, hour, day, month, week (each -1), unique, harakiri (timeout, in seconds)",
+		Meaning: "[KEY=VALUE,…] COMMAND: as cron, by minute, hour, day, month, week (each -1), unique, harakiri (timeout, in seconds)",
 	},
 	{
 		Name: "cron-harakiri", Kind: ini.Duration, Since: "0.1", Set: setCronTimeout,

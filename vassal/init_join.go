@@ -19,7 +19,7 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	if err := plan.enter(); err != nil {
 		return 1, fmt.Errorf("join the jail: %w", err)
 	}
-	if plan.Reaper {
+	if plan.Nest || plan.Reaper {
 		return plan.reap(p)
 	}
 	if err := plan.environment(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +235,40 @@ func TestFollowNobody(t *testing.T) {
 			}
 			p := base.mustJoin(t, Launch{Pidfile: pidfile, Patience: 200 * time.Millisecond, Followed: never, Plan: planOf(c.script)})
 			if exit := p.Wait(); exit.Err != nil || exit.Followed {
+				t.Errorf("%+v", exit)
+			}
+		})
+	}
+}
+
+// A pid namespace of its own, with and without one of the generation.
+func TestNest(t *testing.T) {
+	nettest.NoLeaks(t)
+	for _, reaper := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reaper %v", reaper), func(t *testing.T) {
+			l := Launch{Plan: planOf("")}
+			if reaper {
+				l.Namespaces, l.Plan.Reaper = unix.CLONE_NEWPID, true
+			}
+			base := settle(t, newJail(t), l)
+			nested := Launch{Group: true, Plan: planOf(`trap 'exit 7' TERM; echo $$; while :; do sleep 0.1; done`)}
+			nested.Plan.Nest = true
+			p := base.mustJoin(t, nested)
+			if pid, err := strconv.Atoi(p.line(t)); err != nil || pid > 50 { // a reaper's threads have numbers too
+				t.Errorf("its pid is %d, want one of the first in its namespace; %v", pid, err)
+			}
+			if err := p.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if exit := p.Wait(); exit.Code != 7 || exit.Err != nil {
+				t.Errorf("%+v", exit)
+			}
+			nested.Plan.Args = []string{"sleep", "1000"}
+			p = base.mustJoin(t, nested)
+			if err := p.Signal(unix.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			if exit := p.Wait(); exit.Signal != unix.SIGUSR1 || exit.Err != nil {
 				t.Errorf("%+v", exit)
 			}
 		})

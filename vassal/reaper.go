@@ -73,8 +73,12 @@ func (plan *Plan) startSecond(p *pipe) (int, error) {
 	if plan.Protocol {
 		files = append(files, channelFD)
 	}
+	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true}
+	if plan.Nest {
+		sys.Cloneflags = unix.CLONE_NEWPID
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{os.Args[0], InitStage}, &syscall.ProcAttr{
-		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
+		Env: os.Environ(), Files: files, Sys: sys,
 	})
 	if err != nil {
 		return 0, err

@@ -93,7 +93,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		return nil, err
 	}
 	defer ours.close()
-	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper, inode: j.Inode, jail: j, base: base, launch: l}
+	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest, inode: j.Inode, jail: j, base: base, launch: l}
 	files := []*os.File{theirs}
 	if l.Plan.Protocol {
 		var end *os.File
@@ -197,7 +197,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 	if err := p.send(plan); err != nil {
 		return err
 	}
-	ready := plan.Joined
+	ready, stage := plan.Joined, *plan
 	for {
 		var w word
 		fd, err := p.receive(&w)
@@ -220,9 +220,8 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			second := *plan
-			second.Reaper, second.Mounts, second.Join = false, false, -1
-			if err := p.send(second); err != nil {
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Join = stage.Nest, false, false, -1
+			if err := p.send(stage); err != nil {
 				return err
 			}
 		case w.Settled:
@@ -250,6 +249,9 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.
 func (g *Generation) adopt(fd int) error {
+	if g.app != nil {
+		_ = g.app.Close() // a reaper's
+	}
 	g.app = os.NewFile(uintptr(fd), "app")
 	pid, err := pidOf(fd)
 	if err != nil {
