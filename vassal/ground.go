@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -87,7 +88,7 @@ func openPath(path string) (*os.File, error) {
 
 // files are what a process that joins inherits, in the order of its stage.
 func (g *ground) files() []*os.File {
-	return append(g.namespaces[:len(g.namespaces):len(g.namespaces)], g.root, g.dir)
+	return append(slices.Clip(g.namespaces), g.root, g.dir)
 }
 
 // close gives the namespaces back.
@@ -119,7 +120,7 @@ func (g *Generation) Join(ctx context.Context, l Launch) (*Generation, error) {
 	p := &l.Plan
 	p.Joined, p.Join = true, len(base.namespaces)
 	p.Hooks, p.Mounts, p.Proc, p.Resolv, p.Chroot, p.LogTo = nil, false, false, "", "", ""
-	p.CleanEnv, p.Env = true, append(base.env[:len(base.env):len(base.env)], p.Env...)
+	p.CleanEnv, p.Env = true, append(slices.Clip(base.env), p.Env...)
 	joined, err := g.jail.start(ctx, l, base)
 	if err != nil {
 		base.inFlight.Done()
