@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -206,4 +209,69 @@ func TestAttachedDaemonsBadIni(t *testing.T) {
 	if !strings.Contains(s.Error, iniPath("blog")+":3: colour: no such key") {
 		t.Errorf("its error is %q", s.Error)
 	}
+}
+
+// What the options mean, the real uWSGI decides: the same lines, run by it and
+// by us, leave the same files.
+const judged = `[uwsgi]
+attach-daemon = echo "a  b" >OUT/plain; exec sleep 1000
+attach-daemon2 = cmd=echo a\,b=c \\d >OUT/comma; exec sleep 1000,freq=3,stopsignal=15
+attach-daemon2 = command=pwd >OUT/pwd; exec sleep 1000,chdir=/usr,control=1,max_throttle=5
+attach-daemon2 = exec=id >OUT/id; exec sleep 1000,uid=1501,gid=1502
+attach-daemon2 = cmd=readlink /proc/self/fd/0 >OUT/stdin; exec sleep 1000
+attach-daemon2 = cmd=echo x >>OUT/touched; exec sleep 1000,touch=OUT/touch
+smart-attach-daemon2 = OUT/pid,5 echo $$ >OUT/self; cmp OUT/pid OUT/self >OUT/smart && echo same >>OUT/smart; exec sleep 1000
+cron = -1 -1 -1 -1 -1 echo cron >OUT/cron
+cron2 = minute=-1,hour=-2,hour=-1,week=-1 echo cron2 >OUT/cron2
+cron2 = echo bare >OUT/bare
+cron = 0 0 31 2 -1 echo never >OUT/never
+`
+
+func TestAttachedDaemonsAsUwsgiHasThem(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", "[uwsgi]\nemperor = /run/t/vassals\n")
+	const real, ours = "/run/t/real", "/run/t/ours"
+	for _, dir := range []string{real, ours} {
+		if err := errors.Join(os.Mkdir(r.Path(dir), 0o777), os.Chmod(r.Path(dir), 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		r.write(dir+"/touch", "")
+	}
+	r.write("/run/t/judge.ini", strings.ReplaceAll(judged, "OUT", real))
+	r.drop("judge", strings.ReplaceAll(judged, "OUT", ours))
+	r.start()
+	judge := exec.Command("uwsgi-core", "--ini", "/run/t/judge.ini", "--master", "--socket", "/run/t/judge.socket")
+	judge.Dir = "/"
+	log, err := os.Create(filepath.Join(t.TempDir(), "log")) // no pipe: its daemons hold it longer than it lives
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	judge.Stdout, judge.Stderr = log, log
+	r.Start(t, judge)
+
+	files := []string{"plain", "comma", "pwd", "id", "stdin", "touched", "smart", "cron", "cron2", "bare"}
+	for _, name := range files {
+		var is, want string
+		nettest.Eventually(t, patience, name+" is there", func() bool {
+			is, want = r.read(ours+"/"+name), r.read(real+"/"+name)
+			return strings.HasSuffix(is, "\n") && strings.HasSuffix(want, "\n")
+		})
+		if is != want {
+			t.Errorf("%s: ours %q, the real one's %q", name, is, want)
+		}
+	}
+	for _, dir := range []string{real, ours} {
+		r.write(dir+"/touch", "again")
+		nettest.Eventually(t, patience, "the touched daemon starts again", func() bool { return r.read(dir+"/touched") == "x\nx\n" })
+		if never := r.read(dir + "/never"); never != "" {
+			t.Errorf("a job ran on a day that is none: %q", never)
+		}
+	}
+	if err := judge.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = judge.Wait()                                                  // of its exit code nobody thinks here
+	r.Run(t, "kill", "-KILL", strings.TrimSpace(r.read(real+"/pid"))) // one of its daemons outlives it
+	r.stop(syscall.SIGTERM)
 }
