@@ -251,3 +251,60 @@ cron2 = minute=-60,hour=-24,day=31,month=2 never
 		t.Error("nobody tells of the jobs")
 	}
 }
+
+// In tyrant mode a process has the owner's ids, or none.
+func TestTyrantOfAttached(t *testing.T) {
+	o := owner{uid: 1501, gid: 1502}
+	for _, c := range []struct {
+		keys string
+		good bool
+	}{
+		{"", true},
+		{",uid=1501,gid=1502", true},
+		{",uid=0", false},
+		{",uid=1503", false},
+		{",gid=0", false},
+		{",gid=1501", false},
+	} {
+		t.Run("cmd=a"+c.keys, func(t *testing.T) {
+			cfg := goodVassal(t, "blog", "attach-daemon2 = cmd=a"+c.keys)
+			if errs := tyrant(cfg, o); errs.Failed() == c.good {
+				t.Errorf("%v", errs)
+			}
+		})
+	}
+}
+
+// The emperor's own processes are nobody's to be.
+func TestAttachedUnderTheRoutersUID(t *testing.T) {
+	e := testEmperor(t)
+	e.RouterUID, e.BridgeUID = 65519, 65520
+	for uid, good := range map[int]bool{0: true, 1501: true, 65519: false, 65520: false} {
+		cfg := goodVassal(t, "blog", fmt.Sprintf("attach-daemon2 = cmd=a,uid=%d", uid))
+		if _, err := e.resolve(cfg); (err == nil) != good {
+			t.Errorf("uid %d: %v", uid, err)
+		}
+	}
+}
+
+// A crew that is told to stop while it starts, and one whose ini changes.
+func TestCrewIsOvertaken(t *testing.T) {
+	r := newCrewRealm(t, nil)
+	r.write(t, "blog", "[uwsgi]\nhook-as-root = exec:sleep 1000\nattach-daemon = exec sleep 1001\n")
+	r.awaitState(t, "blog", Starting)
+	if s, err := r.Do(t.Context(), "blog", "stop"); err != nil || s.State != Stopped {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for i := range 10 { // at any moment of the crew's start
+		r.write(t, "blog", fmt.Sprintf("[uwsgi]\nattach-daemon = exec sleep 1001\nattach-daemon = exec sleep 1002\n; %d\n", i))
+		if _, err := r.Do(t.Context(), "blog", "reload"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await(t, "blog", "runs", func(s Status) bool { return running(s.process("sleep")) && running(s.process("sleep-2")) })
+	r.write(t, "blog", stays)
+	s := r.await(t, "blog", "has a command alone", func(s Status) bool { return s.State == Running && len(s.Processes) == 0 && s.PID != 0 })
+	if len(s.Command) == 0 {
+		t.Errorf("%+v", s)
+	}
+}
