@@ -39,15 +39,16 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 		return nil, err
 	}
 	defer release()
+	base := j.crew.ground.Cgroup()
 	l := vassal.Launch{Plan: j.plan(), Group: j.spec != nil}
 	if j.spec != nil && j.spec.Smart() {
-		if j.e.Cgroup == "" {
+		if base == "" {
 			return nil, errNoTree
 		}
 		l.Pidfile, l.Patience, l.Followed = j.path(j.spec.Pidfile), j.spec.Freq, j.followed
 	}
-	if j.e.Cgroup != "" {
-		if l.Cgroup, err = j.crew.ground.Cgroup().Make(safeName(j.id())); err != nil {
+	if base != "" {
+		if l.Cgroup, err = base.Make(safeName(j.id())); err != nil {
 			return nil, err
 		}
 	}
