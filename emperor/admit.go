@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
@@ -60,14 +61,25 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 		errs = append(errs, ini.Error{Pos: pos, Message: what + " in tyrant mode; the emperor's operator would have to allow it"})
 	}
 	file := ini.Pos{File: c.File}
+	at := func(option string) ini.Pos {
+		if pos, ok := c.Isolation.At[option]; ok {
+			return pos
+		}
+		return file
+	}
 	if o.uid == 0 || o.gid == 0 {
 		deny(file, fmt.Sprintf("the ini belongs to %d:%d (root), which may not run a vassal", o.uid, o.gid))
 	}
 	for _, h := range c.Hooks {
 		deny(h.Pos, "hooks are not allowed")
 	}
+	for _, p := range slices.Concat(c.App, c.Pushed) {
+		if strings.HasSuffix(p.Key, "-as-emperor") {
+			deny(p.Pos, p.Key+" is not allowed")
+		}
+	}
 	if c.CapSet {
-		deny(file, "cap is not allowed")
+		deny(at("cap"), "cap is not allowed")
 	}
 	if c.UID != nil && c.UID.ID != int(o.uid) {
 		deny(c.UID.Pos, fmt.Sprintf("uid %s is not the ini's owner (%d)", c.UID.Name, o.uid))
@@ -78,14 +90,21 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 	for _, g := range c.AddGID {
 		deny(g.Pos, "add-gid is not allowed")
 	}
-	for _, d := range c.Attached {
+	for i := range c.Attached {
+		d := &c.Attached[i]
 		if d.UID != nil && d.UID.ID != int(o.uid) || d.GID != nil && d.GID.ID != int(o.gid) {
 			deny(d.Pos, "a process under other ids than the owner's is not allowed")
 		}
 		d.UID, d.GID = nil, nil
 	}
 	if c.Chroot != "" {
-		deny(file, "chroot is not allowed")
+		deny(at("chroot"), "chroot is not allowed")
+	}
+	for _, name := range c.Isolation.RootOnly() {
+		deny(at(name), name+" is not allowed")
+	}
+	if c.Limits.Nice < 0 {
+		deny(at("prio"), fmt.Sprintf("prio %d is not allowed", c.Limits.Nice))
 	}
 	c.UID = &vassal.Identity{Name: strconv.Itoa(int(o.uid)), ID: int(o.uid), Main: int(o.gid)}
 	return errs

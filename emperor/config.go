@@ -7,11 +7,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
@@ -25,6 +24,9 @@ type Config struct {
 	State    string // directory: /var/lib/fiefdom/INSTANCE
 
 	Monitors   []Monitor
+	Looking                  // how it looks at inis
+	Common     Common        // what it gives to all vassals
+	Wrappers   Wrappers      // of vassals' uwsgi
 	Freq       time.Duration // between rescans
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
@@ -32,6 +34,9 @@ type Config struct {
 	Threads    int           // of the router, that move packets
 	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
 	Hooks      []vassal.Hook
+	OnDemand   OnDemand
+	Bound      []string // with BoundSet the capabilities that a vassal can have at most
+	BoundSet   bool
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -40,6 +45,13 @@ type Config struct {
 	Heartbeat      time.Duration // the longest silence after a heartbeat
 	CurseTolerance time.Duration // mercy of vassals whose inis do not say
 	Graceful       bool          // at the emperor's end apps may finish what they do
+
+	StartHook string // the program that every vassal's init stage runs first; empty: none
+	StopHook  string // the program that runs after every vassal's end
+
+	Stats    string // address of uWSGI's emperor-stats; empty: none
+	PIDFile  string // where the emperor's pid stands; empty: nowhere
+	ProcName string // that the emperor's process shows; empty: its command line
 }
 
 // Parse reads the emperor's own options. The caller reads the networks' from
@@ -52,6 +64,11 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
+	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
+	if c.Tyrant && c.Common.MagicExec {
+		c.Common.MagicExec = false
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
+	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -68,7 +85,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",
@@ -79,35 +96,79 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "emperor-use-clone", Kind: ini.List, Since: "0.1", Set: setNamespaces,
-		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount)",
+		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount) user",
+	},
+	{
+		Name: "emperor-cap", Aliases: []string{"vassal-cap", "vassals-cap"}, Kind: ini.List, Since: "0.1", Set: setBound,
+		Meaning: "the capabilities that vassals and their hooks can have at most (and setpcap, to drop the others)",
 	},
 	{
 		Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
 		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there",
 	},
 	{
-		Name: "emperor-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
+		Name: "emperor-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
 		Meaning: "milliseconds before the second restart of a vassal that dies young; each one after it waits twice as long (100)",
 	},
 	{
-		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
+		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
 		Meaning: "milliseconds that a restart waits at most (60000)",
 	},
 	{
-		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },
+		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },
 		Meaning: "restarts never wait longer than emperor-throttle says",
 	},
 	{
-		Name: "emperor-required-heartbeat", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Heartbeat, p) },
+		Name: "emperor-required-heartbeat", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Heartbeat, p) },
 		Meaning: "seconds that a vassal which has sent a heartbeat may be silent before it is killed (30)",
 	},
 	{
-		Name: "emperor-curse-tolerance", Kind: ini.Duration, Since: "0.2", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.CurseTolerance, p) },
+		Name: "emperor-curse-tolerance", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.CurseTolerance, p) },
 		Meaning: "seconds that a vassal has for stopping if its own ini has no reload-mercy (10)",
 	},
 	{
-		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.2", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
+		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
 		Meaning: "when the emperor stops, vassals that speak its protocol may answer the requests that they have begun",
+	},
+	{
+		Name: "vassals-start-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StartHook = p.Value; return nil },
+		Meaning: "a program that every start of a vassal runs first, in its namespaces, with the name of its ini (a.ini); under the owner's uid in tyrant mode. It has 30s, and its result is told and ignored",
+	},
+	{
+		Name: "vassals-stop-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StopHook = p.Value; return nil },
+		Meaning: "a program that runs after every end of a vassal's app, as root, with the name of its ini (a.ini). It has 30s, and the vassal's next start waits for it",
+	},
+	{
+		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },
+		Meaning: "a socket's path or ADDRESS:PORT that tells uWSGI's JSON about the emperor and its vassals, one document a connection",
+	},
+	{
+		Name: "emperor-pidfile", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.PIDFile, p) },
+		Meaning: "the file that has the emperor's pid as long as he runs",
+	},
+	{
+		Name: "emperor-procname", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.ProcName = p.Value; return nil },
+		Meaning: "the name that ps and top show for the emperor's process; of a longer one than its command line they show the beginning",
+	},
+	{
+		Name: "emperor-on-demand-extension", Aliases: []string{"emperor-on-demand-ext"}, Kind: ini.Text, Since: "0.1", Set: setDemandExtension,
+		Meaning: "a vassal with a file INI+EXTENSION begins with the first connection to the socket whose address (a path, @NAME, ADDRESS:PORT) is in that file; the app finds the socket as its descriptor 0",
+	},
+	{
+		Name: "emperor-on-demand-directory", Aliases: []string{"emperor-on-demand-dir"}, Kind: ini.Path, Since: "0.1", Set: setDemandDirectory,
+		Meaning: "every vassal begins with the first connection to NAME.socket in this directory",
+	},
+	{
+		Name: "emperor-on-demand-exec", Kind: ini.Command, Since: "0.1", Set: setDemandExec,
+		Meaning: "a command for the shell that gets an ini's name and prints the address of the socket whose first connection starts the vassal, or nothing",
+	},
+	{
+		Name: "emperor-on-demand-chmod-socket", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.OnDemand.Rights.SetMode(p.Value) },
+		Meaning: "the mode of the sockets that wake vassals whose inis have no chmod-socket, in octal (666)",
+	},
+	{
+		Name: "emperor-on-demand-chown-socket", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.OnDemand.Rights.SetOwner(p.Value) },
+		Meaning: "USER, USER:GROUP or :GROUP: the owner of the sockets that wake vassals whose inis have no chown-socket (the app's user and group; in tyrant mode the user is the ini's owner)",
 	},
 	{
 		Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
@@ -133,7 +194,7 @@ var Options = []ini.Option[Config]{
 		Name: "router-busy-poll", Kind: ini.Duration, Since: "0.1", Set: setBusyPoll,
 		Meaning: "how long the router polls for the next packet where they come close upon each other, at most, up to 1ms (50us; 0: never)",
 	},
-}
+})
 
 // MaxThreads bounds the router's threads; more could only be a typo. The router
 // itself takes no more.
@@ -200,6 +261,16 @@ func setDir(dst *string, p ini.Pair) error {
 	return nil
 }
 
+// setPath takes a path as uWSGI does: from where the emperor was started.
+func setPath(dst *string, p ini.Pair) error {
+	path, err := filepath.Abs(p.Value)
+	if p.Value == "" || err != nil {
+		return errors.Join(fmt.Errorf("%s: want the path of a file", p.Key), err)
+	}
+	*dst = path
+	return nil
+}
+
 func setSocketMode(c *Config, p ini.Pair) error {
 	var mode uint32
 	if p.Value == "" || p.Value == "true" {
@@ -224,23 +295,7 @@ func addMonitor(c *Config, p ini.Pair) error {
 	return nil
 }
 
-// namespaces are the words of emperor-use-clone.
-var namespaces = map[string]uintptr{
-	"net": unix.CLONE_NEWNET, "pid": unix.CLONE_NEWPID, "ipc": unix.CLONE_NEWIPC, "uts": unix.CLONE_NEWUTS,
-	"fs": unix.CLONE_NEWNS, "ns": unix.CLONE_NEWNS, "mnt": unix.CLONE_NEWNS, "mount": unix.CLONE_NEWNS,
-}
-
-func setNamespaces(c *Config, p ini.Pair) error {
-	c.Namespaces = 0
-	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
-		flag, ok := namespaces[word]
-		switch {
-		case word == "user":
-			return errors.New("user namespaces are not supported yet; leave \"user\" out")
-		case !ok:
-			return fmt.Errorf("unknown namespace %q; want net, pid, ipc, uts or fs", word)
-		}
-		c.Namespaces |= flag
-	}
-	return nil
+func setNamespaces(c *Config, p ini.Pair) (err error) {
+	c.Namespaces, err = vassal.ParseNamespaces(p.Value)
+	return err
 }

@@ -56,6 +56,7 @@ type Emperor struct {
 	queued    map[owner][]iniFile
 	complaint string // the last scan's, said once
 	ending    bool
+	checking  bool // the files of doors, beside the loop
 	slots     chan struct{}
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
@@ -76,12 +77,15 @@ func (e *Emperor) Run(ctx context.Context) error {
 	expanding, stop := context.WithCancel(context.Background())
 	defer stop()
 	e.noExpand = stop
-	expanders := expanders{cgroup: e.Cgroup}
+	expanders := expanders{cgroup: e.Cgroup, common: e.Config.Common}
+	expanders.common.Environ = vassalEnviron(os.Environ())
 	e.expand = func(o owner, files []iniFile) []expansion {
 		if release, err := slot(expanding, slots); err == nil {
 			defer release()
 		}
-		return expanders.expandAll(expanding, o, files)
+		got := expanders.expandAll(expanding, o, files)
+		e.findDoors(expanding, expanders.run, got)
+		return got
 	}
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
 		return err
@@ -89,7 +93,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 	watching, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	e.jobs.Go(func() {
-		watch(watching, e.Config.Monitors, e.Log, func() { e.call(e.rescan) })
+		e.Config.watch(watching, e.Log, func() { e.call(e.rescan) })
 	})
 	e.rescan()
 	e.loop(ctx)

@@ -11,9 +11,9 @@ import (
 	"fiefdom/vassal"
 )
 
-// foreign resolves a device whose socket is no network's of this emperor: the
-// router that listens there is another's, a real uWSGI's for one. What the
-// network is like only the ini knows.
+// foreign resolves a device whose socket is no network's of this emperor: a
+// foreign router listens there, a real uWSGI's for one. What the network is
+// like only the ini knows.
 func (e *Emperor) foreign(l *vassal.Link, c *vassal.Config, d vassal.DeviceSpec) error {
 	switch {
 	case e.Config.Tyrant:
@@ -43,7 +43,7 @@ func (r *resolved) introduce(c *vassal.Config) {
 	r.key = fmt.Sprint(r.net, r.links)
 }
 
-// unserved warns of routers of others that are not there: it may be a typing
+// unserved warns of foreign routers that are not there: it may be a typing
 // error, and may be a router that comes later.
 func (e *Emperor) unserved(c *vassal.Config, r *resolved) ini.Errors {
 	var errs ini.Errors

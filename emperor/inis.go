@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"fiefdom/internal/ini"
 )
@@ -13,7 +14,7 @@ func (e *Emperor) rescan() {
 	if e.ending {
 		return
 	}
-	seen := scan(e.Config.Monitors)
+	seen := e.Config.scan()
 	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
 		e.Log.Warn("scan", "err", err)
@@ -27,19 +28,21 @@ func (e *Emperor) rescan() {
 			freed = true
 		}
 	}
-	if freed {
-		e.reserve()
-	}
 	for _, name := range seen.order {
-		f := seen.found[name]
+		f := e.Config.OnDemand.withDoor(seen.found[name])
 		v := e.vassals[name]
 		switch {
 		case v == nil:
 			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
+		case !v.removed && e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
+			if v.file != f {
+				e.dethrone(v, f)
+				freed = true
+			}
 		case v.removed || v.file != f:
-			if !v.removed {
+			if !v.removed && v.file.id != (fileID{}) {
 				e.Log.Info("ini changed", "vassal", name, "file", f.path)
 			}
 			v.removed = false
@@ -47,7 +50,11 @@ func (e *Emperor) rescan() {
 			e.queue(f)
 		}
 	}
+	if freed {
+		e.reserve()
+	}
 	e.expandQueued()
+	e.checkDoors()
 }
 
 func (e *Emperor) remove(v *member) {
@@ -118,8 +125,10 @@ func (e *Emperor) expanded(got []expansion) {
 	var fine []*member
 	for _, x := range current {
 		v := e.vassals[x.Name]
+		var r *resolved
 		if !x.Errors.Failed() {
-			if _, err := e.resolve(x.Config); err != nil {
+			var err *ini.Error
+			if r, err = e.resolve(x.Config); err != nil {
 				x.Errors = append(x.Errors, *err)
 			}
 		}
@@ -131,8 +140,13 @@ func (e *Emperor) expanded(got []expansion) {
 			}
 		}
 		if x.Errors.Failed() {
-			v.err = failures(x.Errors)
-			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			if what := failures(x.Errors); what != v.err {
+				v.err = what
+				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			}
+			if x.Unrest {
+				e.lookAgain(v)
+			}
 			e.happen(v, bad)
 			continue
 		}
@@ -141,6 +155,7 @@ func (e *Emperor) expanded(got []expansion) {
 		}
 		v.config, v.err = x.Config, ""
 		v.backoff.clear()
+		e.setDoor(v, r.door)
 		fine = append(fine, v)
 	}
 	e.settleLeases()
@@ -149,9 +164,19 @@ func (e *Emperor) expanded(got []expansion) {
 		if e.reloadsItself(v) {
 			e.happen(v, same)
 		} else {
-			e.happen(v, good)
+			v.readings++
+			e.happen(v, v.asGood())
 		}
 	}
+}
+
+// unrestPause is before an ini that somebody was writing is looked at again.
+const unrestPause = 500 * time.Millisecond
+
+// lookAgain has the next scan take an ini for changed.
+func (e *Emperor) lookAgain(v *member) {
+	v.file.id = fileID{}
+	time.AfterFunc(unrestPause, func() { e.call(e.rescan) })
 }
 
 // failures are the errors, without the warnings, one a line.

@@ -38,6 +38,12 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
+		case HookProcess:
+			if err := HookMain(os.Stdin, os.Stdout); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
 	}
 	os.Exit(m.Run())
@@ -216,3 +222,6 @@ func goodVassal(t *testing.T, name, text string) *vassal.Config {
 	}
 	return c
 }
+
+// scan looks at monitors as an emperor does that has nothing else in its ini.
+func scan(monitors []Monitor) *inis { return (&Config{Monitors: monitors}).scan() }

@@ -23,20 +23,30 @@ type member struct {
 	warnings []string
 
 	backoff  backoff
+	dates    dates
+	errands  errands
 	timer    *time.Timer // of the back-off, or of the mercy
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
 	renewals int         // reloads that the app did by itself
+	readings int         // good inis that were taken without a reload by the app
 
 	running *vassal.Config // what the generation was started with
 	gen     *vassal.Generation
 	said    said   // by the generation
 	form    string // of the generation: with the same form it may reload itself
+	options []byte // the generation's newest, where it does not have them as arguments
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
 	lost    string        // why its device was lost while it started
 	cancel  context.CancelFunc
+	door    *door              // on demand: what wakes it; nil: it always runs
+	wants   *doorSpec          // the door that its newest good ini asks for
+	shut    <-chan struct{}    // closed when the door before has gone
+	vigil   context.CancelFunc // ends the wait for somebody at the door
+	open    *door              // the last that was seen open
+	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int
 	crew    *crew     // of the generation, if it has attached processes
@@ -44,7 +54,7 @@ type member struct {
 }
 
 func (e *Emperor) newMember(f iniFile) {
-	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1}
+	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1, dates: dates{born: time.Now()}}
 }
 
 // happen moves a vassal through the table.
@@ -75,7 +85,9 @@ func (e *Emperor) happen(v *member, ev event) {
 	case forget:
 		e.forget(v)
 	case rest:
-		e.closeJail(v)
+		e.rest(v)
+	case doze:
+		e.doze(v)
 	case decide:
 		e.decide(v)
 	}
@@ -87,6 +99,9 @@ func (e *Emperor) enter(v *member, to State) {
 	}
 	if v.state == Backoff && v.timer != nil {
 		v.timer.Stop()
+	}
+	if v.state == Sleeping {
+		v.vigil()
 	}
 	e.Log.Debug("state", "vassal", v.name, "from", v.state, "to", to)
 	v.state, v.since = to, time.Now()
@@ -103,9 +118,12 @@ func (e *Emperor) decide(v *member) {
 		e.launch(v)
 	case forget:
 		e.forget(v)
+	case doze:
+		e.enter(v, Sleeping)
+		e.doze(v)
 	default:
 		e.Log.Info("vassal stopped", "vassal", v.name)
-		e.closeJail(v)
+		e.rest(v)
 	}
 }
 
@@ -116,16 +134,17 @@ func (e *Emperor) wait(v *member) {
 		lived = time.Since(v.gen.Started)
 	}
 	delay := v.backoff.died(lived, v.loyal(lived))
+	v.dates.died(&v.backoff, delay)
 	v.gen, v.said = nil, said{}
 	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
 	if delay == 0 {
-		e.happen(v, due)
+		e.happen(v, v.asDue())
 		return
 	}
 	v.timer = time.AfterFunc(delay, func() {
 		e.call(func() {
 			if v.state == Backoff && e.vassals[v.name] == v {
-				e.happen(v, due)
+				e.happen(v, v.asDue())
 			}
 		})
 	})
@@ -149,14 +168,14 @@ func (e *Emperor) launch(v *member) {
 	e.settleLeases()
 	v.launches++
 	v.running, v.uid = v.config, r.plan.UID
-	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output}
+	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output, door: v.door}
 	if r.keep && v.jail != nil && v.key == r.key && !v.jail.Lost() {
 		job.jail, v.jail = v.jail, nil
 	} else {
 		e.closeJail(v)
 	}
-	job.left, v.key, v.lost = v.left, r.key, ""
-	v.form = r.form()
+	job.left, job.after, v.key, v.lost = v.left, v.errands.done, r.key, ""
+	v.form, v.options = r.form(), r.document
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()
@@ -182,10 +201,14 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	v.gen, v.err = job.gen, ""
 	v.starts++
+	v.dates.ran()
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
-	e.enlist(v, job.r)
+	e.enlist(v, job)
+	if v.crew == nil {
+		e.greet(v, job.gen.PID)
+	}
 	e.happen(v, started)
 	e.muster(v)
 	if v.lost != "" {
@@ -235,12 +258,12 @@ func (e *Emperor) lost(v *member, why string, checks int) {
 
 // watchGeneration waits for the app's end.
 func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.Jail) {
+	d := v.door
 	e.jobs.Go(func() {
 		exit := g.Wait()
+		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
 		e.call(func() {
-			if e.Cgroup == "" {
-				exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
-			}
+			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}
@@ -248,14 +271,23 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				v.err = v.reason(exit)
 			}
 			v.said.forgetPulse()
+			if v.crew != nil {
+				content = v.crew.content
+			}
 			e.disband(v)
+			e.mourn(v)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
-			if exile(g, exit) {
+			switch {
+			case exile(g, exit):
 				e.Log.Warn("vassal went into exile", "vassal", v.name)
 				e.happen(v, exiled)
-			} else {
+			case content && v.state == Running:
+				v.err = ""
+				v.backoff.clear()
+				e.happen(v, finished)
+			default:
 				e.happen(v, exited)
 			}
 			if v.gen == g {
@@ -331,6 +363,7 @@ func (e *Emperor) closeJail(v *member) {
 // begins anew.
 func (e *Emperor) forget(v *member) {
 	e.closeJail(v)
+	e.shutDoor(v)
 	if v.output != nil {
 		if err := v.output.close(); err != nil {
 			e.Log.Warn("close output", "vassal", v.name, "err", err)
@@ -341,6 +374,8 @@ func (e *Emperor) forget(v *member) {
 	if !v.removed && !e.ending {
 		e.newMember(v.file)
 		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes
+		e.vassals[v.name].errands = v.errands
+		e.vassals[v.name].shut = v.shut
 		e.queue(v.file)
 		e.expandQueued()
 	}

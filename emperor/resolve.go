@@ -21,9 +21,11 @@ type resolved struct {
 	net        bool    // a network namespace of its own
 	namespaces uintptr // fresh for each generation, the network's aside
 	plan       vassal.Plan
-	dir        string // where the vassal begins
-	keep       bool   // the jail outlives the generation: nothing in it was done by hooks
-	key        string // tells jails apart
+	document   []byte    // what the app takes by plan.Settings
+	dir        string    // where the vassal begins
+	door       *doorSpec // on demand; nil: it always runs
+	keep       bool      // the jail outlives the generation: nothing in it was done by hooks
+	key        string    // tells jails apart
 }
 
 const defaultMTU = 1500
@@ -31,9 +33,11 @@ const defaultMTU = 1500
 // resolve works out what a vassal's ini means in this emperor. It leases what
 // the vassal needs.
 func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
-	r := &resolved{net: e.Config.Namespaces&unix.CLONE_NEWNET != 0, namespaces: e.Config.Namespaces &^ unix.CLONE_NEWNET}
+	flags := e.Config.Namespaces | c.Isolation.Namespaces()
+	joins := c.Isolation.Setns != "" // another's namespaces, its network too
+	r := &resolved{net: flags&unix.CLONE_NEWNET != 0 && !joins, namespaces: flags &^ unix.CLONE_NEWNET}
 	specs := c.Devices
-	if len(specs) == 0 {
+	if len(specs) == 0 && !joins {
 		if n := e.attaching(); n != nil {
 			specs = []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
 		}
@@ -50,7 +54,7 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 			resolv = n.Resolv
 		}
 	}
-	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native)
+	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native) || joins && e.attaching() != nil
 	r.net = r.net || len(r.links) > 0
 	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
 	// uWSGI's vassals begin in the folder of their inis. A command of ours
@@ -65,8 +69,14 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	if err := e.plan(r, c, native, resolv); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
-	if err := e.checkAttached(c); err != nil {
+	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
+	if err := e.isolate(r, c); err != nil {
+		return nil, err
+	}
+	if err := e.checkAttached(r, c); err != nil {
+		return nil, err
 	}
 	r.introduce(c)
 	return r, nil
@@ -99,7 +109,7 @@ func (e *Emperor) networkOf(d vassal.DeviceSpec) (*Network, error) {
 	}
 	switch {
 	case d.Socket != "" || !d.Native():
-		return nil, nil // another's network, or only a device
+		return nil, nil // a foreign router's network, or only a device
 	case len(fits) == 0:
 		return nil, fmt.Errorf("no network of this emperor has the address of device %s; networks are: %s", d.Name, e.pools())
 	case len(fits) > 1 && e.attaching() != nil:
@@ -256,8 +266,13 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Protocol: c.Speaks(),
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
 	}
-	if len(c.Attached) == 0 {
-		p.Args = c.Args() // else everyone joins the generation, the command too
+	r.employ(c)
+	if hook := e.Config.StartHook; hook != "" {
+		dir, file := filepath.Split(c.File)
+		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
+	}
+	if len(c.App) > 0 {
+		p.Programs = e.Config.Wrappers.programs(p.Args[0])
 	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask
@@ -296,6 +311,15 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.Env = append(CleanEnv(home), c.Env...)
 	}
 	return nil
+}
+
+// employ adds to the plan what the init stage becomes, and its options. With
+// attached processes it becomes nobody: the command joins as they do.
+func (r *resolved) employ(c *vassal.Config) {
+	if len(c.Attached) == 0 {
+		r.plan.Args = c.Args()
+	}
+	r.plan.Settings, r.document = c.Settings()
 }
 
 // CleanEnv is what an app finds of the host's environment in a native network.

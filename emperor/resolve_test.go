@@ -38,7 +38,7 @@ func TestResolve(t *testing.T) {
 		"own gateway":       {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 10.9.0.9", "eth0 tun0 10.9.0.7/24 [10.9.0.9]", true},
 		"two networks":      {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b\ntuntap-device-address = 10.8.0.7", "a tun0 10.9.0.7/24 [10.9.0.1]; b tun1 10.8.0.7/24 [10.8.0.1]", true},
 		"a foreign router":  {"tuntap-device = u0 /run/none", "u0   []", false},
-		"another's, native": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7 fd0a::7\ntuntap-device-gateway = 192.0.2.1", "u0  10.9.0.7/32 fd0a::7/128 [192.0.2.1]", true},
+		"foreign, native":   {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7 fd0a::7\ntuntap-device-gateway = 192.0.2.1", "u0  10.9.0.7/32 fd0a::7/128 [192.0.2.1]", true},
 		"native and hooked": {"tuntap-device = a\ntuntap-device-address = 10.9.0.7\ntuntap-device = b /run/uwsgi0", "a tun0 10.9.0.7/24 [10.9.0.1]; b uwsgi0  []", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,26 +68,100 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// With and without a device, what an ini asks for comes beside what the
+// emperor's says of all.
+func TestResolveIsolation(t *testing.T) {
+	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	for name, tc := range map[string]struct {
+		text       string
+		change     func(*Config)
+		namespaces uintptr
+		net        bool
+		check      func(*vassal.Plan) bool
+	}{
+		"unshare":        {"unshare = ipc,uts", func(*Config) {}, unix.CLONE_NEWIPC | unix.CLONE_NEWUTS, false, nil},
+		"unshare net":    {"unshare = net", func(*Config) {}, 0, true, nil},
+		"with use-clone": {"unshare2 = pid,files", func(c *Config) { c.Namespaces = unix.CLONE_NEWNS }, unix.CLONE_NEWPID | unix.CLONE_NEWNS, false, func(p *vassal.Plan) bool { return p.Reaper && p.Proc && p.Mounts }},
+		"namespace":      {"namespace = /srv/root:web", func(*Config) {}, all, false, func(p *vassal.Plan) bool { return p.Reaper && p.Isolation.Hostname == "web" }},
+		"namespace-net":  {"ns = /srv/root\nns-net = true", func(*Config) {}, all, true, nil},
+		"user":           {"unshare = user", func(*Config) {}, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && !p.OwnIDs && !p.Bounded }},
+		"owner's user":   {"", func(c *Config) { c.Namespaces, c.Tyrant = unix.CLONE_NEWUSER, true }, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && p.OwnIDs && p.Bounded }},
+		"limits":         {"max-fd = 9", func(*Config) {}, 0, false, func(p *vassal.Plan) bool { return p.Limits.Files == 9 }},
+		"setns":          {"setns = /run/ns", func(c *Config) { c.Namespaces = unix.CLONE_NEWNET }, 0, false, func(p *vassal.Plan) bool { return p.Reaper }},
+		"emperor-cap":    {"cap = net_raw", func(c *Config) { c.Bound, c.BoundSet = []string{"net_raw"}, true }, 0, false, func(p *vassal.Plan) bool { return p.BoundSet }},
+		"as-vassal": {"exec-as-root = b", func(c *Config) {
+			c.Hooks = []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}, {Phase: vassal.AsRoot, Args: "the emperor's"}}
+		}, 0, false, func(p *vassal.Plan) bool {
+			return len(p.Hooks) == 2 && p.Hooks[0].Phase == vassal.AsVassal && p.Hooks[1].Args == "b"
+		}},
+		"as-vassal of an owner": {"", func(c *Config) { c.Tyrant, c.Hooks = true, []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}} }, 0, false, func(p *vassal.Plan) bool {
+			return len(p.Hooks) == 1 && p.Hooks[0].Phase == vassal.AsUser
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			tc.change(e.Config)
+			r, bad := e.resolve(goodVassal(t, "blog", tc.text))
+			if bad != nil {
+				t.Fatal(*bad)
+			}
+			if r.namespaces != tc.namespaces || r.net != tc.net {
+				t.Errorf("namespaces %#x, net %v", r.namespaces, r.net)
+			}
+			if root := tc.namespaces == unix.CLONE_NEWUSER; root != (len(stillRoot(goodVassal(t, "blog", tc.text), r)) > 0) {
+				t.Errorf("warned of its root: %v", !root)
+			}
+			if tc.check != nil && !tc.check(&r.plan) {
+				t.Errorf("plan %+v", r.plan)
+			}
+		})
+	}
+}
+
+func TestResolveIsolationThatFails(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text   string
+		change func(*Config)
+		line   int
+		want   string
+	}{
+		"pivot_root on the host": {"pivot_root = /new /new/old", func(*Config) {}, 3, "write unshare = fs too"},
+		"setns with a device":    {"setns = /run/ns\ntuntap-device = u0", func(*Config) {}, 4, "no device of its own"},
+		"setns in a user ns":     {"setns = /run/ns\nunshare = user", func(*Config) {}, 3, "leave user out"},
+		"hooks' device":          {"tuntap-device = u0 /run/uwsgi0", func(c *Config) { c.Namespaces = unix.CLONE_NEWUSER }, 3, "write tuntap-device-address"},
+		"cap beyond the bound":   {"cap = net_raw", func(c *Config) { c.BoundSet = true }, 3, "not in emperor-cap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			tc.change(e.Config)
+			_, bad := e.resolve(goodVassal(t, "blog", tc.text))
+			if bad == nil || bad.Pos.Line != tc.line || !strings.Contains(bad.Message, tc.want) {
+				t.Errorf("got %v, want line %d, %q", bad, tc.line, tc.want)
+			}
+		})
+	}
+}
+
 func TestResolveErrorsHaveTheirPlace(t *testing.T) {
 	for name, tc := range map[string]struct {
 		text string
 		line int
 		want string
 	}{
-		"another's pool":    {"tuntap-device = u0 /run/none\ntuntap-device-address = auto", 3, "socket /run/none belongs to no tuntap-router of this emperor (/run/tun0 /run/tun1 /run/uwsgi0)"},
-		"another's gateway": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7\ntuntap-device-gateway = fd09::1", 3, "gateway fd09::1 of device u0: the device has no address of its family"},
-		"another's MTU":     {"tuntap-device = u0 /run/none\ntuntap-device-mtu = 9000", 3, "MTU 9000 is more"},
-		"another's rule":    {"tuntap-device = u0 /run/none\ntuntap-device-rule = out any any reject", 3, "knows allow and deny, not reject"},
-		"foreign":           {"tuntap-device-address = 192.0.2.7", 3, "no network of this emperor has the address"},
-		"outside":           {"tuntap-device = u0 /run/tun0\ntuntap-device-address = 10.8.0.7", 3, "address 10.8.0.7 is outside the network of tun0"},
-		"router's":          {"tuntap-device-address = 10.9.0.1", 3, "10.9.0.1 is the router's own"},
-		"network's":         {"tuntap-device-address = 10.9.0.0", 3, "network's own or its broadcast"},
-		"broadcast":         {"tuntap-device-address = 10.9.0.255", 3, "network's own or its broadcast"},
-		"IPv6 anycast":      {"tuntap-device-address = fd09::", 3, "network's own"},
-		"which network":     {"tuntap-device-address = auto", 3, "several networks fit device eth0"},
-		"no pool":           {"tuntap-device = u0 /run/uwsgi0\ntuntap-device-address = auto", 3, "has no pool"},
-		"gateway":           {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 192.0.2.1", 3, "gateway 192.0.2.1 is in no network"},
-		"second device":     {"tuntap-device = u0\ntuntap-device = u1 /run/none\ntuntap-device-mtu = 9000", 4, "MTU 9000 is more"},
+		"foreign pool":    {"tuntap-device = u0 /run/none\ntuntap-device-address = auto", 3, "socket /run/none belongs to no tuntap-router of this emperor (/run/tun0 /run/tun1 /run/uwsgi0)"},
+		"foreign gateway": {"tuntap-device = u0 /run/none\ntuntap-device-address = 10.9.0.7\ntuntap-device-gateway = fd09::1", 3, "gateway fd09::1 of device u0: the device has no address of its family"},
+		"foreign MTU":     {"tuntap-device = u0 /run/none\ntuntap-device-mtu = 9000", 3, "MTU 9000 is more"},
+		"foreign rule":    {"tuntap-device = u0 /run/none\ntuntap-device-rule = out any any reject", 3, "knows allow and deny, not reject"},
+		"foreign":         {"tuntap-device-address = 192.0.2.7", 3, "no network of this emperor has the address"},
+		"outside":         {"tuntap-device = u0 /run/tun0\ntuntap-device-address = 10.8.0.7", 3, "address 10.8.0.7 is outside the network of tun0"},
+		"router's":        {"tuntap-device-address = 10.9.0.1", 3, "10.9.0.1 is the router's own"},
+		"network's":       {"tuntap-device-address = 10.9.0.0", 3, "network's own or its broadcast"},
+		"broadcast":       {"tuntap-device-address = 10.9.0.255", 3, "network's own or its broadcast"},
+		"IPv6 anycast":    {"tuntap-device-address = fd09::", 3, "network's own"},
+		"which network":   {"tuntap-device-address = auto", 3, "several networks fit device eth0"},
+		"no pool":         {"tuntap-device = u0 /run/uwsgi0\ntuntap-device-address = auto", 3, "has no pool"},
+		"gateway":         {"tuntap-device-address = 10.9.0.7\ntuntap-device-gateway = 192.0.2.1", 3, "gateway 192.0.2.1 is in no network"},
+		"second device":   {"tuntap-device = u0\ntuntap-device = u1 /run/none\ntuntap-device-mtu = 9000", 4, "MTU 9000 is more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEmperor(t, twoNetworks()...)
@@ -249,7 +323,7 @@ func TestResolversComeWithMounts(t *testing.T) {
 	}
 }
 
-func TestTyrantRefuses(t *testing.T) {
+func TestTyrantRefuses(t *testing.T) { // T31
 	for name, tc := range map[string]struct {
 		text string
 		o    owner
@@ -265,12 +339,40 @@ func TestTyrantRefuses(t *testing.T) {
 		"gid":          {"gid = root", owner{1500, 1500}, "gid root is not the ini's group"},
 		"add-gid":      {"add-gid = root", owner{1500, 1500}, "add-gid is not allowed"},
 		"chroot":       {"chroot = /srv", owner{1500, 1500}, "chroot is not allowed"},
+		"pivot_root":   {"pivot_root = /srv /srv/old", owner{1500, 1500}, "pivot_root is not allowed"},
+		"namespace":    {"namespace = /srv", owner{1500, 1500}, "namespace is not allowed"},
+		"setns":        {"setns = /run/ns", owner{1500, 1500}, "setns is not allowed"},
+		"setns-socket": {"setns-socket = /run/ns", owner{1500, 1500}, "setns-socket is not allowed"},
+		"cgroup":       {"cgroup = /sys/fs/cgroup/a", owner{1500, 1500}, "cgroup is not allowed"},
+		"prio":         {"prio = -1", owner{1500, 1500}, "prio -1 is not allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if errs := tyrant(goodVassal(t, "blog", tc.text), tc.o); !errs.Failed() || !strings.Contains(errs.Error(), tc.want) {
+			errs := tyrant(goodVassal(t, "blog", tc.text), tc.o)
+			if !errs.Failed() || !strings.Contains(errs.Error(), tc.want) {
 				t.Errorf("got %v", errs)
 			}
+			if tc.text != "" && (len(errs) != 1 || errs[0].Pos.Line != 3) {
+				t.Errorf("not one error, at line 3: %v", errs)
+			}
 		})
+	}
+}
+
+// What takes from an owner, and gives him nothing, is his to ask for.
+func TestTyrantAllows(t *testing.T) {
+	for _, text := range []string{"unshare = fs,pid,ipc,uts,net,user", "limit-as = 64", "limit-nproc = 9", "max-fd = 9", "prio = 5"} {
+		if errs := tyrant(goodVassal(t, "blog", text), owner{1500, 1500}); len(errs) > 0 {
+			t.Errorf("%s: %v", text, errs)
+		}
+	}
+}
+
+// A hostile expander can leave out where its options are, not that they are there.
+func TestTyrantRefusesForged(t *testing.T) {
+	c := goodVassal(t, "blog", "")
+	c.Isolation = vassal.Isolation{Setns: "/run/ns", Cgroups: []string{"/sys/fs/cgroup/a"}}
+	if errs := tyrant(c, owner{1500, 1500}); len(errs) != 2 || errs[0].Pos.File != c.File {
+		t.Errorf("got %v", errs)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -27,11 +28,20 @@ type startJob struct {
 	r      *resolved
 	jail   *vassal.Jail // kept from before, or made here
 	output *output
+	door   *door // that becomes the stdin of the app, or of its crew; nil: none
 	left   <-chan struct{}
+	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
 }
 
 func (s *startJob) run(ctx context.Context) error {
+	if s.after != nil {
+		select {
+		case <-s.after:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	release, err := slot(ctx, s.e.slots)
 	if err != nil {
 		return err
@@ -105,13 +115,25 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces, Log: s.output.setFile}
 	if l.Plan.LogTo == "" {
 		s.output.setFile(nil)
 	}
-	var err error
-	if s.e.Cgroup != "" {
-		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
+	above, err := l.Plan.Isolation.Above()
+	if err != nil {
+		return err
+	}
+	if s.door != nil && len(l.Plan.Args) > 0 { // else it is for who joins
+		if l.Stdin, err = s.door.stdin(); err != nil {
+			return err
+		}
+		defer l.Stdin.Close()
+	}
+	if above == "" {
+		above = s.e.Cgroup
+	}
+	if above != "" {
+		if l.Cgroup, err = above.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
 			return err
 		}
 	}
@@ -119,11 +141,17 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
-	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.e.Cgroup != "" || s.gen.PID == 0 {
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.gen.PID == 0 || s.e.records(l.Cgroup) {
 		return err
 	}
 	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {
 		s.e.Log.Warn("record the app", "vassal", s.name, "err", err)
 	}
 	return nil
+}
+
+// records says whether the next emperor finds what runs in a generation's
+// cgroup by the instance's own; else its processes have to be recorded.
+func (e *Emperor) records(generation vassal.Cgroup) bool {
+	return generation != "" && filepath.Dir(string(generation)) == string(e.Cgroup)
 }

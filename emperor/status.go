@@ -26,6 +26,7 @@ type Status struct {
 	Loyal     bool              `json:"loyal"`     // it runs and has proved to work
 	Accepting bool              `json:"accepting"` // it runs and has said, by the emperor protocol, that it takes requests
 	Command   []string          `json:"command,omitempty"`
+	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
@@ -78,7 +79,7 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 }
 
 // turns counts how often the vassal began anew, by a start or by itself.
-func (v *member) turns() int { return v.launches + v.renewals }
+func (v *member) turns() int { return v.launches + v.renewals + v.readings }
 
 func (v *member) status() Status {
 	s := Status{
@@ -97,6 +98,12 @@ func (v *member) status() Status {
 	}
 	if v.config != nil {
 		s.Command = v.config.Args()
+	}
+	if v.door != nil {
+		s.Socket = v.door.address.String()
+		if s.State == Sleeping && v.open != v.door {
+			s.State = Starting // nobody can come yet
+		}
 	}
 	v.describe(&s)
 	return s

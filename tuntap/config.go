@@ -155,15 +155,15 @@ var Options = []ini.Option[RouterOptions]{
 		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets from vassals; the first that matches decides",
 	},
 	{
-		Name: "tuntap-router-route", Kind: ini.Rule, Since: "0.2", Repeats: true, Set: networkSetter(setRoute),
+		Name: "tuntap-router-route", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRoute),
 		Meaning: "SRC DST IP:PORT: send packets from vassals to another router's gateway, as UDP; the first that matches decides",
 	},
 	{
-		Name: "tuntap-router-gateway-peer", Kind: ini.Text, Since: "0.2", Repeats: true, Set: networkSetter(setFarEnd),
+		Name: "tuntap-router-gateway-peer", Kind: ini.Text, Since: "0.1", Repeats: true, Set: networkSetter(setFarEnd),
 		Meaning: "IP:PORT of another router's gateway that may send packets, and that devices' own rules may route to; targets of tuntap-router-route may anyway",
 	},
 	{
-		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.2", Set: networkSetter(setCredentials),
+		Name: "tuntap-use-credentials", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setCredentials),
 		Meaning: "close connections of devices that are not this emperor's unless they begin with their user's ids, which go to the stats",
 	},
 	{

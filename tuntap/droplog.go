@@ -25,7 +25,7 @@ func (s *shard) note(n *network, p *peer, pk *packet, v verdict) {
 	}
 	count[v.why].add(1)
 	last := noted[v.why].Load()
-	if v.quiet || last != 0 && s.now-last < logEvery {
+	if v.how == quiet || last != 0 && s.now-last < logEvery {
 		return
 	}
 	// A shard that loses a race for the line leaves it to the winner.

@@ -2,9 +2,6 @@ package tuntap
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,32 +12,14 @@ import (
 // only the far end that the config names.
 func TestRealUWSGIDeviceRoutesByItsRules(t *testing.T) {
 	nettest.Root(t)
-	const plugin = "/usr/lib/uwsgi/plugins/tuntap_plugin.so"
-	if _, err := os.Stat(plugin); err != nil {
-		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
-	}
 	cfg := native()
 	cfg.Host, cfg.FarEnds = []netip.Addr{near}, []netip.AddrPort{far}
 	f := newFederation(t, cfg)
-	cmd := exec.Command("uwsgi", "--plugins-dir", filepath.Dir(plugin), "--plugin", "tuntap", "--jailed",
-		"--tuntap-device", "uwsgi0 "+f.socket,
+	startUWSGI(t, nettest.NewNS(t), f.socket,
 		"--tuntap-device-rule", "out 10.9.0.7 198.51.100.9 gateway 198.51.100.2:4040",
 		"--tuntap-device-rule", "out 10.9.0.7 198.51.100.10 route 198.51.100.2:4041",
 		"--exec-as-root", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; ip address add 10.9.0.7/16 dev uwsgi0 && ip link set uwsgi0 up && ip route add default via 10.9.0.1",
-		"--exec-as-root", "for to in 9 10; do ping -c 1 -W 1 198.51.100.$to; done; true",
-		"--master", "--uid", "nobody", "--gid", "nogroup", "--socket", "127.0.0.1:3031")
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	t.Cleanup(func() {
-		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
-			t.Logf("uWSGI said:\n%s", text)
-		}
-	})
-	nettest.NewNS(t).Start(t, cmd)
+		"--exec-as-root", "for to in 9 10; do ping -c 1 -W 1 198.51.100.$to; done; true")
 	if h := f.await("registered"); h.addr != blog {
 		t.Fatalf("registered %v", h.addr)
 	}

@@ -87,7 +87,7 @@ func (s *shard) losePeer(p *peer, why error) {
 
 // nobody is what becomes of a packet for an address of the pool that nobody
 // has: its sender is told, and need not wait for a timeout.
-var nobody = verdict{why: DropNoRoute, reject: true}
+var nobody = verdict{why: DropNoRoute, how: rejected}
 
 // fromPeer takes a packet from p all its way. framed has room before the packet,
 // and the device's header at its end.
@@ -146,7 +146,7 @@ func (s *shard) fromHost(n *network, framed []byte) {
 		return
 	}
 	if to.kind != ownerPeer { // not even of the pool: the host's own chatter (MLD, mDNS)
-		s.note(n, nil, pk, verdict{why: DropNoRoute, quiet: true})
+		s.note(n, nil, pk, verdict{why: DropNoRoute, how: quiet})
 		return
 	}
 	if v := n.towards(to.peer, pk, n.policy.Load(), &to.peer.came, s.now); v.why != pass {
@@ -160,7 +160,7 @@ func (s *shard) fromHost(n *network, framed []byte) {
 // reject answers a dropped packet where its rule says so. to is who sent it,
 // nil for the host's side.
 func (s *shard) reject(n *network, to *peer, pk *packet, v verdict) {
-	if !v.reject {
+	if v.how != rejected {
 		return
 	}
 	b := &n.answers

@@ -2,14 +2,23 @@ package tuntap
 
 import "fiefdom/firewall"
 
-// verdict is what was decided about a packet.
+// verdict is what was decided about a packet. With more than four fields the
+// compiler would keep it in memory, which made a decision half as long again.
 type verdict struct {
-	why    Reason         // pass, or why it is dropped
-	reject bool           // answer it
-	quiet  bool           // no log line: everybody's kernel sends such packets
-	rule   *firewall.Rule // that decided, if one did
-	to     *farEnd        // where it leaves by the gateway; nil: it goes by the table
+	why  Reason         // pass, or why it is dropped
+	how  manner         // of a drop
+	rule *firewall.Rule // that decided, if one did
+	to   *farEnd        // where it leaves by the gateway; nil: it goes by the table
 }
+
+// manner is what else is done about a packet that is dropped.
+type manner uint8
+
+const (
+	logged   manner = iota
+	rejected        // and answered
+	quiet           // no log line: everybody's kernel sends such packets
+)
 
 func drop(why Reason) verdict { return verdict{why: why} }
 
@@ -19,7 +28,7 @@ func drop(why Reason) verdict { return verdict{why: why} }
 func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict {
 	m := &p.sent[firewall.Out]
 	if chatter(pk) || pk.v6 && !pol.own[1].IsValid() {
-		return verdict{why: DropForbidden, quiet: true}
+		return verdict{why: DropForbidden, how: quiet}
 	}
 	owned := n.table.Load().owner(pk.flow.Src).peer == p
 	if !owned {
@@ -108,7 +117,10 @@ func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
 }
 
 func byRule(c *firewall.Chain, act firewall.Action, i int) verdict {
-	v := verdict{why: DropRule, reject: act == firewall.Reject}
+	v := verdict{why: DropRule}
+	if act == firewall.Reject {
+		v.how = rejected
+	}
 	if i >= 0 {
 		v.rule = &c.Rules()[i]
 	}

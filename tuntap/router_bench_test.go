@@ -19,10 +19,9 @@ func BenchmarkDecide(b *testing.B) {
 	syn := tcp(blog, internet, 443, tuntest.ACK)
 	p := w.holder(blog)
 	w.on(p.shard, func() {
-		n, now := p.net, p.shard.now
-		var pk packet
+		n, now, pk := p.net, p.shard.now, &p.shard.pk
 		for b.Loop() {
-			if pk.decode(syn) != pass || n.fromPeer(p, &pk, n.policy.Load(), now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
+			if pk.decode(syn) != pass || n.fromPeer(p, pk, n.policy.Load(), now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
 				b.Fatal("it does not pass")
 			}
 		}

@@ -12,33 +12,42 @@ import (
 	"fiefdom/internal/nettest"
 )
 
-// A real uWSGI's device is a foreign peer: frames, its rule block, IPv6
-// chatter first.
-func TestRealUWSGIDevice(t *testing.T) {
-	nettest.Root(t)
+// startUWSGI runs a real uWSGI whose device uwsgi0 joins the router at socket.
+func startUWSGI(t *testing.T, ns *nettest.NS, socket string, args ...string) {
+	t.Helper()
 	const plugin = "/usr/lib/uwsgi/plugins/tuntap_plugin.so"
 	if _, err := os.Stat(plugin); err != nil {
 		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
 	}
-	w := newRealWorld(t, native())
-	ns := nettest.NewNS(t)
-	cmd := exec.Command("uwsgi", "--plugins-dir", filepath.Dir(plugin), "--plugin", "tuntap", "--jailed",
-		"--tuntap-device", "uwsgi0 "+w.socket, "--tuntap-device-rule", "out 10.9.0.7 198.51.100.9 deny",
-		"--exec-as-root", "ip address add 10.9.0.7/16 dev uwsgi0 && ip link set uwsgi0 up && ip route add default via 10.9.0.1",
-		"--exec-as-root", "ping -c 1 -W 5 10.9.0.1",
-		"--master", "--uid", "nobody", "--gid", "nogroup", "--socket", "127.0.0.1:3031")
+	cmd := exec.Command("uwsgi", append([]string{
+		"--plugins-dir", filepath.Dir(plugin), "--plugin", "tuntap", "--jailed",
+		"--tuntap-device", "uwsgi0 " + socket,
+		"--master", "--uid", "nobody", "--gid", "nogroup", "--socket", "127.0.0.1:3031",
+	}, args...)...)
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	t.Cleanup(func() {
+		log.Close()
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("uWSGI said:\n%s", text)
 		}
 	})
 	ns.Start(t, cmd)
+}
+
+// A real uWSGI's device is a foreign peer: frames, its rule block, IPv6
+// chatter first.
+func TestRealUWSGIDevice(t *testing.T) {
+	nettest.Root(t)
+	w := newRealWorld(t, native())
+	ns := nettest.NewNS(t)
+	startUWSGI(t, ns, w.socket,
+		"--tuntap-device-rule", "out 10.9.0.7 198.51.100.9 deny",
+		"--exec-as-root", "ip address add 10.9.0.7/16 dev uwsgi0 && ip link set uwsgi0 up && ip route add default via 10.9.0.1",
+		"--exec-as-root", "ping -c 1 -W 5 10.9.0.1")
 	h := w.await("registered")
 	if h.addr != blog {
 		t.Fatalf("registered %v", h.addr)

@@ -135,7 +135,7 @@ func TestJailWithABridge(t *testing.T) {
 	}
 }
 
-// A gateway of another's network that says nothing is an error: nobody else's
+// A gateway of a foreign router's network that says nothing is an error: nobody else's
 // word says that the device works.
 func TestForeignGatewayHasToAnswer(t *testing.T) {
 	nettest.Root(t)

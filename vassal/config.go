@@ -24,6 +24,7 @@ type Config struct {
 	Command    []string   `json:"command,omitempty"`     // argv of the app; empty when it is a uwsgi
 	App        []ini.Pair `json:"app,omitempty"`         // the options of the uwsgi that is the app
 	BinaryPath string     `json:"binary_path,omitempty"` // of that uwsgi; empty: found in PATH
+	Pushed     []ini.Pair `json:"pushed,omitempty"`      // the options that a command which speaks the emperor protocol gets by its config pipe
 
 	Attached []Attached `json:"attached,omitempty"` // further processes, or the only ones
 
@@ -41,13 +42,19 @@ type Config struct {
 
 	Jailed      bool         `json:"jailed,omitempty"`
 	Devices     []DeviceSpec `json:"devices,omitempty"`
-	Credentials bool         `json:"credentials,omitempty"` // routers of others ask devices for them
+	Credentials bool         `json:"credentials,omitempty"` // foreign routers ask devices for them
 	Hooks       []Hook       `json:"hooks,omitempty"`
+
+	Isolation Isolation `json:"isolation,omitzero"`
+	Limits    Limits    `json:"limits,omitzero"`
 
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
 	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
 	Protocol    *bool         `json:"protocol,omitempty"`     // emperor-protocol; nil: as the kind of app
+
+	Door   string       `json:"-"` // the address by which connections wake the vassal, found by the emperor; empty: it is not on demand
+	Socket SocketRights `json:"socket,omitzero"`
 
 	Needless []string `json:"needless,omitempty"` // options that were accepted and do nothing here
 	Strict   bool     `json:"strict,omitempty"`
@@ -89,6 +96,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
 	errs = append(errs, c.attach(f.Pairs)...)
+	errs = append(errs, c.unrun(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
 
@@ -98,7 +106,7 @@ const DefaultMercy = 10 * time.Second
 // chooseApp keeps the app-server options when the ini has no command: then
 // the app is a real uwsgi.
 func (c *Config) chooseApp(pairs []ini.Pair) {
-	if len(c.Command) > 0 {
+	if len(c.Command) > 0 && !c.Speaks() {
 		return
 	}
 	var app []ini.Pair
@@ -116,9 +124,17 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 			}
 		case unknown:
 			app = append(app, p)
+		case honoured:
+			if slices.Contains(socketOptions, p.Key) {
+				app = append(app, p)
+			}
 		}
 	}
-	if serves {
+	switch {
+	case len(c.Command) > 0:
+		c.Pushed = app
+		return
+	case serves:
 		c.App = app
 	}
 }
@@ -128,7 +144,7 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 func (c *Config) noteNeedless(pairs []ini.Pair) {
 	for _, p := range pairs {
 		idle := class(p.Key) == needless || class(p.Key) == appsOwn
-		if len(c.App) == 0 && idle && !slices.Contains(legionOptions, p.Key) && !slices.Contains(c.Needless, p.Key) {
+		if len(c.App) == 0 && !c.Speaks() && idle && !slices.Contains(legionOptions, p.Key) && !slices.Contains(c.Needless, p.Key) {
 			c.Needless = append(c.Needless, p.Key)
 		}
 	}
@@ -281,8 +297,8 @@ func (c *Config) Speaks() bool {
 	return len(c.App) > 0
 }
 
-// Args is the argv of the app. A uwsgi gets its options one by one, as the
-// dialect's "set": that needs no file, and survives its own re-exec. Without a
+// Args is the argv of the app. A uwsgi that does not take its options from a
+// file (Settings) gets them one by one, as the dialect's "set". Without a
 // command there are only attached processes, and no argv.
 func (c *Config) Args() []string {
 	if len(c.Command) > 0 || len(c.App) == 0 {
@@ -293,11 +309,16 @@ func (c *Config) Args() []string {
 		binary = "uwsgi"
 	}
 	args := []string{binary}
-	if !slices.ContainsFunc(c.App, func(p ini.Pair) bool { return p.Key == "master" }) {
-		args = append(args, "--set", "master=true") // an emperor's vassals have one
-	}
-	for _, p := range c.App {
+	for _, p := range c.appOptions() {
 		args = append(args, "--set", p.Key+"="+p.Value)
 	}
 	return args
+}
+
+// appOptions are the options of the uwsgi. An emperor's vassals have a master.
+func (c *Config) appOptions() []ini.Pair {
+	if slices.ContainsFunc(c.App, func(p ini.Pair) bool { return p.Key == "master" }) {
+		return c.App
+	}
+	return append([]ini.Pair{{Key: "master", Value: "true"}}, c.App...)
 }

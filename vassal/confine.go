@@ -15,6 +15,9 @@ import (
 // no_new_privs belong to a thread, so the caller's must be locked: it is the
 // one that execs.
 func (plan *Plan) confine() error {
+	if err := plan.bound(); err != nil { // whatever way led here
+		return err
+	}
 	keep := plan.capNumbers()
 	if plan.Bounded || plan.KeepCaps { // root regains at exec what is in the bounding set
 		if err := dropBounding(keep); err != nil {
@@ -47,12 +50,25 @@ func (plan *Plan) confine() error {
 			return err
 		}
 	}
-	if plan.Bounded {
+	if plan.Bounded || plan.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("no_new_privs: %w", err)
 		}
 	}
 	return nil
+}
+
+// bound takes away, before the first hook, what neither hooks nor the app can
+// have: emperor-cap.
+func (plan *Plan) bound() error {
+	if !plan.BoundSet {
+		return nil
+	}
+	keep := []capability.Cap{capability.CAP_SETPCAP} // as uWSGI: else confine could drop no more
+	for _, name := range plan.Bound {
+		keep = append(keep, capabilities()[name])
+	}
+	return dropBounding(keep)
 }
 
 func (plan *Plan) capNumbers() []capability.Cap {

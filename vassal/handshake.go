@@ -16,6 +16,7 @@ import (
 type Plan struct {
 	Name      string   `json:"name"`
 	Args      []string `json:"args"`
+	Programs  []string `json:"programs,omitempty"` // tried one after the other in place of the first argument; empty: that
 	Env       []string `json:"env"`
 	CleanEnv  bool     `json:"clean_env"` // only Env, not the emperor's environment
 	UID       int      `json:"uid"`       // -1: stay as we are
@@ -31,16 +32,28 @@ type Plan struct {
 	LogTo     string   `json:"logto"`
 	LogUID    int      `json:"log_uid"` // who opens LogTo; -1: root, for the app's uid
 	Hooks     []Hook   `json:"hooks"`
-	Mounts    bool     `json:"mounts"`   // a mount namespace of its own
-	Proc      bool     `json:"proc"`     // a private /proc
-	Resolv    string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
-	Reaper    bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
-	Protocol  bool     `json:"protocol"` // the app gets the channel of the emperor protocol
-	Exec      bool     `json:"exec"`     // the second stage: only what follows the reaper's start
-	Joined    bool     `json:"joined"`   // a process more in a generation: no hooks, no registration
-	Join      int      `json:"join"`     // the namespaces that it enters first; -1: it is in them already
-	Nest      bool     `json:"nest"`     // a pid namespace of its own in the generation's: start a reaper there, wait, end with it
-	Pidfile   string   `json:"pidfile"`  // the app's pid is written here
+
+	StartHook *StartHook `json:"start_hook,omitempty"`
+
+	Mounts   bool     `json:"mounts"`   // a mount namespace of its own
+	Proc     bool     `json:"proc"`     // a private /proc
+	Resolv   string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
+	Reaper   bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
+	Protocol bool     `json:"protocol"` // the app gets the channel of the emperor protocol
+	Settings Settings `json:"settings"` // how the app takes its options; not without Protocol
+	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+
+	Joined  bool   `json:"joined"`  // a process more in a generation: no hooks, no registration
+	Enter   int    `json:"enter"`   // the namespaces of the generation that it enters first; -1: it is in them already
+	Nest    bool   `json:"nest"`    // a pid namespace of its own in the generation's: start a reaper there, wait, end with it
+	Pidfile string `json:"pidfile"` // the app's pid is written here
+
+	Isolation  Isolation `json:"isolation"`
+	Limits     Limits    `json:"limits"`
+	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
+	BoundSet   bool      `json:"bound_set"`    //
+	NoNewPrivs bool      `json:"no_new_privs"` // without Bounded, whose part it is
+	OwnIDs     bool      `json:"own_ids"`      // a user namespace knows UID and GID only
 }
 
 // word is what the init stage says to the emperor.
@@ -48,6 +61,7 @@ type word struct {
 	Waiting bool   `json:"waiting,omitempty"` // hooks as-root are done: register, then say go
 	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo, opened
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
+	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word
 
 	Settled bool     `json:"settled,omitempty"` // there is no app: hold the namespaces, then say go

@@ -27,6 +27,7 @@ const handshakeFD = 3
 func Init() int {
 	unix.CloseOnExec(handshakeFD)
 	unix.CloseOnExec(channelFD) // if there is one; hooks are not the vassal
+	unix.CloseOnExec(settingsFD)
 	defaultSignals()
 	p := &pipe{os.NewFile(handshakeFD, "handshake")}
 	var plan Plan
@@ -49,6 +50,11 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
 	}
+	if plan.Isolation.Setns != "" {
+		if err := plan.setns(); err != nil {
+			return 1, err
+		}
+	}
 	if plan.Reaper {
 		return plan.reap(p)
 	}
@@ -61,7 +67,7 @@ func (plan *Plan) run(p *pipe) (int, error) {
 		}
 		return 0, plan.settled(p)
 	}
-	return 1, plan.become(ctx)
+	return 1, plan.become(ctx, p)
 }
 
 // prepare is the part as root: everything before the registration.
@@ -69,22 +75,22 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	if err := plan.openLog(p); err != nil {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
+	plan.runStartHook(ctx, false)
 	if err := plan.environment(); err != nil {
 		return err
 	}
-	if err := RunHooks(ctx, PhaseOf(plan.Hooks, PostJail), os.Stdout); err != nil {
-		return err
-	}
-	if plan.Chroot != "" {
-		if err := unix.Chroot(plan.Chroot); err != nil {
-			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
+	for _, step := range []func() error{
+		plan.bound,
+		plan.phases(ctx, AsVassal, AsAsap, PreJail),
+		plan.joinCgroups,
+		plan.enterRoot,
+		plan.phases(ctx, InJail, PostJail),
+		plan.changeRoot,
+		plan.phases(ctx, AsRoot),
+	} {
+		if err := step(); err != nil {
+			return err
 		}
-		if err := os.Chdir("/"); err != nil {
-			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
-		}
-	}
-	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsRoot), os.Stdout); err != nil {
-		return err
 	}
 	return waitForGo(p)
 }
@@ -104,6 +110,18 @@ func (plan *Plan) environment() error {
 		}
 	}
 	return nil
+}
+
+// phases runs the hooks of some phases, one after the other.
+func (plan *Plan) phases(ctx context.Context, all ...Phase) func() error {
+	return func() error {
+		for _, ph := range all {
+			if err := RunHooks(ctx, PhaseOf(plan.Hooks, ph), os.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func waitForGo(p *pipe) error {
@@ -211,6 +229,7 @@ func (plan *Plan) settle(ctx context.Context) error {
 	if err := plan.confine(); err != nil {
 		return err
 	}
+	plan.runStartHook(ctx, true)
 	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsUser), os.Stdout); err != nil {
 		return err
 	}
@@ -226,16 +245,12 @@ func (plan *Plan) settle(ctx context.Context) error {
 }
 
 // become settles and is the app from then on.
-func (plan *Plan) become(ctx context.Context) error {
+func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	if err := plan.settle(ctx); err != nil {
 		return err
 	}
 	if err := plan.writePidfile(); err != nil {
 		return err
-	}
-	path, err := exec.LookPath(plan.Args[0])
-	if err != nil {
-		return fmt.Errorf("command %q: %w", plan.Args[0], errors.Unwrap(err))
 	}
 	if err := closeOnExecAbove(2); err != nil {
 		return err
@@ -245,7 +260,31 @@ func (plan *Plan) become(ctx context.Context) error {
 			return err
 		}
 	}
-	err = syscall.Exec(path, plan.Args, os.Environ())
+	args, err := plan.giveSettings(p)
+	if err != nil {
+		return err
+	}
+	if err := plan.Limits.apply(); err != nil {
+		return err
+	}
+	programs := plan.Programs
+	if len(programs) == 0 {
+		programs = plan.Args[:1]
+	}
+	var errs []error
+	for _, program := range programs {
+		errs = append(errs, execute(program, args[1:]))
+	}
+	return errors.Join(errs...)
+}
+
+// execute becomes a program; it returns only if it cannot.
+func execute(program string, args []string) error {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return fmt.Errorf("command %q: %w", program, errors.Unwrap(err))
+	}
+	err = syscall.Exec(path, append([]string{program}, args...), os.Environ())
 	if errors.Is(err, syscall.ENOENT) {
 		err = fmt.Errorf("%w (or the interpreter in its first line)", err)
 	}

@@ -19,8 +19,10 @@ type Launch struct {
 	Plan       Plan
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
+	Stdin      *os.File // the app's 0; nil: nothing to read
 	Output     *os.File // the app's 1 and 2
 	Dir        string   // where the hooks begin, and the app without chdir; empty: /
+	Document   []byte   // what the app finds by Plan.Settings
 
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
@@ -41,12 +43,15 @@ type Generation struct {
 	Started time.Time // when it became the app
 	Channel *Channel  // of the emperor protocol; nil: the app does not speak it
 
+	settings *settings // nil: the app takes them only when it starts
+
 	process *os.Process
 	end     *os.File // pidfd of process, in the poller: waiting costs no thread
 	inode   uint64   // of the jail's network namespace; 0: the emperor's
 	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
 	cgroup  Cgroup
-	reaped  bool // behind a reaper: exit codes over 128 are signals
+	names   *nsServer // of setns-socket
+	reaped  bool      // behind a reaper: exit codes over 128 are signals
 
 	jail   *Jail
 	ground *ground // of a generation without an app
@@ -102,16 +107,32 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		}
 		files = append(files, end)
 	}
+	if l.Plan.Settings != SettingsNone {
+		var end *os.File
+		if g.settings, end, err = newSettings(l.Plan.Settings, l.Document); err != nil {
+			for _, f := range files {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, errors.Join(err, g.closeChannel(), l.Cgroup.discard())
+		}
+		files = append(files, end)
+	}
 	err = j.clone(g, l, files...)
 	for _, f := range files {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), g.closeChannel(), l.Cgroup.discard())
+		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.Cgroup.discard())
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	err = g.converse(ctx, j, ours, &l)
+	if err == nil && g.ground == nil {
+		err = g.serve(&l.Plan.Isolation)
+	}
+	if g.ground != nil && !g.reaped {
+		g.PID = 0
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -120,11 +141,29 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		g.Wait()
 		return nil, err
 	}
-	if g.ground != nil && !g.reaped {
-		g.PID = 0
-	}
 	g.Started = time.Now()
 	return g, nil
+}
+
+// lay takes what the init stage leaves where there is no app: the ground of
+// who joins.
+func (g *Generation) lay(plan *Plan, env []string) error {
+	ground, err := layGround(g.PID, env)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.ground = ground
+	g.mu.Unlock()
+	return g.serve(&plan.Isolation)
+}
+
+// serve gives the namespaces away where the ini says so.
+func (g *Generation) serve(iso *Isolation) (err error) {
+	if iso.Serve != "" {
+		g.names, err = serveNamespaces(iso, g.PID)
+	}
+	return err
 }
 
 // discard removes the cgroup of a clone that failed.
@@ -137,26 +176,37 @@ func (c Cgroup) discard() error {
 
 // closeChannel ends the emperor protocol.
 func (g *Generation) closeChannel() error {
-	if g.Channel == nil {
-		return nil
+	var errs []error
+	if g.Channel != nil {
+		errs = append(errs, g.Channel.close())
 	}
-	return g.Channel.close()
+	if g.settings != nil {
+		errs = append(errs, g.settings.file.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // clone starts the init stage from a thread in the jail, where it is born. The
-// extra files are its handshake, and its channel if it has one.
+// extra files are its handshake, and its channel and settings if it has them.
 func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	files := append([]*os.File{null, l.Output, l.Output}, extra...)
+	in := l.Stdin
+	if in == nil {
+		in = null
+	}
+	files := append([]*os.File{in, l.Output, l.Output}, extra...)
 	if g.base != nil {
 		files = append(files, g.base.files()...)
 	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
+	if err := mapUsers(sys, &l.Plan); err != nil {
+		return err
+	}
 	if l.Cgroup != "" {
 		dir, err := l.Cgroup.Open()
 		if err != nil {
@@ -220,21 +270,19 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			stage.Reaper, stage.Nest, stage.Mounts, stage.Join = stage.Nest, false, false, -1
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Enter, stage.Isolation.Setns = stage.Nest, false, false, -1, ""
 			if err := p.send(stage); err != nil {
 				return err
 			}
 		case w.Settled:
-			ground, err := layGround(g.PID, w.Env)
-			if err != nil {
+			if err := g.lay(plan, w.Env); err != nil {
 				return err
 			}
-			g.mu.Lock()
-			g.ground = ground
-			g.mu.Unlock()
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}
+		case w.Plain:
+			g.settings.plain = true
 		case w.Waiting:
 			if err := j.Register(ctx); err != nil {
 				return err
@@ -249,10 +297,12 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.
 func (g *Generation) adopt(fd int) error {
+	g.mu.Lock() // a start that is cancelled may kill meanwhile
 	if g.app != nil {
 		_ = g.app.Close() // a reaper's
 	}
 	g.app = os.NewFile(uintptr(fd), "app")
+	g.mu.Unlock()
 	pid, err := pidOf(fd)
 	if err != nil {
 		return err
@@ -328,7 +378,8 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
+	_ = g.signal(unix.SIGKILL) // behind a reaper that is no pid 1
+	_ = g.process.Kill()       // its children too when it is a reaper; else Wait looks for them
 }
 
 // Wait waits for the app's end, ends what is left of it, and says how it
@@ -357,6 +408,9 @@ func (g *Generation) Wait() Exit {
 			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
 		} else if g.inode != 0 && g.base == nil {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
+		}
+		if g.names != nil {
+			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
 		}
 		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
 		if g.ground != nil {

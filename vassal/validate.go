@@ -45,9 +45,11 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
 		report(file, check())
 	}
+	report(file, c.Limits.check())
+	report(c.Isolation.check())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
 	}
@@ -161,13 +163,11 @@ func (id Identity) check() error {
 }
 
 func (h Hook) check() error {
-	if h.Phase != PostJail && h.Phase != AsRoot && h.Phase != AsUser {
-		return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
+	switch h.Phase {
+	case AsAsap, PreJail, InJail, PostJail, AsRoot, AsUser:
+		return h.checkAction()
 	}
-	if _, ok := actions[h.Action]; !ok {
-		return fmt.Errorf("unknown action %.100q; want one of %s", h.Action, strings.Join(actionNames(), " "))
-	}
-	return nil
+	return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
 }
 
 // check adds the device's name and addresses to those of its vassal.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -35,12 +36,18 @@ also against each other. The exit code is 4 if something is wrong.`,
 }
 
 // checkFile checks one file as what it is: an emperor's is one with emperor
-// or tuntap-router.
+// or tuntap-router, and never a tenant's, whose file is not expanded with
+// root's rights. What cannot be read is taken for a vassal's; the checks will
+// say what is wrong with it.
 func checkFile(path string) (ini.Errors, error) {
-	if !isEmperors(path) {
+	if _, foreign := ownerOf(path); foreign {
 		return emperor.CheckVassal(path), nil
 	}
-	l, errs := readEmperor(path)
+	f, errs := expandEmperor(path)
+	if errs != nil || !isEmperors(f) {
+		return emperor.CheckVassal(path), nil
+	}
+	l, errs := parseEmperor(path, f)
 	if errs.Failed() {
 		return errs, nil
 	}
@@ -51,20 +58,6 @@ func checkFile(path string) (ini.Errors, error) {
 	return append(errs, more...), nil
 }
 
-// isEmperors says that a file is an emperor's. What cannot be read is taken for
-// a vassal's; the checks will say what is wrong with it.
-func isEmperors(path string) bool {
-	if _, foreign := ownerOf(path); foreign {
-		return false // an emperor's is root's; what others write is not expanded with root's rights
-	}
-	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
-	if err != nil {
-		return false
-	}
-	for _, p := range f.Pairs {
-		if p.Key == "emperor" || p.Key == "tuntap-router" {
-			return true
-		}
-	}
-	return false
+func isEmperors(f *ini.File) bool {
+	return slices.ContainsFunc(f.Pairs, func(p ini.Pair) bool { return p.Key == "emperor" || p.Key == "tuntap-router" })
 }

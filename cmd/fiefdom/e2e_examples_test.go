@@ -29,8 +29,8 @@ func TestExamplesParse(t *testing.T) {
 		}
 		found++
 		t.Run(strings.TrimPrefix(path, examplesDir+"/"), func(t *testing.T) {
-			if isEmperors(path) {
-				if _, errs := readEmperor(path); len(errs) > 0 {
+			if f, errs := expandEmperor(path); errs == nil && isEmperors(f) {
+				if _, errs := parseEmperor(path, f); len(errs) > 0 {
 					t.Error(errs)
 				}
 				return

@@ -122,8 +122,8 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 	if s := answers(3); s.PID != first.PID {
 		t.Errorf("after the touch: %+v, the pid was %d", s, first.PID)
 	}
-	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\n")
-	second := r.await("app", "is a new process with its new option", func(s emperor.Status) bool {
+	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\numask = 022\n")
+	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
 	answers(3)

@@ -43,14 +43,32 @@ func loadEmperor(path string) (*loaded, error) {
 	return l, nil
 }
 
-func readEmperor(path string) (*loaded, ini.Errors) {
-	f, err := ini.Load(path, ini.Options{IsOption: knownToEmperor})
-	if err != nil {
-		if errs, ok := errors.AsType[ini.Errors](err); ok {
-			return nil, errs
-		}
-		return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+// expandEmperor reads an emperor's ini. What belongs to who runs the command,
+// such as standard input and UWSGI_* of the environment, is his file's alone.
+func expandEmperor(path string) (*ini.File, ini.Errors) {
+	options := ini.Options{IsOption: knownToEmperor}
+	if _, foreign := ownerOf(path); !foreign {
+		options = ini.Trusted(options)
 	}
+	f, err := ini.Load(path, options)
+	if err == nil {
+		return f, nil
+	}
+	if errs, ok := errors.AsType[ini.Errors](err); ok {
+		return nil, errs
+	}
+	return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+}
+
+func readEmperor(path string) (*loaded, ini.Errors) {
+	f, errs := expandEmperor(path)
+	if errs != nil {
+		return nil, errs
+	}
+	return parseEmperor(path, f)
+}
+
+func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 	errs := f.Warnings
 	config, more := emperor.Parse(f)
 	errs = append(errs, more...)
@@ -70,7 +88,8 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 func emperorDocs() []ini.Doc {
 	docs := ini.Docs("emperor", emperor.Options)
 	docs = append(docs, ini.Docs("network", tuntap.Options)...)
-	return append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	docs = append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	return append(docs, ini.Docs("emperor-hooks", vassal.EmperorHookOptions)...)
 }
 
 func emperorNames() []string {

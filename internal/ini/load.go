@@ -21,6 +21,12 @@ type Options struct {
 	Reload   bool                   // what if-reload says
 	Limits   Limits
 
+	// Options beside the file, as on a command line before and after its name:
+	// an emperor's for all its vassals. In files that they include, %n is the
+	// name of the file that Load was called for: their own would be the same for
+	// everybody.
+	Before, After []Pair
+
 	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
 	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
 	Environ   []string                               // its UWSGI_NAME=value are options before all others; nil: none are
@@ -36,6 +42,8 @@ type Options struct {
 	Glob      func(pattern string) []string          // for-glob; nil: glob(3), sorted, directories with a slash at the end
 	Abs       func(name string) (string, error)      // %p; nil: realpath(3), but a symlink itself is not followed
 	Inode     func(name string) string               // %i; nil: lstat(2)
+	Skipped   func(Pair)                             // is told of options whose condition does not hold, as they are written
+	Literal   bool                                   // @(name) stays as it is: nothing is read or run for a value
 }
 
 // Limits bound what a file can cost. A zero field is its default.
@@ -73,17 +81,18 @@ type File struct {
 // Load reads and expands a file. The name may ask for a section, as in
 // "file.ini:section", and may be "-" or "exec://COMMAND". All that is wrong is
 // reported at once: the error is of type Errors, with the warnings among it.
+// The File beside an error is what could be read, for who only wants to look.
 func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
 	l.given = name
 	l.environment()
-	l.load(source{name: name, pos: Pos{File: name}, first: true})
+	first := source{name: name, pos: Pos{File: name}, first: true}
+	l.addBeside(first, o.Before)
+	l.load(first)
+	l.addBeside(first, o.After)
 	l.expand()
 	l.configure()
 	l.finish()
-	if l.problems.Failed() {
-		return nil, l.problems
-	}
 	f := &File{
 		Name:         l.firstFile,
 		Pairs:        l.result(),
@@ -92,6 +101,9 @@ func Load(name string, o Options) (*File, error) {
 		Placeholders: l.defined,
 	}
 	maps.Copy(f.Placeholders, l.used)
+	if l.problems.Failed() {
+		return f, l.problems
+	}
 	return f, nil
 }
 
@@ -99,9 +111,10 @@ func Load(name string, o Options) (*File, error) {
 // it is, since it has acted already.
 type entry struct {
 	Pair
-	done bool
-	late bool   // it has acted after the passes
-	made []Pair // what it stands for, if it was declared
+	done  bool
+	late  bool   // it has acted after the passes
+	aside bool   // it comes from the options beside the file
+	made  []Pair // what it stands for, if it was declared
 }
 
 // result are the options in the order in which they act. What immediate
@@ -143,6 +156,7 @@ type loader struct {
 	lastFile  string // what ":section" is a section of
 	block     *block // the if or for that is open
 	running   bool   // options are added as a block's body
+	aside     bool   // what is added comes from the options beside the file
 	strict    bool
 	depth     int
 	count     int // of options
@@ -160,6 +174,9 @@ func newLoader(o Options) *loader {
 	if o.IsOption == nil {
 		o.IsOption = func(string) bool { return false }
 	}
+	if o.Skipped == nil {
+		o.Skipped = func(Pair) {}
+	}
 	if o.Sections == nil {
 		o.Sections = []string{"uwsgi", "fiefdom"}
 	}
@@ -174,6 +191,23 @@ func newLoader(o Options) *loader {
 		plugins:  map[string]bool{},
 		magic:    newMagic(o),
 	}
+}
+
+// addBeside adds options that stand beside the first file.
+func (l *loader) addBeside(first source, pairs []Pair) {
+	if len(pairs) == 0 {
+		return
+	}
+	name, section := splitSection(first.name)
+	first.pos.File = name
+	if err := l.fillMagic(first, section); err != nil {
+		l.stop(first.pos, "%v", err)
+	}
+	l.aside = true
+	for _, p := range pairs {
+		l.add(p, false)
+	}
+	l.aside = false
 }
 
 // source is a name to load and who asked for it.
@@ -264,7 +298,7 @@ func (l *loader) configure() {
 		}
 		l.entries[i].late = true
 		n := len(l.entries)
-		l.at = e.Pos
+		l.at, l.aside = e.Pos, e.aside
 		switch {
 		case declared:
 			l.use(e.Pair, i)
