@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -49,6 +50,7 @@ func expandEmperor(path string) (*ini.File, ini.Errors) {
 	options := ini.Options{IsOption: knownToEmperor}
 	if _, foreign := ownerOf(path); !foreign {
 		options = ini.Trusted(options)
+		options.Environ = slices.DeleteFunc(options.Environ, notEmperors)
 	}
 	f, err := ini.Load(path, options)
 	if err == nil {
@@ -58,6 +60,13 @@ func expandEmperor(path string) (*ini.File, ini.Errors) {
 		return nil, errs
 	}
 	return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+}
+
+// notEmperors says that a variable is no option of the emperor's: vassals get
+// it, or his own starter's protocol means it.
+func notEmperors(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return strings.HasPrefix(name, "UWSGI_VASSAL_") || slices.Contains(vassal.ProtocolEnv, name)
 }
 
 func readEmperor(path string) (*loaded, ini.Errors) {
