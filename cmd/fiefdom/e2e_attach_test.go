@@ -123,7 +123,7 @@ smart-attach-daemon = /mnt/smart.pid setsid sh -c 'echo $$ >/mnt/smart.pid; exec
 smart-attach-daemon2 = /mnt/smart2.pid exec sleep 1002
 attach-daemon2 = cmd=exec sleep 1003,uid=1501,gid=1502,ns_pid=true
 attach-control-daemon = exec sleep 1004
-unique-cron = -1 -1 -1 -1 -1 ls /mnt; exec sleep 1005
+unique-cron = -1 -1 -1 -1 -1 ls -d /mnt; until [ -e /mnt/smart.pid ] && [ -e /mnt/smart2.pid ]; do sleep 0.1; done; ls /mnt; exec sleep 1005
 `)
 	r.start()
 	names := []string{"setsid", "sleep", "sleep-2", "sleep-3"} // the job does not run twice in a minute
