@@ -24,7 +24,9 @@ func TestCrewSleepsAndWakes(t *testing.T) {
 	p.write(t, "gate", "[uwsgi]\nattach-daemon = exec sleep 1001\nattach-daemon2 = cmd=exec /usr/bin/python3 -S "+p.script+",stdin=true,control=true\n")
 	p.write(t, "none", "[uwsgi]\nattach-daemon = exec sleep 1001\n")
 	for name, daemon := range map[string]string{"blog": "readlink", "gate": "sleep"} {
-		asleep := func(s Status) bool { return s.State == Sleeping && s.PID == 0 && len(s.Processes) == 0 && s.Error == "" }
+		asleep := func(s Status) bool {
+			return s.State == Sleeping && s.PID == 0 && len(s.Processes) == 0 && s.Error == ""
+		}
 		p.await(t, name, "sleeps at first", asleep)
 		first := p.ask(t, name, "")
 		awake := func(s Status) bool {
@@ -50,7 +52,9 @@ func TestCrewSleepsAndWakes(t *testing.T) {
 		t.Errorf("%+v, its daemon was %d", s, daemon)
 	}
 	p.ask(t, "gate", "die")
-	p.await(t, "gate", "says why", func(s Status) bool { return s.State == Sleeping && strings.Contains(s.Error, "python3 ended: exit code 3") })
+	p.await(t, "gate", "says why", func(s Status) bool {
+		return s.State == Sleeping && strings.Contains(s.Error, "python3 ended: exit code 3")
+	})
 	p.await(t, "none", "has nobody for its door", func(s Status) bool { return strings.Contains(s.Error, "stdin=true in attach-daemon2") })
 }
 

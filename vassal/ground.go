@@ -78,6 +78,19 @@ func (g *ground) open(pid int) error {
 	return err
 }
 
+// lay takes what the init stage leaves where there is no app: the ground of
+// who joins.
+func (g *Generation) lay(plan *Plan, env []string) error {
+	ground, err := layGround(g.PID, env)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.ground = ground
+	g.mu.Unlock()
+	return g.serve(&plan.Isolation)
+}
+
 func openPath(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

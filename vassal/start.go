@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -64,25 +63,6 @@ type Generation struct {
 	mu     sync.Mutex
 	over   bool // app is closed
 	waited bool // process has been waited for
-}
-
-// Exit is how an app ended.
-type Exit struct {
-	Code   int            // meaningful when Signal is 0
-	Signal syscall.Signal // 0: it exited
-	Err    error          // cleaning up after it failed: processes may be left
-
-	Followed bool // by its pidfile: how it ended is known to its parent alone
-}
-
-func (e Exit) String() string {
-	if e.Followed {
-		return "the process of its pidfile ended"
-	}
-	if e.Signal != 0 {
-		return "killed by " + unix.SignalName(e.Signal)
-	}
-	return "exit code " + strconv.Itoa(e.Code)
 }
 
 // Start clones the init stage into the jail and waits until it has become the
@@ -143,27 +123,6 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	}
 	g.Started = time.Now()
 	return g, nil
-}
-
-// lay takes what the init stage leaves where there is no app: the ground of
-// who joins.
-func (g *Generation) lay(plan *Plan, env []string) error {
-	ground, err := layGround(g.PID, env)
-	if err != nil {
-		return err
-	}
-	g.mu.Lock()
-	g.ground = ground
-	g.mu.Unlock()
-	return g.serve(&plan.Isolation)
-}
-
-// serve gives the namespaces away where the ini says so.
-func (g *Generation) serve(iso *Isolation) (err error) {
-	if iso.Serve != "" {
-		g.names, err = serveNamespaces(iso, g.PID)
-	}
-	return err
 }
 
 // discard removes the cgroup of a clone that failed.
@@ -426,13 +385,3 @@ func (g *Generation) Wait() Exit {
 // removeTimeout bounds the wait for killed processes: only one stuck in the
 // kernel (state D) takes longer.
 const removeTimeout = 10 * time.Second
-
-func (g *Generation) exitOf(s syscall.WaitStatus) Exit {
-	if s.Signaled() {
-		return Exit{Signal: s.Signal()}
-	}
-	if code := s.ExitStatus(); g.reaped && code > signalExit {
-		return Exit{Signal: syscall.Signal(code - signalExit)}
-	}
-	return Exit{Code: s.ExitStatus()}
-}

@@ -114,7 +114,7 @@ cron = -1 -1 -1 -1 -1 echo "job under $(id -u)"
 // test in place of theirs: without a command, by pidfile, in namespaces.
 func TestAttachedDaemonsAlone(t *testing.T) {
 	t.Parallel()
-	r := layRealm(t, nettest.NewWorld(t), "emperor", "[uwsgi]\nemperor = /run/t/vassals\nemperor-use-clone = net,pid,fs,uts,ipc\n")
+	r := layRealm(t, nettest.NewWorld(t), "emperor", "[uwsgi]\nemperor = /run/t/vassals\nemperor-use-clone = net,pid,fs,uts,ipc\nemperor-cap = sys_admin,setuid,setgid\n")
 	r.drop("daemons", `[uwsgi]
 master = true
 hook-as-root = exec:mount -t tmpfs tmpfs /mnt && echo once >>/run/t/hooks
@@ -143,6 +143,11 @@ unique-cron = -1 -1 -1 -1 -1 ls -d /mnt; until [ -e /mnt/smart.pid ] && [ -e /mn
 	for _, want := range []string{`\nUid:\t1501\t`, `\nGid:\t1502\t`, `\nNSpid:\t\d+\t\d+\t\d+\n`} { // in the vassal's, and in its own
 		if !regexp.MustCompile(want).MatchString(text) {
 			t.Errorf("it has not %q:\n%s", want, text)
+		}
+	}
+	for _, name := range names {
+		if text := r.proc(attached(s, name).PID, "status"); !strings.Contains(text, "\nCapBnd:\t00000000002001c0\n") { // and setpcap, as uWSGI
+			t.Errorf("%s is not bound by emperor-cap:\n%s", name, text)
 		}
 	}
 	nettest.Eventually(t, patience, "the job has listed the folder of all", func() bool {
@@ -177,6 +182,29 @@ unique-cron = -1 -1 -1 -1 -1 ls -d /mnt; until [ -e /mnt/smart.pid ] && [ -e /mn
 		if got := strings.Count(r.Run(t, "ps", "-eo", "args"), fmt.Sprintf("sleep 100%d\n", n+1)); got != want {
 			t.Errorf("sleep 100%d runs %d times, want %d", n+1, got, want)
 		}
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// Woken by a connection, the command answers, and its daemon is there; when
+// nobody comes any more, both go.
+func TestAttachedDaemonsOnDemand(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-directory = /run/t\n")
+	r.write("/run/t/web.py", webServer)
+	r.drop("blog", "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=0.5\nattach-daemon = echo up; exec sleep 1006\n")
+	r.start()
+	asleep := func(s emperor.Status) bool { return s.State == emperor.Sleeping && len(s.Processes) == 0 }
+	for n := range 2 {
+		r.await("blog", "sleeps", asleep)
+		if text := r.mustPage("/run/t/blog.socket", "/"); text == "" {
+			t.Error("an empty page")
+		}
+		nettest.Eventually(t, patience, "its daemon is up", func() bool { return strings.Count(r.mustRun("logs", "blog"), "echo | up\n") == n+1 })
+	}
+	r.await("blog", "sleeps", asleep)
+	if s := r.ps("blog"); s.Error != "" || strings.Contains(r.Run(t, "ps", "-eo", "args"), "sleep 1006\n") {
+		t.Errorf("its daemon runs on: %+v", s)
 	}
 	r.stop(syscall.SIGTERM)
 }
