@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
@@ -65,6 +66,11 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 	}
 	for _, h := range c.Hooks {
 		deny(h.Pos, "hooks are not allowed")
+	}
+	for _, p := range slices.Concat(c.App, c.Pushed) {
+		if strings.HasSuffix(p.Key, "-as-emperor") {
+			deny(p.Pos, p.Key+" is not allowed")
+		}
 	}
 	if c.CapSet {
 		deny(file, "cap is not allowed")

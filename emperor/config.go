@@ -40,6 +40,13 @@ type Config struct {
 	Heartbeat      time.Duration // the longest silence after a heartbeat
 	CurseTolerance time.Duration // mercy of vassals whose inis do not say
 	Graceful       bool          // at the emperor's end apps may finish what they do
+
+	StartHook string // the program that every vassal's init stage runs first; empty: none
+	StopHook  string // the program that runs after every vassal's end
+
+	Stats    string // address of uWSGI's emperor-stats; empty: none
+	PIDFile  string // where the emperor's pid stands; empty: nowhere
+	ProcName string // that the emperor's process shows; empty: its command line
 }
 
 // Parse reads the emperor's own options. The caller reads the networks' from
@@ -52,6 +59,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
+	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -108,6 +116,26 @@ var Options = []ini.Option[Config]{
 	{
 		Name: "emperor-graceful-shutdown", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Graceful = ini.ParseBool(p.Value); return nil },
 		Meaning: "when the emperor stops, vassals that speak its protocol may answer the requests that they have begun",
+	},
+	{
+		Name: "vassals-start-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StartHook = p.Value; return nil },
+		Meaning: "a program that every start of a vassal runs first, in its namespaces, with the name of its ini (a.ini); under the owner's uid in tyrant mode. It has 30s, and its result is told and ignored",
+	},
+	{
+		Name: "vassals-stop-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StopHook = p.Value; return nil },
+		Meaning: "a program that runs after every end of a vassal's app, as root, with the name of its ini (a.ini). It has 30s, and the vassal's next start waits for it",
+	},
+	{
+		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },
+		Meaning: "a socket's path or ADDRESS:PORT that tells uWSGI's JSON about the emperor and its vassals, one document a connection",
+	},
+	{
+		Name: "emperor-pidfile", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.PIDFile, p) },
+		Meaning: "the file that has the emperor's pid as long as he runs",
+	},
+	{
+		Name: "emperor-procname", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.ProcName = p.Value; return nil },
+		Meaning: "the name that ps and top show for the emperor's process; of a longer one than its command line they show the beginning",
 	},
 	{
 		Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },
@@ -197,6 +225,16 @@ func setDir(dst *string, p ini.Pair) error {
 		return fmt.Errorf("%s = %s: want an absolute path", p.Key, p.Value)
 	}
 	*dst = filepath.Clean(p.Value)
+	return nil
+}
+
+// setPath takes a path as uWSGI does: from where the emperor was started.
+func setPath(dst *string, p ini.Pair) error {
+	path, err := filepath.Abs(p.Value)
+	if p.Value == "" || err != nil {
+		return errors.Join(fmt.Errorf("%s: want the path of a file", p.Key), err)
+	}
+	*dst = path
 	return nil
 }
 

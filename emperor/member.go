@@ -23,6 +23,8 @@ type member struct {
 	warnings []string
 
 	backoff  backoff
+	dates    dates
+	errands  errands
 	timer    *time.Timer // of the back-off, or of the mercy
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
@@ -32,6 +34,7 @@ type member struct {
 	gen     *vassal.Generation
 	said    said   // by the generation
 	form    string // of the generation: with the same form it may reload itself
+	options []byte // the generation's newest, where it does not have them as arguments
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
@@ -42,7 +45,7 @@ type member struct {
 }
 
 func (e *Emperor) newMember(f iniFile) {
-	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1}
+	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1, dates: dates{born: time.Now()}}
 }
 
 // happen moves a vassal through the table.
@@ -114,6 +117,7 @@ func (e *Emperor) wait(v *member) {
 		lived = time.Since(v.gen.Started)
 	}
 	delay := v.backoff.died(lived, v.loyal(lived))
+	v.dates.died(&v.backoff, delay)
 	v.gen, v.said = nil, said{}
 	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
 	if delay == 0 {
@@ -153,8 +157,8 @@ func (e *Emperor) launch(v *member) {
 	} else {
 		e.closeJail(v)
 	}
-	job.left, v.key, v.lost = v.left, r.key, ""
-	v.form = r.form()
+	job.left, job.after, v.key, v.lost = v.left, v.errands.done, r.key, ""
+	v.form, v.options = r.form(), r.document
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()
@@ -180,9 +184,11 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	v.gen, v.err = job.gen, ""
 	v.starts++
+	v.dates.ran()
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
+	e.greet(v, job.gen)
 	e.happen(v, started)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
@@ -244,6 +250,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				v.err = v.reason(exit)
 			}
 			v.said.forgetPulse()
+			e.mourn(v, g)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
@@ -330,6 +337,7 @@ func (e *Emperor) forget(v *member) {
 	if !v.removed && !e.ending {
 		e.newMember(v.file)
 		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes
+		e.vassals[v.name].errands = v.errands
 		e.queue(v.file)
 		e.expandQueued()
 	}

@@ -1,7 +1,9 @@
 package emperor
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -17,6 +19,10 @@ type said struct {
 	reloading bool        // it was told to reload itself and is not ready again
 	silent    bool        // its heartbeats stopped, and it was killed
 	pulse     *time.Timer // until the next heartbeat must come; nil before the first
+	patience  *time.Timer // until it must be ready again; nil if it does not reload
+	begged    bool        // it asked for more of its kind
+
+	readyAt, acceptedAt, loyalAt, beatAt time.Time // when it said so last
 }
 
 // forgetPulse stops waiting for heartbeats until the next comes.
@@ -65,24 +71,30 @@ var notices = []vassal.Notice{
 func (e *Emperor) heard(v *member, n vassal.Notice) {
 	switch n {
 	case vassal.NoticeReady:
-		v.said.ready = true
+		v.said.ready, v.said.readyAt = true, time.Now()
 		e.renewed(v)
 	case vassal.NoticeAccepting:
-		v.said.accepting = true
+		v.said.accepting, v.said.acceptedAt = true, time.Now()
 		e.renewed(v) // a uwsgi says ready only once in its life
 	case vassal.NoticeLoyal:
 		if !v.said.loyal {
 			e.Log.Info("vassal is loyal", "vassal", v.name)
 		}
-		v.said.loyal = true
+		v.said.loyal, v.said.loyalAt = true, time.Now()
 		v.backoff.clear()
 	case vassal.NoticeStop:
 		e.Log.Info("vassal asks to be stopped", "vassal", v.name)
 		e.happen(v, stop)
 	case vassal.NoticeHeartbeat:
+		v.said.beatAt = time.Now()
 		e.beat(v)
-	case vassal.NoticeConfig, vassal.NoticeReinforce:
-		// Its settings it has by its command line; more of its kind nobody starts.
+	case vassal.NoticeConfig:
+		e.tell(v)
+	case vassal.NoticeReinforce:
+		if !v.said.begged {
+			e.Log.Info("the vassal asks for more of its kind; an ini is one vassal here, so nobody comes (its processes or cheaper can)", "vassal", v.name)
+		}
+		v.said.begged = true
 	}
 }
 
@@ -90,6 +102,9 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 func (e *Emperor) renewed(v *member) {
 	if v.said.reloading {
 		v.said.reloading = false
+		if v.said.patience != nil {
+			v.said.patience.Stop()
+		}
 		v.renewals++
 		e.Log.Info("vassal reloaded", "vassal", v.name, "pid", v.gen.PID)
 	}
@@ -136,21 +151,23 @@ func (v *member) listens() bool {
 }
 
 // reloadsItself says whether the running vassal can take its new ini by an
-// order: nothing in it but what the emperor itself minds has changed. A uwsgi
-// starts its own binary again with the arguments that it has, so changed
-// options take a new generation.
+// order: nothing in it has changed but what the emperor itself minds, and
+// options of the app that it finds when it loads again.
 func (e *Emperor) reloadsItself(v *member) bool {
 	if v.state != Running || !v.listens() {
 		return false
 	}
 	r, bad := e.resolve(v.config)
-	return bad == nil && r.key == v.key && r.form() == v.form
+	return bad == nil && r.key == v.key && r.form() == v.form && (bytes.Equal(r.document, v.options) || v.gen.TakesSettings())
 }
 
-// form is everything that a generation is made of, its jail aside; where in
-// the ini a hook stands does not count.
+// form is everything that a generation is made of, its jail aside, and what it
+// takes by its settings; where in the ini a hook stands does not count.
 func (r *resolved) form() string {
 	p := r.plan
+	if p.Settings == vassal.SettingsFile {
+		p.Args = p.Args[:1]
+	}
 	p.Hooks = slices.Clone(p.Hooks)
 	for i := range p.Hooks {
 		p.Hooks[i].Pos = ini.Pos{}
@@ -164,18 +181,72 @@ func (r *resolved) form() string {
 
 // renew has the app reload itself, or starts it anew if it cannot be told.
 func (e *Emperor) renew(v *member) {
-	if err := v.gen.Channel.Order(vassal.OrderReload); err != nil {
+	err := e.refresh(v)
+	if err == nil {
+		err = v.gen.Channel.Order(vassal.OrderReload)
+	}
+	if err != nil {
 		e.Log.Warn("the vassal cannot be told to reload; starting it anew", "vassal", v.name, "err", err)
 		e.happen(v, restart)
 		return
 	}
 	e.Log.Info("vassal told to reload", "vassal", v.name, "pid", v.gen.PID)
+	v.dates.ran()
 	v.running = v.config
 	v.said.forgetPulse()
-	if v.said.ready {
-		v.said.reloading = true
-	} else {
+	switch {
+	case !v.said.ready:
 		v.renewals++ // it never says when it is ready
+	case !v.said.reloading:
+		v.said.reloading = true
+		e.expectReady(v)
+	}
+}
+
+// reloadPatience is the time for a reload where the ini has no reload-mercy: a
+// uwsgi gives its workers a minute for what they do, and then has to load.
+const reloadPatience = 2 * time.Minute
+
+// expectReady starts the vassal anew if it does not come back from its reload.
+func (e *Emperor) expectReady(v *member) {
+	patience, g := reloadPatience, v.gen
+	if v.running.MercySet && v.running.ReloadMercy > 0 {
+		patience = v.running.ReloadMercy
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(patience, func() {
+		e.call(func() {
+			if v.gen != g || v.said.patience != timer || !v.said.reloading || v.state != Running {
+				return
+			}
+			e.Log.Error("the vassal is not back from its reload; starting it anew", "vassal", v.name, "pid", g.PID, "patience", patience)
+			e.happen(v, restart)
+		})
+	})
+	v.said.patience = timer
+}
+
+// refresh gives the app its newest options, for it to find when it loads again.
+func (e *Emperor) refresh(v *member) error {
+	_, options := v.config.Settings()
+	if v.gen.TakesSettings() {
+		v.options = options
+		return v.gen.Renew(options)
+	}
+	if !bytes.Equal(options, v.options) {
+		return errors.New("it has not read its options of before")
+	}
+	return nil
+}
+
+// tell gives the app its options once more, because it asked. If some wait to
+// be read, those are the ones.
+func (e *Emperor) tell(v *member) {
+	if v.gen == nil || !v.gen.TakesSettings() {
+		return
+	}
+	if err := v.gen.Renew(v.options); err != nil {
+		e.Log.Warn("the vassal's options cannot be sent", "vassal", v.name, "err", err)
 	}
 }
 

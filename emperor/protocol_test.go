@@ -283,6 +283,7 @@ func TestNoticesWithoutEffect(t *testing.T) {
 		v.state = Running
 		before := *v
 		e.heard(v, n)
+		v.said.begged = false // that it asked is remembered, for one word in the log
 		if v.state != Running || v.said != before.said || v.renewals != 0 {
 			t.Errorf("byte %d: %+v", n, v)
 		}
@@ -392,5 +393,36 @@ func TestWordsClearTheBackoff(t *testing.T) {
 			act(t, r, s)
 			r.awaitState(t, "blog", Running)
 		})
+	}
+}
+
+// One that begs for more of its kind is told of once.
+func TestReinforcementsAreNotSent(t *testing.T) {
+	r := newRealm(t, nil)
+	r.write(t, "blog", speaking(`printf "\036\036" >&4; printf "\036" >&4; `+loyal+stay))
+	r.await(t, "blog", "is loyal", func(s Status) bool { return s.Loyal })
+	if n := strings.Count(r.log.String(), "asks for more of its kind"); n != 1 {
+		t.Errorf("%d lines about it", n)
+	}
+}
+
+// The time for a reload is the ini's, if it names one.
+func TestPatienceWithAReload(t *testing.T) {
+	r := newRealm(t, nil)
+	script := ready + listen + `echo deaf; ` + stay
+	r.write(t, "blog", strings.Replace(speaking(script), "reload-mercy = 0", "reload-mercy = 100ms", 1))
+	r.write(t, "shop", speaking(script)) // its mercy of 0 is not meant for reloads
+	blog, shop := r.awaitReady(t, "blog"), r.awaitReady(t, "shop")
+	r.touch(t, blog)
+	r.touch(t, shop)
+	r.await(t, "blog", "is started anew", func(s Status) bool { return s.State == Running && s.PID != blog.PID })
+	r.awaitLog(t, "is not back from its reload")
+	if s, err := r.Get(t.Context(), "shop"); err != nil || s.PID != shop.PID || s.State != Running {
+		t.Errorf("without a time of its own: %+v, %v; the pid was %d", s, err, shop.PID)
+	}
+	waits := make(chan bool, 1)
+	r.call(func() { waits <- r.vassals["shop"].said.reloading })
+	if !<-waits {
+		t.Error("nobody waits for shop's reload")
 	}
 }

@@ -21,6 +21,7 @@ type resolved struct {
 	net        bool    // a network namespace of its own
 	namespaces uintptr // fresh for each generation, the network's aside
 	plan       vassal.Plan
+	document   []byte // what the app takes by plan.Settings
 	dir        string // where the vassal begins
 	keep       bool   // the jail outlives the generation: nothing in it was done by hooks
 	key        string // tells jails apart
@@ -252,6 +253,11 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Reaper:   r.namespaces&unix.CLONE_NEWPID != 0,
 		Protocol: c.Speaks(),
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
+	}
+	p.Settings, r.document = c.Settings()
+	if hook := e.Config.StartHook; hook != "" {
+		dir, file := filepath.Split(c.File)
+		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
 	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask

@@ -28,10 +28,18 @@ type startJob struct {
 	jail   *vassal.Jail // kept from before, or made here
 	output *output
 	left   <-chan struct{}
+	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
 }
 
 func (s *startJob) run(ctx context.Context) error {
+	if s.after != nil {
+		select {
+		case <-s.after:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	release, err := slot(ctx, s.e.slots)
 	if err != nil {
 		return err
@@ -105,7 +113,7 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces, Log: s.output.setFile}
 	if l.Plan.LogTo == "" {
 		s.output.setFile(nil)
 	}

@@ -24,6 +24,7 @@ type Config struct {
 	Command    []string   `json:"command,omitempty"`     // argv of the app; empty when it is a uwsgi
 	App        []ini.Pair `json:"app,omitempty"`         // the options of the uwsgi that is the app
 	BinaryPath string     `json:"binary_path,omitempty"` // of that uwsgi; empty: found in PATH
+	Pushed     []ini.Pair `json:"pushed,omitempty"`      // the options that a command which speaks the emperor protocol gets by its config pipe
 
 	UID    *Identity  `json:"uid,omitempty"`
 	GID    *Identity  `json:"gid,omitempty"`
@@ -95,7 +96,7 @@ const DefaultMercy = 10 * time.Second
 // chooseApp keeps the app-server options when the ini has no command: then
 // the app is a real uwsgi.
 func (c *Config) chooseApp(pairs []ini.Pair) {
-	if len(c.Command) > 0 {
+	if len(c.Command) > 0 && !c.Speaks() {
 		return
 	}
 	var app []ini.Pair
@@ -113,7 +114,11 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 			app = append(app, p)
 		}
 	}
-	if serves {
+	switch {
+	case len(c.Command) > 0:
+		c.Pushed = app
+		return
+	case serves:
 		c.App = app
 	}
 	for i, p := range pairs {
@@ -128,7 +133,7 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 func (c *Config) noteNeedless(pairs []ini.Pair) {
 	for _, p := range pairs {
 		idle := class(p.Key) == needless || class(p.Key) == appsOwn
-		if len(c.Command) > 0 && idle && p.Key != "attach-daemon" && !slices.Contains(c.Needless, p.Key) {
+		if len(c.Command) > 0 && !c.Speaks() && idle && p.Key != "attach-daemon" && !slices.Contains(c.Needless, p.Key) {
 			c.Needless = append(c.Needless, p.Key)
 		}
 	}
@@ -281,8 +286,8 @@ func (c *Config) Speaks() bool {
 	return len(c.App) > 0
 }
 
-// Args is the argv of the app. A uwsgi gets its options one by one, as the
-// dialect's "set": that needs no file, and survives its own re-exec.
+// Args is the argv of the app. A uwsgi that does not take its options from a
+// file (Settings) gets them one by one, as the dialect's "set".
 func (c *Config) Args() []string {
 	if len(c.Command) > 0 {
 		return c.Command
@@ -292,11 +297,16 @@ func (c *Config) Args() []string {
 		binary = "uwsgi"
 	}
 	args := []string{binary}
-	if !slices.ContainsFunc(c.App, func(p ini.Pair) bool { return p.Key == "master" }) {
-		args = append(args, "--set", "master=true") // an emperor's vassals have one
-	}
-	for _, p := range c.App {
+	for _, p := range c.appOptions() {
 		args = append(args, "--set", p.Key+"="+p.Value)
 	}
 	return args
+}
+
+// appOptions are the options of the uwsgi. An emperor's vassals have a master.
+func (c *Config) appOptions() []ini.Pair {
+	if slices.ContainsFunc(c.App, func(p ini.Pair) bool { return p.Key == "master" }) {
+		return c.App
+	}
+	return append([]ini.Pair{{Key: "master", Value: "true"}}, c.App...)
 }

@@ -31,12 +31,16 @@ type Plan struct {
 	LogTo     string   `json:"logto"`
 	LogUID    int      `json:"log_uid"` // who opens LogTo; -1: root, for the app's uid
 	Hooks     []Hook   `json:"hooks"`
-	Mounts    bool     `json:"mounts"`   // a mount namespace of its own
-	Proc      bool     `json:"proc"`     // a private /proc
-	Resolv    string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
-	Reaper    bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
-	Protocol  bool     `json:"protocol"` // the app gets the channel of the emperor protocol
-	Exec      bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+
+	StartHook *StartHook `json:"start_hook,omitempty"`
+
+	Mounts   bool     `json:"mounts"`   // a mount namespace of its own
+	Proc     bool     `json:"proc"`     // a private /proc
+	Resolv   string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
+	Reaper   bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
+	Protocol bool     `json:"protocol"` // the app gets the channel of the emperor protocol
+	Settings Settings `json:"settings"` // how the app takes its options; not without Protocol
+	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
 }
 
 // word is what the init stage says to the emperor.
@@ -44,6 +48,7 @@ type word struct {
 	Waiting bool   `json:"waiting,omitempty"` // hooks as-root are done: register, then say go
 	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo, opened
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
+	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word
 }
 

@@ -27,6 +27,7 @@ const handshakeFD = 3
 func Init() int {
 	unix.CloseOnExec(handshakeFD)
 	unix.CloseOnExec(channelFD) // if there is one; hooks are not the vassal
+	unix.CloseOnExec(settingsFD)
 	defaultSignals()
 	p := &pipe{os.NewFile(handshakeFD, "handshake")}
 	var plan Plan
@@ -52,7 +53,7 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.prepare(ctx, p); err != nil {
 		return 1, err
 	}
-	return 1, plan.become(ctx)
+	return 1, plan.become(ctx, p)
 }
 
 // prepare is the part as root: everything before the registration.
@@ -60,6 +61,7 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	if err := plan.openLog(p); err != nil {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
+	plan.runStartHook(ctx, false)
 	if plan.CleanEnv {
 		os.Clearenv()
 	}
@@ -190,10 +192,11 @@ func (plan *Plan) privateMounts() error {
 }
 
 // become drops what the app must not have and is the app from then on.
-func (plan *Plan) become(ctx context.Context) error {
+func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	if err := plan.confine(); err != nil {
 		return err
 	}
+	plan.runStartHook(ctx, true)
 	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsUser), os.Stdout); err != nil {
 		return err
 	}
@@ -217,7 +220,11 @@ func (plan *Plan) become(ctx context.Context) error {
 			return err
 		}
 	}
-	err = syscall.Exec(path, plan.Args, os.Environ())
+	args, err := plan.giveSettings(p)
+	if err != nil {
+		return err
+	}
+	err = syscall.Exec(path, args, os.Environ())
 	if errors.Is(err, syscall.ENOENT) {
 		err = fmt.Errorf("%w (or the interpreter in its first line)", err)
 	}

@@ -64,11 +64,11 @@ var Options = []ini.Option[Config]{
 	},
 	{
 		Name: "reload-mercy", Kind: ini.Duration, Since: "0.1", Set: setMercy,
-		Meaning: "the time that the app has for stopping before it is killed (10s)",
+		Meaning: "the time that the app has for stopping before it is killed (10s), and for being ready again after the emperor told it to reload before it is started anew (120s; 0 means that too)",
 	},
 	{
 		Name: "emperor-protocol", Kind: ini.Bool, Since: "0.1", Set: setProtocol,
-		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command)",
+		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command). A command finds the other options of its ini, those of an app server and those that nobody knows, in the config pipe of UWSGI_EMPEROR_FD_CONFIG",
 	},
 	{
 		Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },

@@ -22,6 +22,9 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if plan.Protocol {
 		err = errors.Join(err, unix.Close(channelFD)) // it is the app's
 	}
+	if plan.Settings != SettingsNone {
+		err = errors.Join(err, unix.Close(settingsFD))
+	}
 	if err != nil {
 		return 1, err
 	}
@@ -67,6 +70,9 @@ func (plan *Plan) startSecond(p *pipe) (int, error) {
 	files := []uintptr{0, 1, 2, handshakeFD}
 	if plan.Protocol {
 		files = append(files, channelFD)
+	}
+	if plan.Settings != SettingsNone {
+		files = append(files, settingsFD)
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{os.Args[0], InitStage}, &syscall.ProcAttr{
 		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},

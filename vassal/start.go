@@ -21,6 +21,7 @@ type Launch struct {
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
 	Output     *os.File // the app's 1 and 2
 	Dir        string   // where the hooks begin, and the app without chdir; empty: /
+	Document   []byte   // what the app finds by Plan.Settings
 
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
@@ -32,6 +33,8 @@ type Generation struct {
 	PID     int       // the app's
 	Started time.Time // when it became the app
 	Channel *Channel  // of the emperor protocol; nil: the app does not speak it
+
+	settings *settings // nil: the app takes them only when it starts
 
 	process *os.Process
 	end     *os.File // pidfd of process, in the poller: waiting costs no thread
@@ -78,6 +81,16 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		}
 		files = append(files, end)
 	}
+	if l.Plan.Settings != SettingsNone {
+		var end *os.File
+		if g.settings, end, err = newSettings(l.Plan.Settings, l.Document); err != nil {
+			for _, f := range files {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, errors.Join(err, g.closeChannel(), l.Cgroup.discard())
+		}
+		files = append(files, end)
+	}
 	err = j.clone(g, l, files...)
 	for _, f := range files {
 		err = errors.Join(err, f.Close())
@@ -110,14 +123,18 @@ func (c Cgroup) discard() error {
 
 // closeChannel ends the emperor protocol.
 func (g *Generation) closeChannel() error {
-	if g.Channel == nil {
-		return nil
+	var errs []error
+	if g.Channel != nil {
+		errs = append(errs, g.Channel.close())
 	}
-	return g.Channel.close()
+	if g.settings != nil {
+		errs = append(errs, g.settings.file.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // clone starts the init stage from a thread in the jail, where it is born. The
-// extra files are its handshake, and its channel if it has one.
+// extra files are its handshake, and its channel and settings if it has them.
 func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -201,6 +218,8 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := p.send(second); err != nil {
 				return err
 			}
+		case w.Plain:
+			g.settings.plain = true
 		case w.Waiting:
 			if err := j.Register(ctx); err != nil {
 				return err

@@ -45,7 +45,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap} {
 		report(file, check())
 	}
 	for _, id := range c.identities() {
@@ -57,6 +57,9 @@ func (c *Config) Validate() ini.Errors {
 			break
 		}
 		report(h.Pos, h.check())
+		if h.Phase == EmperorStart || h.Phase == AsEmperor {
+			report(h.Pos, fmt.Errorf("hooks %s are the emperor's own", h.Phase))
+		}
 	}
 	// What would only fail in the kernel, while the vassal starts, does not get that far.
 	names, seen := map[string]bool{}, map[netip.Addr]bool{}
@@ -147,7 +150,7 @@ func (id Identity) check() error {
 }
 
 func (h Hook) check() error {
-	if h.Phase != PostJail && h.Phase != AsRoot && h.Phase != AsUser {
+	if !slices.Contains([]Phase{PostJail, AsRoot, AsUser, EmperorStart, AsEmperor}, h.Phase) {
 		return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
 	}
 	if _, ok := actions[h.Action]; !ok {

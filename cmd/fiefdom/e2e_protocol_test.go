@@ -123,10 +123,14 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 		t.Errorf("after the touch: %+v, the pid was %d", s, first.PID)
 	}
 	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\n")
-	second := r.await("app", "is a new process with its new option", func(s emperor.Status) bool {
-		return s.State == emperor.Running && s.PID != first.PID
+	nettest.Eventually(t, patience, "it takes its new option by a reload", func() bool {
+		log, err := os.ReadFile(r.log)
+		return err == nil && strings.Count(string(log), `msg="vassal reloaded"`) == 3
 	})
-	answers(3)
+	second := answers(3)
+	if second.PID != first.PID {
+		t.Errorf("after the change of an option: %+v, the pid was %d", second, first.PID)
+	}
 
 	// The emperor's death is none of its business, nor is a reload without one. (When
 	// a fresh uwsgi first looks at the file nobody knows, so it is written again.)

@@ -88,7 +88,8 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 func emperorDocs() []ini.Doc {
 	docs := ini.Docs("emperor", emperor.Options)
 	docs = append(docs, ini.Docs("network", tuntap.Options)...)
-	return append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	docs = append(docs, ini.Docs("hooks", vassal.HookOptions)...)
+	return append(docs, ini.Docs("emperor-hooks", vassal.EmperorHookOptions)...)
 }
 
 func emperorNames() []string {

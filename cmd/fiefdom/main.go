@@ -48,11 +48,17 @@ func run(args []string) int {
 				return exitFailed
 			}
 			return exitOK
+		case emperor.HookProcess:
+			if err := emperor.HookMain(os.Stdin, os.Stdout); err != nil {
+				fmt.Println(err)
+				return exitFailed
+			}
+			return exitOK
 		}
 	}
 	runtime.UnlockOSThread()
 	cmd := newRoot()
-	cmd.SetArgs(args[1:])
+	cmd.SetArgs(ownArgs()[1:])
 	err := cmd.Execute()
 	if err != nil && !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "fiefdom:", err)

@@ -7,9 +7,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes of the test binary three programs, told apart by argv[0]: the
+// TestMain makes of the test binary four programs, told apart by argv[0]: the
 // tests, fiefdom itself (every process of it, as each starts the next with its
-// own argv[0]), and the app of the tests' vassals.
+// own argv[0]), the app of the tests' vassals, and one that counts signals.
 func TestMain(m *testing.M) {
 	// Under the race detector every process would wait a second before it exits.
 	if os.Getenv("GORACE") == "" {
@@ -18,5 +18,6 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"fiefdom": main,
 		"agent":   agent,
+		"urgent":  urgent,
 	})
 }

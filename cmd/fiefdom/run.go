@@ -28,7 +28,8 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Run an emperor", Args: cobra.ExactArgs(1),
 		Long: `Run starts the networks and the vassals that an emperor's ini describes, and
-keeps them running until TERM, INT or QUIT. HUP reloads all vassals.`,
+keeps them running until TERM, INT or QUIT. HUP reloads all vassals, USR1 logs how
+they are, WINCH looks for changed inis at once, URG ends all back-offs.`,
 		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
@@ -55,6 +56,9 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if parent == nil {
 		parent = context.Background()
 	}
+	if err := ownURG(); err != nil {
+		return fmt.Errorf("begin anew for SIGURG's sake: %w", err)
+	}
 	// A closed terminal or pipe costs log lines, not the emperor.
 	signal.Ignore(syscall.SIGPIPE)
 	// The modes of what is made, and vassals' own umask, do not depend on the shell.
@@ -74,12 +78,14 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	}
 	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	defer stop()
+	orders, disobey := takeOrders()
+	defer disobey()
 
 	instance, err := emperor.Lock(l.config)
 	if err != nil {
 		return err
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: lines}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
 	err = r.run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
@@ -93,6 +99,7 @@ type runner struct {
 	instance *emperor.Instance
 	log      *slog.Logger
 	out      io.Writer
+	orders   chan os.Signal
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
@@ -117,6 +124,14 @@ const leftoverTime = 2 * time.Minute
 
 func (r *runner) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.takeBack()) }()
+	if err := r.writePIDFile(); err != nil {
+		return err
+	}
+	if name := r.config.ProcName; name != "" {
+		if err := nameProcess(name); err != nil {
+			r.log.Warn("emperor-procname", "err", err)
+		}
+	}
 	ending, cancel := context.WithTimeout(ctx, leftoverTime)
 	defer cancel()
 	if err := r.instance.EndLeftovers(ending, r.log); err != nil {
@@ -152,11 +167,10 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.PostJail), r.out); err != nil {
-		return err
-	}
-	if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, vassal.AsRoot), r.out); err != nil {
-		return err
+	for _, phase := range []vassal.Phase{vassal.PostJail, vassal.AsRoot, vassal.EmperorStart} {
+		if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, phase), r.out); err != nil {
+			return err
+		}
 	}
 	host, err := r.setUpHost()
 	if err != nil {
@@ -199,19 +213,14 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	wg.Go(func() {
-		for {
-			select {
-			case <-hup:
-				r.emperor.Reload()
-			case <-beside.Done():
-				return
-			}
-		}
-	})
+	stats, err := r.statsListener()
+	if err != nil {
+		return err
+	}
+	if stats != nil {
+		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
+	}
+	wg.Go(func() { r.obey(beside) })
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
 	return r.emperor.Run(ctx)

@@ -1,0 +1,166 @@
+package emperor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/vassal"
+)
+
+// HookProcess is the word on the command line that makes our binary do hooks
+// as-emperor: in a process of their own they change neither the emperor's
+// environment nor his folder, and can be ended whatever they wait for.
+const HookProcess = "hooks"
+
+// HookMain is that process: it does the hooks that it reads.
+func HookMain(in io.Reader, out io.Writer) error {
+	var hooks []vassal.Hook
+	if err := json.NewDecoder(in).Decode(&hooks); err != nil {
+		return fmt.Errorf("hooks: %w; the emperor starts me", err)
+	}
+	return vassal.RunHooks(context.Background(), vassal.PhaseOf(hooks, vassal.AsEmperor), out)
+}
+
+// errands is what the emperor has done for a vassal, one after the other,
+// beside the loop. A start waits until those of the generation before are over.
+type errands struct {
+	done chan struct{}      // closed when all so far are over; nil: there was none
+	end  context.CancelFunc // ends those of the generation that runs
+}
+
+// greet does the hooks as-emperor of a generation that has started. They end
+// with it at the latest.
+func (e *Emperor) greet(v *member, g *vassal.Generation) {
+	hooks := vassal.PhaseOf(e.Config.Hooks, vassal.AsEmperor)
+	if len(hooks) == 0 {
+		return
+	}
+	in, err := json.Marshal(hooks)
+	if err != nil {
+		e.Log.Error("hooks as-emperor", "err", err)
+		return
+	}
+	ctx, end := context.WithCancel(context.Background())
+	v.errands.end = end
+	e.send(ctx, v, g, string(vassal.AsEmperor), func(ctx context.Context) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "/proc/self/exe")
+		cmd.Args = []string{os.Args[0], HookProcess}
+		cmd.Stdin = bytes.NewReader(in)
+		return cmd
+	})
+}
+
+// mourn ends what is done for a generation that has ended, and runs
+// vassals-stop-hook.
+func (e *Emperor) mourn(v *member, g *vassal.Generation) {
+	if v.errands.end != nil {
+		v.errands.end()
+		v.errands.end = nil
+	}
+	hook, file := e.Config.StopHook, v.file.base()
+	if hook == "" {
+		return
+	}
+	e.send(context.Background(), v, g, "vassals-stop-hook", func(ctx context.Context) *exec.Cmd {
+		return exec.CommandContext(ctx, hook, file)
+	})
+}
+
+// send runs a command for a vassal, after those before it. How it went only
+// the log says.
+func (e *Emperor) send(ctx context.Context, v *member, g *vassal.Generation, what string, command func(context.Context) *exec.Cmd) {
+	before, done := v.errands.done, make(chan struct{})
+	v.errands.done = done
+	log := e.Log.With("vassal", v.name, "hook", what)
+	dir, file := filepath.Split(v.file.path)
+	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+file, "UWSGI_VASSAL_PID="+strconv.Itoa(g.PID),
+		"UWSGI_VASSAL_UID="+strconv.Itoa(int(v.file.owner.uid)), "UWSGI_VASSAL_GID="+strconv.Itoa(int(v.file.owner.gid)))
+	e.jobs.Go(func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		limited, cancel := context.WithTimeout(ctx, vassal.HookTime)
+		defer cancel()
+		release, err := slot(limited, e.slots)
+		if err != nil {
+			return // the vassal is gone already
+		}
+		defer release()
+		var said excerpt
+		cmd := command(limited)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &said, &said
+		err = runApart(e.Cgroup, "hook", cmd)
+		switch {
+		case ctx.Err() != nil:
+			log.Warn("hook ended with its vassal", "said", said.text())
+		case limited.Err() != nil:
+			log.Warn("hook ended, it took too long", "limit", vassal.HookTime, "said", said.text())
+		case err != nil:
+			log.Warn("hook failed", "err", err, "said", said.text())
+		default:
+			log.Info("hook done", "said", said.text())
+		}
+	})
+}
+
+// apart numbers the cgroups of runApart.
+var apart atomic.Uint64
+
+// runApart runs a command to its end in a session of its own, and then ends
+// what it has left, as far as there is a cgroup to find it by.
+func runApart(parent vassal.Cgroup, name string, cmd *exec.Cmd) (err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.WaitDelay = time.Second
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // not reaped yet: nobody else has the number
+	if parent != "" {
+		c, err := parent.Make(name + "." + strconv.FormatUint(apart.Add(1), 10))
+		if err != nil {
+			return err
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.Background(), vassal.HookTime)
+			defer cancel()
+			err = errors.Join(err, c.Remove(ctx))
+		}()
+		dir, err := c.Open()
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	if err = cmd.Run(); errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it left a child behind that holds the output open
+	}
+	return err
+}
+
+// excerpt keeps the end of what is written to it.
+type excerpt struct{ b []byte }
+
+const excerptSize = 2000 // bytes
+
+func (x *excerpt) Write(p []byte) (int, error) {
+	x.b = append(x.b, p...)
+	if over := len(x.b) - excerptSize; over > 0 {
+		x.b = append(x.b[:0], x.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (x *excerpt) text() string { return strings.TrimSpace(strings.ToValidUTF8(string(x.b), "?")) }
