@@ -31,7 +31,8 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	}
 	var all []*expansion
 	for _, name := range seen.order {
-		x := checkFile(seen.found[name])
+		x := checkFile(c.OnDemand.withDoor(seen.found[name]))
+		c.OnDemand.find(x)
 		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
 		all = append(all, x)
 	}
@@ -41,6 +42,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 				x.Errors = append(x.Errors, *err)
 			} else {
 				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
+				e.vassals[x.Name].config = x.Config
 			}
 		}
 		errs = append(errs, x.Errors...)
@@ -65,7 +67,11 @@ func checkFile(f iniFile) *expansion {
 		return &x[0]
 	}
 	config, errs := ReadVassal(f.name, f.path, nil)
-	return &expansion{Name: f.name, Config: config, Errors: errs, file: f}
+	x := &expansion{Name: f.name, Config: config, Errors: errs, file: f}
+	if f.door != "" {
+		x.readDoor(f.door)
+	}
+	return x
 }
 
 // leasesFile is in the state directory.

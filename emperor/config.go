@@ -32,6 +32,7 @@ type Config struct {
 	Threads    int           // of the router, that move packets
 	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
 	Hooks      []vassal.Hook
+	OnDemand   OnDemand
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -136,6 +137,26 @@ var Options = []ini.Option[Config]{
 	{
 		Name: "emperor-procname", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.ProcName = p.Value; return nil },
 		Meaning: "the name that ps and top show for the emperor's process; of a longer one than its command line they show the beginning",
+	},
+	{
+		Name: "emperor-on-demand-extension", Aliases: []string{"emperor-on-demand-ext"}, Kind: ini.Text, Since: "0.1", Set: setDemandExtension,
+		Meaning: "a vassal with a file INI+EXTENSION begins with the first connection to the socket whose address (a path, @NAME, ADDRESS:PORT) is in that file; the app finds the socket as its descriptor 0",
+	},
+	{
+		Name: "emperor-on-demand-directory", Aliases: []string{"emperor-on-demand-dir"}, Kind: ini.Path, Since: "0.1", Set: setDemandDirectory,
+		Meaning: "every vassal begins with the first connection to NAME.socket in this directory",
+	},
+	{
+		Name: "emperor-on-demand-exec", Kind: ini.Command, Since: "0.1", Set: setDemandExec,
+		Meaning: "a command for the shell that gets an ini's name and prints the address of the socket whose first connection starts the vassal, or nothing",
+	},
+	{
+		Name: "emperor-on-demand-chmod-socket", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.OnDemand.Rights.SetMode(p.Value) },
+		Meaning: "the mode of the sockets that wake vassals whose inis have no chmod-socket, in octal (666)",
+	},
+	{
+		Name: "emperor-on-demand-chown-socket", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.OnDemand.Rights.SetOwner(p.Value) },
+		Meaning: "USER, USER:GROUP or :GROUP: the owner of the sockets that wake vassals whose inis have no chown-socket (the app's user and group; in tyrant mode the user is the ini's owner)",
 	},
 	{
 		Name: "instance", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Instance = p.Value; return nil },

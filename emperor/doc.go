@@ -10,14 +10,20 @@
 //	                │ good
 //	                ▼
 //	             starting ── jail, init stage, registration ─────► running
-//	                │ ▲                                              │ file changed: expand, check,
-//	         failed │ │ delay over                                   │ stop, start with the new ini
-//	                ▼ │                        exited                │
-//	              backoff ◄──────────────────────────────────────────┤
+//	                │ ▲ ▲                                            │ file changed: expand, check,
+//	         failed │ │ │ somebody at the door                       │ stop, start with the new ini
+//	                │ │ └── sleeping ◄───────────────────────────────┤
+//	                │ │        ▲           on demand: tired, or done │
+//	                ▼ │ due    │ on demand                           │
+//	              backoff ─────┘              exited                 │
+//	                 ▲ ◄─────────────────────────────────────────────┤
 //	                                                                 │ file gone, stop, TERM
 //	              stopped ◄── stopping ◄─────────────────────────────┤
 //	                 ▲                                               │ exiled: exit code 26
 //	                 └───────────────────────────────────────────────┘
+//
+// An on demand vassal (demand.go, door.go, sleep.go) sleeps wherever another
+// would be started by a good ini or by the end of its back-off.
 //
 // Vassals that speak uWSGI's emperor protocol (protocol.go) reload themselves
 // where their new ini starts the same app, and stay running meanwhile.

@@ -56,6 +56,7 @@ type Emperor struct {
 	queued    map[owner][]iniFile
 	complaint string // the last scan's, said once
 	ending    bool
+	checking  bool // the files of doors, beside the loop
 	slots     chan struct{}
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
@@ -81,7 +82,9 @@ func (e *Emperor) Run(ctx context.Context) error {
 		if release, err := slot(expanding, slots); err == nil {
 			defer release()
 		}
-		return expanders.expandAll(expanding, o, files)
+		got := expanders.expandAll(expanding, o, files)
+		e.findDoors(expanding, expanders.run, got)
+		return got
 	}
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
 		return err

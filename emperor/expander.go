@@ -45,6 +45,7 @@ type expandRequest struct {
 type expandFileRequest struct {
 	Name string `json:"name"`
 	Path string `json:"path"`
+	Door string `json:"door,omitempty"` // the file that holds the address of its socket
 }
 
 // expansion is what became of one file.
@@ -52,6 +53,7 @@ type expansion struct {
 	Name   string         `json:"name"`
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
+	Door   string         `json:"door,omitempty"`   // what the file of its socket says
 
 	file iniFile // as the scan saw it that asked
 }
@@ -115,7 +117,7 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 	defer cancel()
 	var req expandRequest
 	for _, f := range files {
-		req.Files = append(req.Files, expandFileRequest{f.name, f.path})
+		req.Files = append(req.Files, expandFileRequest{f.name, f.path, f.door})
 	}
 	in, err := json.Marshal(req)
 	if err != nil {
@@ -199,14 +201,17 @@ func firstLine(s string) string {
 	return s
 }
 
-// limitedBuffer fails when more is written than left.
+// limitedBuffer fails when more is written than left. It has no method of the
+// buffer's own: by ReadFrom, io.Copy would go past the limit.
 type limitedBuffer struct {
-	*bytes.Buffer
-	left int
+	Buffer *bytes.Buffer
+	left   int
+	full   bool // something did not fit
 }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
 	if len(p) > b.left {
+		b.full = true
 		return 0, errors.New("too much output")
 	}
 	b.left -= len(p)
@@ -267,7 +272,11 @@ func expandFileOf(f expandFileRequest, uid int) expansion {
 		}
 		return nil
 	})
-	return expansion{Name: f.Name, Config: c, Errors: errs}
+	x := expansion{Name: f.Name, Config: c, Errors: errs}
+	if f.Door != "" {
+		x.readDoor(f.Door)
+	}
+	return x
 }
 
 // ReadVassal reads one vassal's ini with the rights of the caller. As under

@@ -31,7 +31,7 @@ func (e *Emperor) rescan() {
 		e.reserve()
 	}
 	for _, name := range seen.order {
-		f := seen.found[name]
+		f := e.Config.OnDemand.withDoor(seen.found[name])
 		v := e.vassals[name]
 		switch {
 		case v == nil:
@@ -48,6 +48,7 @@ func (e *Emperor) rescan() {
 		}
 	}
 	e.expandQueued()
+	e.checkDoors()
 }
 
 func (e *Emperor) remove(v *member) {
@@ -118,8 +119,10 @@ func (e *Emperor) expanded(got []expansion) {
 	var fine []*member
 	for _, x := range current {
 		v := e.vassals[x.Name]
+		var r *resolved
 		if !x.Errors.Failed() {
-			if _, err := e.resolve(x.Config); err != nil {
+			var err *ini.Error
+			if r, err = e.resolve(x.Config); err != nil {
 				x.Errors = append(x.Errors, *err)
 			}
 		}
@@ -141,6 +144,7 @@ func (e *Emperor) expanded(got []expansion) {
 		}
 		v.config, v.err = x.Config, ""
 		v.backoff.clear()
+		e.setDoor(v, r.door)
 		fine = append(fine, v)
 	}
 	e.settleLeases()
@@ -149,7 +153,8 @@ func (e *Emperor) expanded(got []expansion) {
 		if e.reloadsItself(v) {
 			e.happen(v, same)
 		} else {
-			e.happen(v, good)
+			v.readings++
+			e.happen(v, v.asGood())
 		}
 	}
 }

@@ -29,6 +29,7 @@ type member struct {
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
 	renewals int         // reloads that the app did by itself
+	readings int         // good inis that were taken without a reload by the app
 
 	running *vassal.Config // what the generation was started with
 	gen     *vassal.Generation
@@ -40,6 +41,12 @@ type member struct {
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
 	lost    string        // why its device was lost while it started
 	cancel  context.CancelFunc
+	door    *door              // on demand: what wakes it; nil: it always runs
+	wants   *doorSpec          // the door that its newest good ini asks for
+	shut    <-chan struct{}    // closed when the door before has gone
+	vigil   context.CancelFunc // ends the wait for somebody at the door
+	watched bool               // asleep, its door is open
+	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int
 }
@@ -76,7 +83,9 @@ func (e *Emperor) happen(v *member, ev event) {
 	case forget:
 		e.forget(v)
 	case rest:
-		e.closeJail(v)
+		e.rest(v)
+	case doze:
+		e.doze(v)
 	case decide:
 		e.decide(v)
 	}
@@ -88,6 +97,9 @@ func (e *Emperor) enter(v *member, to State) {
 	}
 	if v.state == Backoff && v.timer != nil {
 		v.timer.Stop()
+	}
+	if v.state == Sleeping {
+		v.vigil()
 	}
 	e.Log.Debug("state", "vassal", v.name, "from", v.state, "to", to)
 	v.state, v.since = to, time.Now()
@@ -104,9 +116,12 @@ func (e *Emperor) decide(v *member) {
 		e.launch(v)
 	case forget:
 		e.forget(v)
+	case doze:
+		e.enter(v, Sleeping)
+		e.doze(v)
 	default:
 		e.Log.Info("vassal stopped", "vassal", v.name)
-		e.closeJail(v)
+		e.rest(v)
 	}
 }
 
@@ -121,13 +136,13 @@ func (e *Emperor) wait(v *member) {
 	v.gen, v.said = nil, said{}
 	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
 	if delay == 0 {
-		e.happen(v, due)
+		e.happen(v, v.asDue())
 		return
 	}
 	v.timer = time.AfterFunc(delay, func() {
 		e.call(func() {
 			if v.state == Backoff && e.vassals[v.name] == v {
-				e.happen(v, due)
+				e.happen(v, v.asDue())
 			}
 		})
 	})
@@ -151,7 +166,7 @@ func (e *Emperor) launch(v *member) {
 	e.settleLeases()
 	v.launches++
 	v.running, v.uid = v.config, r.plan.UID
-	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output}
+	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output, door: v.door}
 	if r.keep && v.jail != nil && v.key == r.key && !v.jail.Lost() {
 		job.jail, v.jail = v.jail, nil
 	} else {
@@ -237,8 +252,10 @@ func (e *Emperor) lost(v *member, why string, checks int) {
 
 // watchGeneration waits for the app's end.
 func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.Jail) {
+	d := v.door
 	e.jobs.Go(func() {
 		exit := g.Wait()
+		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
 		e.call(func() {
 			if e.Cgroup == "" {
 				exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
@@ -254,10 +271,15 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
-			if exile(g, exit) {
+			switch {
+			case exile(g, exit):
 				e.Log.Warn("vassal went into exile", "vassal", v.name)
 				e.happen(v, exiled)
-			} else {
+			case content && v.state == Running:
+				v.err = ""
+				v.backoff.clear()
+				e.happen(v, finished)
+			default:
 				e.happen(v, exited)
 			}
 			if v.gen == g {
@@ -327,6 +349,7 @@ func (e *Emperor) closeJail(v *member) {
 // begins anew.
 func (e *Emperor) forget(v *member) {
 	e.closeJail(v)
+	e.shutDoor(v)
 	if v.output != nil {
 		if err := v.output.close(); err != nil {
 			e.Log.Warn("close output", "vassal", v.name, "err", err)
@@ -338,6 +361,7 @@ func (e *Emperor) forget(v *member) {
 		e.newMember(v.file)
 		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes
 		e.vassals[v.name].errands = v.errands
+		e.vassals[v.name].shut = v.shut
 		e.queue(v.file)
 		e.expandQueued()
 	}

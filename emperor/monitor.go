@@ -48,6 +48,9 @@ type iniFile struct {
 	path  string
 	owner owner
 	id    fileID
+
+	door   string // the file that holds the address of its socket; empty: none
+	doorID fileID
 }
 
 // fileID changes whenever the file does: another inode, another time, another size.
@@ -180,7 +183,8 @@ func watch(ctx context.Context, monitors []Monitor, log *slog.Logger, changed fu
 			if !ok {
 				return
 			}
-			if filepath.Ext(e.Name) == iniSuffix && settle == nil {
+			// In the middle it is the name of a file beside an ini.
+			if strings.Contains(filepath.Base(e.Name), iniSuffix) && settle == nil {
 				settle = time.After(debounce)
 			}
 		case err, ok := <-w.Errors:

@@ -84,7 +84,7 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 		v.backoff.clear()
 	case vassal.NoticeStop:
 		e.Log.Info("vassal asks to be stopped", "vassal", v.name)
-		e.happen(v, stop)
+		e.happen(v, v.asLeave())
 	case vassal.NoticeHeartbeat:
 		v.said.beatAt = time.Now()
 		e.beat(v)
@@ -176,7 +176,11 @@ func (r *resolved) form() string {
 	if err != nil {
 		return "" // equal to none that was started: a plan that is started was sent as JSON
 	}
-	return r.dir + " " + string(b)
+	door := ""
+	if r.door != nil {
+		door = r.door.address.String()
+	}
+	return r.dir + " " + door + " " + string(b)
 }
 
 // renew has the app reload itself, or starts it anew if it cannot be told.
@@ -255,7 +259,7 @@ func (e *Emperor) tell(v *member) {
 func (e *Emperor) dismiss(v *member) {
 	g, sig := v.gen, v.running.Signal()
 	order := vassal.OrderStop
-	if e.ending && e.Config.Graceful {
+	if e.ending && e.Config.Graceful || !e.ending && v.door != nil { // who waits at a door is not sent away
 		order = vassal.OrderStopGently
 	}
 	ordered := false

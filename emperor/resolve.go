@@ -21,10 +21,11 @@ type resolved struct {
 	net        bool    // a network namespace of its own
 	namespaces uintptr // fresh for each generation, the network's aside
 	plan       vassal.Plan
-	document   []byte // what the app takes by plan.Settings
-	dir        string // where the vassal begins
-	keep       bool   // the jail outlives the generation: nothing in it was done by hooks
-	key        string // tells jails apart
+	document   []byte    // what the app takes by plan.Settings
+	dir        string    // where the vassal begins
+	door       *doorSpec // on demand; nil: it always runs
+	keep       bool      // the jail outlives the generation: nothing in it was done by hooks
+	key        string    // tells jails apart
 }
 
 const defaultMTU = 1500
@@ -64,6 +65,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		r.namespaces |= unix.CLONE_NEWNS
 	}
 	if err := e.plan(r, c, native, resolv); err != nil {
+		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
+	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
 	r.introduce(c)

@@ -27,6 +27,7 @@ type startJob struct {
 	r      *resolved
 	jail   *vassal.Jail // kept from before, or made here
 	output *output
+	door   *door // that becomes the app's stdin; nil: none
 	left   <-chan struct{}
 	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
@@ -118,6 +119,12 @@ func (s *startJob) start(ctx context.Context) error {
 		s.output.setFile(nil)
 	}
 	var err error
+	if s.door != nil {
+		if l.Stdin, err = s.door.stdin(); err != nil {
+			return err
+		}
+		defer l.Stdin.Close()
+	}
 	if s.e.Cgroup != "" {
 		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
 			return err

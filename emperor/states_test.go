@@ -9,21 +9,22 @@ import (
 )
 
 var (
-	allStates = []State{Starting, Running, Backoff, Stopping, Stopped, Invalid}
-	allEvents = []event{good, same, bad, gone, started, failed, exited, exiled, due, start, stop, restart}
+	allStates = []State{Starting, Running, Backoff, Stopping, Stopped, Sleeping, Invalid}
+	allEvents = []event{good, same, lull, bad, gone, started, failed, exited, exiled, finished, tired, due, knock, start, stop, restart}
 )
 
 // cells is what the table should say, one line a state, one word an event:
 // the state, what is done, and what comes when stopping is over. "-" is late
 // news, or nothing to do.
 var cells = `
-         good                      same          bad             gone                      started            failed         exited         exiled         due             start           stop                    restart
-starting stopping/cancel>launch    -             starting/report stopping/cancel>forget    running            backoff/wait   -              -              -               -               stopping/cancel>rest    stopping/cancel>launch
-running  stopping/terminate>launch running/renew running/report  stopping/terminate>forget -                  -              backoff/wait   stopped/rest   -               -               stopping/terminate>rest stopping/terminate>launch
-backoff  starting/launch           -             backoff/report  stopped/forget            -                  -              -              -              starting/launch starting/launch stopped/rest            starting/launch
-stopping stopping>launch           -             stopping/report stopping>forget           stopping/terminate stopped/decide stopped/decide stopped/decide -               stopping>launch stopping>rest           stopping>launch
-stopped  starting/launch           -             invalid/report  stopped/forget            -                  -              -              -              -               starting/launch -                       starting/launch
-invalid  starting/launch           -             invalid/report  stopped/forget            -                  -              -              -              -               invalid/expand  stopped                 invalid/expand
+         good                      same          lull          bad             gone                      started            failed         exited         exiled         finished      tired                   due             knock           start           stop                    restart
+starting stopping/cancel>launch    -             -             starting/report stopping/cancel>forget    running            backoff/wait   -              -              -             -                       -               -               -               stopping/cancel>rest    stopping/cancel>launch
+running  stopping/terminate>launch running/renew -             running/report  stopping/terminate>forget -                  -              backoff/wait   stopped/rest   sleeping/doze stopping/terminate>doze -               -               -               stopping/terminate>rest stopping/terminate>launch
+backoff  starting/launch           -             sleeping/doze backoff/report  stopped/forget            -                  -              -              -              -             -                       starting/launch -               starting/launch stopped/rest            starting/launch
+stopping stopping>launch           -             stopping>doze stopping/report stopping>forget           stopping/terminate stopped/decide stopped/decide stopped/decide -             -                       -               -               stopping>launch stopping>rest           stopping>launch
+stopped  starting/launch           -             sleeping/doze invalid/report  stopped/forget            -                  -              -              -              -             -                       -               -               starting/launch -                       starting/launch
+sleeping starting/launch           -             sleeping/doze sleeping/report stopped/forget            -                  backoff/wait   -              -              -             -                       -               starting/launch starting/launch stopped/rest            starting/launch
+invalid  starting/launch           -             sleeping/doze invalid/report  stopped/forget            -                  -              -              -              -             -                       -               -               invalid/expand  stopped                 invalid/expand
 `
 
 func (r reaction) String() string {
@@ -86,7 +87,9 @@ func TestTableIsSound(t *testing.T) {
 				t.Errorf("%s, %s: launched into %s", s, ev, r.to)
 			case r.do == terminate && r.to != Stopping, r.do == cancel && r.to != Stopping:
 				t.Errorf("%s, %s: %s into %s", s, ev, r.do, r.to)
-			case ev == exiled: // the process has ended
+			case r.do == doze && r.to != Sleeping:
+				t.Errorf("%s, %s: dozing as %s", s, ev, r.to)
+			case ev == exiled, ev == finished: // the process has ended
 			case (s == Running || s == Starting) && r.to != s && r.to != Stopping && r.to != Backoff && r.to != Running:
 				t.Errorf("%s, %s: %s while a process may live", s, ev, r.to)
 			}
@@ -142,6 +145,10 @@ func TestDiagram(t *testing.T) {
 		{Running, gone, Stopping},
 		{Running, stop, Stopping},
 		{Stopping, exited, Stopped},
+		{Stopped, lull, Sleeping},
+		{Sleeping, knock, Starting},
+		{Running, finished, Sleeping},
+		{Backoff, lull, Sleeping},
 	} {
 		if got := table[a.from][a.ev].to; got != a.to {
 			t.Errorf("the picture says %s on %s of %s, the table %s", a.to, a.ev, a.from, got)

@@ -26,9 +26,11 @@ type Status struct {
 	Loyal     bool              `json:"loyal"`     // it runs and has proved to work
 	Accepting bool              `json:"accepting"` // it runs and has said, by the emperor protocol, that it takes requests
 	Command   []string          `json:"command,omitempty"`
+	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 
-	owner owner
+	owner   owner
+	watched bool // asleep, with its door open
 }
 
 // statuses are all vassals by name, as the loop knows them, with the router's
@@ -77,12 +79,12 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 }
 
 // turns counts how often the vassal began anew, by a start or by itself.
-func (v *member) turns() int { return v.launches + v.renewals }
+func (v *member) turns() int { return v.launches + v.renewals + v.readings }
 
 func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
-		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
+		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner, watched: v.watched,
 		Addresses: []netip.Addr{}, Drops: map[string]uint64{},
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
@@ -96,6 +98,9 @@ func (v *member) status() Status {
 	}
 	if v.config != nil {
 		s.Command = v.config.Args()
+	}
+	if v.door != nil {
+		s.Socket = v.door.address.String()
 	}
 	return s
 }

@@ -48,6 +48,9 @@ type Config struct {
 	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
 	Protocol    *bool         `json:"protocol,omitempty"`     // emperor-protocol; nil: as the kind of app
 
+	Door   string       `json:"-"` // the address by which connections wake the vassal, found by the emperor; empty: it is not on demand
+	Socket SocketRights `json:"socket,omitzero"`
+
 	Needless []string `json:"needless,omitempty"` // options that were accepted and do nothing here
 	Strict   bool     `json:"strict,omitempty"`
 }
@@ -112,6 +115,10 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 			}
 		case unknown:
 			app = append(app, p)
+		case honoured:
+			if slices.Contains(socketOptions, p.Key) {
+				app = append(app, p)
+			}
 		}
 	}
 	switch {

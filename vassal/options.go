@@ -71,6 +71,14 @@ var Options = []ini.Option[Config]{
 		Meaning: "give the app a channel to the emperor, whose descriptor UWSGI_EMPEROR_FD tells: it is stopped and reloaded by bytes, and tells by bytes how it is (on for a uwsgi, off for a command). A command finds the other options of its ini, those of an app server and those that nobody knows, in the config pipe of UWSGI_EMPEROR_FD_CONFIG",
 	},
 	{
+		Name: "chmod-socket", Kind: ini.Int, Since: "0.1", Set: setSocketMode,
+		Meaning: "the mode of the socket that wakes an on demand vassal, in octal (666); also of the sockets of a uwsgi",
+	},
+	{
+		Name: "chown-socket", Kind: ini.Text, Since: "0.1", Set: setSocketOwner,
+		Meaning: "USER[:GROUP]: the owner of the socket that wakes an on demand vassal (the app's user and group); also of the sockets of a uwsgi",
+	},
+	{
 		Name: "binary-path", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("binary-path", &c.BinaryPath, p) },
 		Meaning: "the uwsgi that runs app-server options, instead of the first in PATH",
 	},
@@ -264,7 +272,7 @@ var classes = sync.OnceValue(func() map[string]optionClass {
 var needlessOptions = []string{
 	"master", "plugin", "plugins", "plugin-dir", "plugins-dir", "need-plugin", "need-plugins", "autoload",
 	"vacuum", "processes", "workers", "threads", "enable-threads", "die-on-term", "no-orphans", "auto-procname",
-	"procname", "procname-prefix", "procname-prefix-spaced", "chmod-socket", "chown-socket", "need-app", "no-initgroups",
+	"procname", "procname-prefix", "procname-prefix-spaced", "need-app", "no-initgroups",
 	"lazy", "lazy-apps", "single-interpreter", "thunder-lock", "harakiri", "buffer-size", "listen", "memory-report",
 	"disable-logging", "log-date", "attach-daemon", "logger", "req-logger", "touch-reload", "pidfile", "safe-pidfile", "heartbeat",
 }

@@ -19,6 +19,7 @@ type Launch struct {
 	Plan       Plan
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
+	Stdin      *os.File // the app's 0; nil: nothing to read
 	Output     *os.File // the app's 1 and 2
 	Dir        string   // where the hooks begin, and the app without chdir; empty: /
 	Document   []byte   // what the app finds by Plan.Settings
@@ -141,7 +142,11 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		return err
 	}
 	defer null.Close()
-	files := append([]*os.File{null, l.Output, l.Output}, extra...)
+	in := l.Stdin
+	if in == nil {
+		in = null
+	}
+	files := append([]*os.File{in, l.Output, l.Output}, extra...)
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
 	if l.Cgroup != "" {

@@ -45,7 +45,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
 		report(file, check())
 	}
 	for _, id := range c.identities() {

@@ -20,8 +20,8 @@ func (r *realm) logged(text string, times int) {
 	})
 }
 
-// page waits until the uwsgi of a vassal answers a text on its socket.
-func (r *realm) page(vassal, want string) emperor.Status {
+// serves waits until the uwsgi of a vassal answers a text on its socket.
+func (r *realm) serves(vassal, want string) emperor.Status {
 	r.t.Helper()
 	return r.await(vassal, "answers "+want, func(s emperor.Status) bool {
 		page, err := uwsgiGet(r.Path("/run/t/www/app.socket"), "/")
@@ -47,13 +47,13 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	r.writeApps()
 	r.drop("app", realUwsgi)
 	r.start()
-	first := r.page("app", "load 1")
+	first := r.serves("app", "load 1")
 	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
-	if s := r.page("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
+	if s := r.serves("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
 	r.drop("app", realUwsgi)
-	if s := r.page("app", "load 1"); s.PID != first.PID {
+	if s := r.serves("app", "load 1"); s.PID != first.PID {
 		t.Errorf("it did not reload itself again: %+v, the pid was %d", s, first.PID)
 	}
 
@@ -61,14 +61,14 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
-	r.page("app", "load 1")
+	r.serves("app", "load 1")
 	r.drop("app", realUwsgi+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	third := r.await("app", "is a new process without a real /proc", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != second.PID
 	})
-	r.page("app", "load 1")
+	r.serves("app", "load 1")
 	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
-	if s := r.page("app", "load 2"); s.PID == third.PID {
+	if s := r.serves("app", "load 2"); s.PID == third.PID {
 		t.Errorf("it cannot see its settings, and took them: %+v", s)
 	}
 	r.stop(syscall.SIGTERM)
@@ -146,7 +146,7 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 	ini := realUwsgi + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
 	r.drop("app", ini)
 	r.start()
-	first := r.page("app", "load 1")
+	first := r.serves("app", "load 1")
 	for i := range 3 {
 		want := fmt.Sprint("load ", 2-i%2)
 		if i%2 == 0 {
@@ -154,11 +154,11 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 		} else {
 			r.drop("app", ini)
 		}
-		if s := r.page("app", want); s.PID != first.PID {
+		if s := r.serves("app", want); s.PID != first.PID {
 			t.Errorf("%s: it did not reload itself: %+v, the pid was %d", want, s, first.PID)
 		}
 		r.mustRun("reload", "app")
-		r.page("app", want)
+		r.serves("app", want)
 	}
 	r.stop(syscall.SIGTERM)
 }

@@ -55,6 +55,7 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("state", fmt.Sprintf("%s since %s (%s)", s.State, s.Since.Format(time.DateTime), ago(s.Since)))
 	line("error", strings.ReplaceAll(s.Error, "\n", "\n            "))
 	line("command", strings.Join(s.Command, " "))
+	line("socket", s.Socket)
 	line("pid", number(s.PID))
 	line("uid", uid(s.UID))
 	line("address", addresses(s.Addresses))
