@@ -4,13 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"fiefdom/internal/ini"
 )
-
-// NameOf is the vassal's name that a file gives.
-func NameOf(path string) string { return strings.TrimSuffix(filepath.Base(path), iniSuffix) }
 
 // Check reads the vassals of an emperor as it would at its start, with the
 // rights of each file's owner or, who is not root, of the caller, and says
@@ -21,7 +17,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 		return nil, err
 	}
 	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
-	seen := scan(c.Monitors)
+	seen := c.scan()
 	var errs ini.Errors
 	for _, p := range seen.errs {
 		errs = append(errs, ini.Error{Message: p.Error()})
@@ -31,7 +27,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	}
 	var all []*expansion
 	for _, name := range seen.order {
-		x := checkFile(c.OnDemand.withDoor(seen.found[name]))
+		x := c.checkFile(c.OnDemand.withDoor(seen.found[name]))
 		c.OnDemand.find(x)
 		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
 		all = append(all, x)
@@ -52,26 +48,29 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 
 // CheckVassal reads one vassal's ini as Check does.
 func CheckVassal(path string) ini.Errors {
-	f, err := stat(path)
+	var c Config
+	f, err := c.look(path, "")
 	if err != nil {
 		return ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
 	}
-	return checkFile(f).Errors
+	return c.checkFile(f).Errors
 }
 
 // checkFile reads a file as its owner, when the caller can: an owner's ini
 // may run commands, and root must not run them.
-func checkFile(f iniFile) *expansion {
-	if os.Geteuid() == 0 && f.owner.uid != 0 {
-		x := new(expanders).expandAll(context.Background(), f.owner, []iniFile{f})
-		return &x[0]
+func (c *Config) checkFile(f iniFile) *expansion {
+	common := c.Common
+	common.Environ = vassalEnviron(os.Environ())
+	if os.Geteuid() == 0 && f.owner.uid != 0 || f.refused != "" {
+		x := expanders{common: common}
+		return &x.expandAll(context.Background(), f.owner, []iniFile{f})[0]
 	}
-	config, errs := ReadVassal(f.name, f.path, nil)
-	x := &expansion{Name: f.name, Config: config, Errors: errs, file: f}
+	x := common.read(f.request(), nil)
 	if f.door != "" {
 		x.readDoor(f.door)
 	}
-	return x
+	x.file = f
+	return &x
 }
 
 // leasesFile is in the state directory.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,8 @@ type Config struct {
 	State    string // directory: /var/lib/fiefdom/INSTANCE
 
 	Monitors   []Monitor
+	Looking                  // how it looks at inis
+	Common     Common        // what it gives to all vassals
 	Freq       time.Duration // between rescans
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
@@ -77,7 +80,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",
@@ -182,7 +185,7 @@ var Options = []ini.Option[Config]{
 		Name: "router-busy-poll", Kind: ini.Duration, Since: "0.1", Set: setBusyPoll,
 		Meaning: "how long the router polls for the next packet where they come close upon each other, at most, up to 1ms (50us; 0: never)",
 	},
-}
+})
 
 // MaxThreads bounds the router's threads; more could only be a typo. The router
 // itself takes no more.

@@ -59,7 +59,7 @@ func found(t *testing.T, o OnDemand, tyrant bool, name, sidecar string) (*vassal
 		write(t, path+o.Extension, sidecar)
 	}
 	f := o.withDoor(iniFile{name: name, path: path})
-	x := expandFileOf(expandFileRequest{f.name, f.path, f.door}, os.Getuid())
+	x := expandFileOf(f.request(), new(Common), uint32(os.Getuid()), uint32(os.Getgid()))
 	x.file = f
 	e := &Emperor{Config: &Config{OnDemand: o, Tyrant: tyrant, Monitors: []Monitor{{Dir: dir}}}}
 	got := []expansion{x}

@@ -77,7 +77,8 @@ func (e *Emperor) Run(ctx context.Context) error {
 	expanding, stop := context.WithCancel(context.Background())
 	defer stop()
 	e.noExpand = stop
-	expanders := expanders{cgroup: e.Cgroup}
+	expanders := expanders{cgroup: e.Cgroup, common: e.Config.Common}
+	expanders.common.Environ = vassalEnviron(os.Environ())
 	e.expand = func(o owner, files []iniFile) []expansion {
 		if release, err := slot(expanding, slots); err == nil {
 			defer release()
@@ -92,7 +93,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 	watching, unwatch := context.WithCancel(ctx)
 	defer unwatch()
 	e.jobs.Go(func() {
-		watch(watching, e.Config.Monitors, e.Log, func() { e.call(e.rescan) })
+		e.Config.watch(watching, e.Log, func() { e.call(e.rescan) })
 	})
 	e.rescan()
 	e.loop(ctx)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -39,13 +38,16 @@ const (
 )
 
 type expandRequest struct {
-	Files []expandFileRequest `json:"files"`
+	Common Common              `json:"common"`
+	Files  []expandFileRequest `json:"files"`
 }
 
 type expandFileRequest struct {
-	Name string `json:"name"`
-	Path string `json:"path"`
-	Door string `json:"door,omitempty"` // the file that holds the address of its socket
+	Name     string `json:"name"`
+	Path     string `json:"path"`
+	Section  string `json:"section,omitempty"`
+	Skeleton bool   `json:"skeleton,omitempty"`
+	Door     string `json:"door,omitempty"` // the file that holds the address of its socket
 }
 
 // expansion is what became of one file.
@@ -54,6 +56,7 @@ type expansion struct {
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
 	Door   string         `json:"door,omitempty"`   // what the file of its socket says
+	Unrest bool           `json:"unrest,omitempty"` // somebody was writing a file that it needs
 
 	file iniFile // as the scan saw it that asked
 }
@@ -62,6 +65,14 @@ type expansion struct {
 // batch that fails as a whole is tried file by file, so that one hostile ini
 // costs its owner that one only.
 func (x *expanders) expandAll(ctx context.Context, o owner, files []iniFile) []expansion {
+	files, refused := refusedFirst(files)
+	if len(files) == 0 {
+		return refused
+	}
+	return append(refused, x.expandFiles(ctx, o, files)...)
+}
+
+func (x *expanders) expandFiles(ctx context.Context, o owner, files []iniFile) []expansion {
 	got, err := x.expandOnce(ctx, o, files)
 	if err == nil {
 		return got
@@ -69,7 +80,7 @@ func (x *expanders) expandAll(ctx context.Context, o owner, files []iniFile) []e
 	if len(files) > 1 && ctx.Err() == nil {
 		var all []expansion
 		for _, f := range files {
-			all = append(all, x.expandAll(ctx, o, []iniFile{f})...)
+			all = append(all, x.expandFiles(ctx, o, []iniFile{f})...)
 		}
 		return all
 	}
@@ -85,6 +96,7 @@ func (x *expanders) expandAll(ctx context.Context, o owner, files []iniFile) []e
 type expanders struct {
 	cgroup  vassal.Cgroup // of the instance; empty where there is no v2 tree
 	limit   time.Duration // for a batch; 0: expandTime
+	common  Common
 	started atomic.Uint64
 }
 
@@ -115,9 +127,9 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 	limit := cmp.Or(x.limit, expandTime)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var req expandRequest
+	req := expandRequest{Common: x.common}
 	for _, f := range files {
-		req.Files = append(req.Files, expandFileRequest{f.name, f.path, f.door})
+		req.Files = append(req.Files, f.request())
 	}
 	in, err := json.Marshal(req)
 	if err != nil {
@@ -242,7 +254,7 @@ func Expander(args []string, in io.Reader, out io.Writer) error {
 	}
 	got := make([]expansion, len(req.Files))
 	for i, f := range req.Files {
-		got[i] = expandFileOf(f, uid)
+		got[i] = expandFileOf(f, &req.Common, uint32(uid), uint32(gid))
 	}
 	return json.NewEncoder(out).Encode(got)
 }
@@ -265,14 +277,16 @@ func becomeOwner(uid, gid int) error {
 	return errors.Join(syscall.Setgroups(nil), syscall.Setresgid(gid, gid, gid), syscall.Setresuid(uid, uid, uid))
 }
 
-func expandFileOf(f expandFileRequest, uid int) expansion {
-	c, errs := ReadVassal(f.Name, f.Path, func(st *unix.Stat_t) error {
-		if int(st.Uid) != uid {
-			return fmt.Errorf("its owner changed from uid %d to %d; it will be read again", uid, st.Uid)
+func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansion {
+	x := common.read(f, func(st *unix.Stat_t) error {
+		switch {
+		case f.Skeleton:
+			return refuseWriters(st, uid)
+		case st.Uid != uid || st.Gid != gid:
+			return fmt.Errorf("its owner changed from %d:%d to %d:%d; it will be read again", uid, gid, st.Uid, st.Gid)
 		}
 		return nil
 	})
-	x := expansion{Name: f.Name, Config: c, Errors: errs}
 	if f.Door != "" {
 		x.readDoor(f.Door)
 	}
@@ -284,41 +298,6 @@ func expandFileOf(f expandFileRequest, uid int) expansion {
 // if any, sees the very file that is read. Without errors (warnings aside) the
 // Config is good.
 func ReadVassal(name, path string, check func(*unix.Stat_t) error) (*vassal.Config, ini.Errors) {
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	place := func(p *ini.Pos) {
-		if p.File != "" && !filepath.IsAbs(p.File) {
-			p.File = filepath.Join(dir, p.File)
-		}
-	}
-	f, err := ini.Load(base, ini.Options{
-		Dir:      dir,
-		IsOption: vassal.Known,
-		ReadFile: func(p string) ([]byte, error) {
-			verify := check
-			check = nil // the first file is the vassal's own
-			return ini.ReadFile(p, verify)
-		},
-	})
-	if err != nil {
-		var errs ini.Errors
-		if !errors.As(err, &errs) {
-			errs = ini.Errors{{Pos: ini.Pos{File: base}, Message: err.Error()}}
-		}
-		for i := range errs {
-			place(&errs[i].Pos)
-		}
-		return nil, errs
-	}
-	f.Name = path
-	for i := range f.Pairs {
-		place(&f.Pairs[i].Pos)
-	}
-	for i := range f.Warnings {
-		place(&f.Warnings[i].Pos)
-	}
-	c, errs := vassal.Parse(name, f)
-	return c, append(f.Warnings, errs...)
+	x := new(Common).read(expandFileRequest{Name: name, Path: path}, check)
+	return x.Config, x.Errors
 }

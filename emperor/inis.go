@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"fiefdom/internal/ini"
 )
@@ -13,7 +14,7 @@ func (e *Emperor) rescan() {
 	if e.ending {
 		return
 	}
-	seen := scan(e.Config.Monitors)
+	seen := e.Config.scan()
 	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
 		e.Log.Warn("scan", "err", err)
@@ -27,9 +28,6 @@ func (e *Emperor) rescan() {
 			freed = true
 		}
 	}
-	if freed {
-		e.reserve()
-	}
 	for _, name := range seen.order {
 		f := e.Config.OnDemand.withDoor(seen.found[name])
 		v := e.vassals[name]
@@ -38,14 +36,22 @@ func (e *Emperor) rescan() {
 			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
+		case !v.removed && e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
+			if v.file != f {
+				e.dethrone(v, f)
+				freed = true
+			}
 		case v.removed || v.file != f:
-			if !v.removed {
+			if !v.removed && v.file.id != (fileID{}) {
 				e.Log.Info("ini changed", "vassal", name, "file", f.path)
 			}
 			v.removed = false
 			v.file = f
 			e.queue(f)
 		}
+	}
+	if freed {
+		e.reserve()
 	}
 	e.expandQueued()
 	e.checkDoors()
@@ -134,8 +140,13 @@ func (e *Emperor) expanded(got []expansion) {
 			}
 		}
 		if x.Errors.Failed() {
-			v.err = failures(x.Errors)
-			e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			if what := failures(x.Errors); what != v.err {
+				v.err = what
+				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+			}
+			if x.Unrest {
+				e.lookAgain(v)
+			}
 			e.happen(v, bad)
 			continue
 		}
@@ -157,6 +168,15 @@ func (e *Emperor) expanded(got []expansion) {
 			e.happen(v, v.asGood())
 		}
 	}
+}
+
+// unrestPause is before an ini that somebody was writing is looked at again.
+const unrestPause = 500 * time.Millisecond
+
+// lookAgain has the next scan take an ini for changed.
+func (e *Emperor) lookAgain(v *member) {
+	v.file.id = fileID{}
+	time.AfterFunc(unrestPause, func() { e.call(e.rescan) })
 }
 
 // failures are the errors, without the warnings, one a line.

@@ -222,3 +222,6 @@ func goodVassal(t *testing.T, name, text string) *vassal.Config {
 	}
 	return c
 }
+
+// scan looks at monitors as an emperor does that has nothing else in its ini.
+func scan(monitors []Monitor) *inis { return (&Config{Monitors: monitors}).scan() }

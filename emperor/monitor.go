@@ -18,36 +18,50 @@ import (
 
 // Monitor is one place where vassals' inis come from.
 type Monitor struct {
-	Dir     string // of a directory monitor
+	Dir     string // of a directory monitor, or a single file
 	Pattern string // of a glob monitor
+	Section string // that counts in its inis; empty: the usual one
 }
 
 // parseMonitor reads a value of the option emperor.
 func parseMonitor(s string) (Monitor, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
+	file, section := cutSection(s)
 	switch {
 	case ok && scheme == "dir":
 		return Monitor{Dir: filepath.Clean(rest)}, nil
 	case ok && scheme == "glob":
-		_, err := filepath.Match(rest, "")
-		return Monitor{Pattern: rest}, err
+		pattern, section := cutSection(rest)
+		_, err := filepath.Match(pattern, "")
+		return Monitor{Pattern: pattern, Section: section}, err
 	case ok:
 		return Monitor{}, fmt.Errorf("unknown monitor %q; want a directory, dir://DIRECTORY or glob://PATTERN", scheme)
 	case s == "":
 		return Monitor{}, errors.New("want a directory, dir://DIRECTORY or glob://PATTERN")
-	case strings.ContainsAny(s, "*?["):
-		_, err := filepath.Match(s, "")
-		return Monitor{Pattern: s}, err
+	case strings.ContainsAny(file, "*?["):
+		_, err := filepath.Match(file, "")
+		return Monitor{Pattern: file, Section: section}, err
 	}
-	return Monitor{Dir: filepath.Clean(s)}, nil
+	return Monitor{Dir: filepath.Clean(file), Section: section}, nil
+}
+
+// cutSection cuts FILE.ini:SECTION; a colon anywhere else is part of a name.
+func cutSection(s string) (file, section string) {
+	if i := strings.LastIndex(s, iniSuffix+":"); i >= 0 && !strings.Contains(s[i:], "/") && i+len(iniSuffix)+1 < len(s) {
+		return s[:i+len(iniSuffix)], s[i+len(iniSuffix)+1:]
+	}
+	return s, ""
 }
 
 // iniFile is a vassal's file as the last scan saw it.
 type iniFile struct {
-	name  string // the vassal's
-	path  string
-	owner owner
-	id    fileID
+	name     string // the vassal's
+	path     string
+	section  string // that counts; empty: the usual one
+	owner    owner
+	id       fileID
+	skeleton bool   // a link that stands for its owner, whose target may be root's
+	refused  string // why nobody reads it; empty: it is read
 
 	door   string // the file that holds the address of its socket; empty: none
 	doorID fileID
@@ -71,27 +85,27 @@ type inis struct {
 }
 
 // scan looks at the inis of all monitors.
-func scan(monitors []Monitor) *inis {
+func (c *Config) scan() *inis {
 	s := &inis{found: map[string]iniFile{}, unseen: map[string]bool{}}
-	for _, m := range monitors {
-		paths, err := m.paths()
+	for _, m := range c.Monitors {
+		paths, err := c.paths(m)
 		if err != nil {
 			s.errs = append(s.errs, err)
 			s.unseen[m.Dir] = true
 		}
 		for _, path := range paths {
-			s.see(path)
+			f, err := c.look(path, m.Section)
+			s.see(path, f, err)
 		}
 	}
 	return s
 }
 
-func (s *inis) see(path string) {
-	f, err := stat(path)
+func (s *inis) see(path string, f iniFile, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return // removed since, or a dangling link
-	case errors.Is(err, errNotRegular):
+	case errors.Is(err, errNotRegular), errors.Is(err, errName):
 		s.errs = append(s.errs, err)
 		return
 	case err != nil:
@@ -100,7 +114,7 @@ func (s *inis) see(path string) {
 		return
 	}
 	if other, ok := s.found[f.name]; ok {
-		if other.path != f.path {
+		if other.path != f.path || other.section != f.section {
 			s.errs = append(s.errs, fmt.Errorf("%s: the name %q is taken by %s; rename one of them", f.path, f.name, other.path))
 		}
 		return
@@ -116,18 +130,21 @@ func (s *inis) missing(f iniFile) bool {
 	return !there && !s.unseen[f.path] && !s.unseen[filepath.Dir(f.path)]
 }
 
-func (m Monitor) paths() ([]string, error) {
+func (c *Config) paths(m Monitor) ([]string, error) {
 	if m.Pattern != "" {
 		paths, err := filepath.Glob(m.Pattern)
-		return slices.DeleteFunc(paths, func(p string) bool { return filepath.Ext(p) != iniSuffix }), err
+		return slices.DeleteFunc(paths, func(p string) bool { return !c.isIni(p) }), err
 	}
 	entries, err := os.ReadDir(m.Dir)
+	if errors.Is(err, syscall.ENOTDIR) && c.isIni(m.Dir) {
+		return []string{m.Dir}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("emperor directory: %w", err)
 	}
 	var paths []string
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) == iniSuffix && e.Name() != iniSuffix && len(e.Name()) < 255 {
+		if c.isIni(e.Name()) {
 			paths = append(paths, filepath.Join(m.Dir, e.Name()))
 		}
 	}
@@ -136,38 +153,24 @@ func (m Monitor) paths() ([]string, error) {
 
 const iniSuffix = ".ini"
 
-var errNotRegular = errors.New("not a regular file")
-
-func stat(path string) (iniFile, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return iniFile{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return iniFile{}, fmt.Errorf("%s is %w", path, errNotRegular)
-	}
-	sys := st.Sys().(*syscall.Stat_t)
-	return iniFile{
-		name: NameOf(path), path: path,
-		owner: owner{sys.Uid, sys.Gid},
-		id:    fileID{sys.Dev, sys.Ino, sys.Mtim.Nano(), sys.Size},
-	}, nil
-}
-
 // watch calls changed, debounced, when something happens in a monitor's
 // directory, until ctx is done. The kernel loses notices when they come too
 // fast, so the loop rescans by the clock as well.
-func watch(ctx context.Context, monitors []Monitor, log *slog.Logger, changed func()) {
+func (c *Config) watch(ctx context.Context, log *slog.Logger, changed func()) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		log.Warn("no notices about changed inis; only rescans", "err", err)
 		return
 	}
 	defer w.Close()
-	for _, m := range monitors {
+	for _, m := range c.Monitors {
 		dir := m.Dir
 		if m.Pattern != "" {
 			dir = filepath.Dir(m.Pattern)
+		} else if c.isIni(dir) {
+			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+				dir = filepath.Dir(dir)
+			}
 		}
 		if strings.ContainsAny(dir, "*?[") {
 			continue
@@ -183,8 +186,8 @@ func watch(ctx context.Context, monitors []Monitor, log *slog.Logger, changed fu
 			if !ok {
 				return
 			}
-			// In the middle it is the name of a file beside an ini.
-			if strings.Contains(filepath.Base(e.Name), iniSuffix) && settle == nil {
+			beside := strings.TrimSuffix(e.Name, c.OnDemand.Extension)
+			if (c.isIni(e.Name) || c.isIni(beside)) && settle == nil {
 				settle = time.After(debounce)
 			}
 		case err, ok := <-w.Errors:

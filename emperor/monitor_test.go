@@ -26,6 +26,11 @@ func TestParseMonitor(t *testing.T) {
 		"glob:///etc/*/a.ini":     {Pattern: "/etc/*/a.ini"},
 		"/etc/vassals/*.ini":      {Pattern: "/etc/vassals/*.ini"},
 		"dir:///etc/odd [name]/x": {Dir: "/etc/odd [name]/x"},
+		"/etc/apps.ini:blog":      {Dir: "/etc/apps.ini", Section: "blog"},
+		"/etc/*/a.ini:blog":       {Pattern: "/etc/*/a.ini", Section: "blog"},
+		"glob:///etc/a*.ini:b":    {Pattern: "/etc/a*.ini", Section: "b"},
+		"/etc/a.ini:b/vassals":    {Dir: "/etc/a.ini:b/vassals"},
+		"/etc/a.ini:":             {Dir: "/etc/a.ini:"},
 	} {
 		if got, err := parseMonitor(value); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", value, got, err)
@@ -171,7 +176,7 @@ func TestWatch(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(ctx, []Monitor{{Dir: dir}, {Pattern: filepath.Join(dir, "*.ini")}, {Dir: filepath.Join(dir, "missing")}}, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
+		(&Config{Monitors: []Monitor{{Dir: dir}, {Pattern: filepath.Join(dir, "*.ini")}, {Dir: filepath.Join(dir, "missing")}}}).watch(ctx, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
 	}()
 	path := filepath.Join(dir, "a.ini")
 	<-changed // the watch has begun
@@ -220,7 +225,7 @@ func TestDebounce(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(ctx, []Monitor{{Dir: dir}}, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
+		(&Config{Monitors: []Monitor{{Dir: dir}}}).watch(ctx, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
 	}()
 	<-changed // the watch has begun
 	began := time.Now()

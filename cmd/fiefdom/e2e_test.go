@@ -29,12 +29,13 @@ import (
 // whatever it leaves behind fails the test.
 type realm struct {
 	*nettest.World
-	t      testing.TB
-	name   string // the instance's
-	before string // snapshot of the world without the emperor
-	log    string // the file of the emperor's log
-	cmd    *exec.Cmd
-	api    *emperor.Client
+	t       testing.TB
+	name    string   // the instance's
+	before  string   // snapshot of the world without the emperor
+	log     string   // the file of the emperor's log
+	environ []string // of the emperor, beside the test's own
+	cmd     *exec.Cmd
+	api     *emperor.Client
 }
 
 const (
@@ -122,6 +123,7 @@ func (r *realm) launch() {
 	defer log.Close()
 	r.cmd = fiefdom("run", realmDir+"/"+r.name+".ini")
 	r.cmd.Stdout, r.cmd.Stderr = log, log
+	r.cmd.Env = append(os.Environ(), r.environ...)
 	r.Start(r.t, r.cmd)
 }
 

@@ -37,7 +37,7 @@ func (l *loader) add(p Pair, placeholder bool) {
 		return
 	}
 	index := len(l.entries)
-	l.entries = append(l.entries, entry{Pair: p})
+	l.entries = append(l.entries, entry{Pair: p, aside: l.aside})
 	if _, ok := l.first[p.Key]; !ok {
 		l.first[p.Key] = index
 	}

@@ -21,6 +21,12 @@ type Options struct {
 	Reload   bool                   // what if-reload says
 	Limits   Limits
 
+	// Options beside the file, as on a command line before and after its name:
+	// an emperor's for all its vassals. In files that they include, %n is the
+	// name of the file that Load was called for: their own would be the same for
+	// everybody.
+	Before, After []Pair
+
 	LookupEnv func(string) (string, bool)            // $(NAME), if-env; nil: os.LookupEnv
 	Vars      map[byte]string                        // magic variables that do not depend on the file, instead of the machine's
 	Environ   []string                               // its UWSGI_NAME=value are options before all others; nil: none are
@@ -77,7 +83,10 @@ func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
 	l.given = name
 	l.environment()
-	l.load(source{name: name, pos: Pos{File: name}, first: true})
+	first := source{name: name, pos: Pos{File: name}, first: true}
+	l.addBeside(first, o.Before)
+	l.load(first)
+	l.addBeside(first, o.After)
 	l.expand()
 	l.configure()
 	l.finish()
@@ -99,9 +108,10 @@ func Load(name string, o Options) (*File, error) {
 // it is, since it has acted already.
 type entry struct {
 	Pair
-	done bool
-	late bool   // it has acted after the passes
-	made []Pair // what it stands for, if it was declared
+	done  bool
+	late  bool   // it has acted after the passes
+	aside bool   // it comes from the options beside the file
+	made  []Pair // what it stands for, if it was declared
 }
 
 // result are the options in the order in which they act. What immediate
@@ -143,6 +153,7 @@ type loader struct {
 	lastFile  string // what ":section" is a section of
 	block     *block // the if or for that is open
 	running   bool   // options are added as a block's body
+	aside     bool   // what is added comes from the options beside the file
 	strict    bool
 	depth     int
 	count     int // of options
@@ -174,6 +185,23 @@ func newLoader(o Options) *loader {
 		plugins:  map[string]bool{},
 		magic:    newMagic(o),
 	}
+}
+
+// addBeside adds options that stand beside the first file.
+func (l *loader) addBeside(first source, pairs []Pair) {
+	if len(pairs) == 0 {
+		return
+	}
+	name, section := splitSection(first.name)
+	first.pos.File = name
+	if err := l.fillMagic(first, section); err != nil {
+		l.stop(first.pos, "%v", err)
+	}
+	l.aside = true
+	for _, p := range pairs {
+		l.add(p, false)
+	}
+	l.aside = false
 }
 
 // source is a name to load and who asked for it.
@@ -264,7 +292,7 @@ func (l *loader) configure() {
 		}
 		l.entries[i].late = true
 		n := len(l.entries)
-		l.at = e.Pos
+		l.at, l.aside = e.Pos, e.aside
 		switch {
 		case declared:
 			l.use(e.Pair, i)

@@ -88,7 +88,7 @@ func ReadFile(name string, check func(*unix.Stat_t) error) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return readAll(f)
+	return readWhole(f)
 }
 
 func readAll(r io.Reader) ([]byte, error) {

@@ -65,6 +65,9 @@ func (l *loader) fillMagic(s source, section string) error {
 	if name != "" && name != "-" && scheme(name) == "" {
 		l.fillPath(name)
 	}
+	if l.aside {
+		m['n'] = m['N']
+	}
 	for _, c := range []byte(perFile) {
 		if strings.ContainsAny(m[c], "\n\r\x00") {
 			// It would be taken for another line of the configuration.
