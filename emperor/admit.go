@@ -61,6 +61,12 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 		errs = append(errs, ini.Error{Pos: pos, Message: what + " in tyrant mode; the emperor's operator would have to allow it"})
 	}
 	file := ini.Pos{File: c.File}
+	at := func(option string) ini.Pos {
+		if pos, ok := c.Isolation.At[option]; ok {
+			return pos
+		}
+		return file
+	}
 	if o.uid == 0 || o.gid == 0 {
 		deny(file, fmt.Sprintf("the ini belongs to %d:%d (root), which may not run a vassal", o.uid, o.gid))
 	}
@@ -73,7 +79,7 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 		}
 	}
 	if c.CapSet {
-		deny(file, "cap is not allowed")
+		deny(at("cap"), "cap is not allowed")
 	}
 	if c.UID != nil && c.UID.ID != int(o.uid) {
 		deny(c.UID.Pos, fmt.Sprintf("uid %s is not the ini's owner (%d)", c.UID.Name, o.uid))
@@ -85,7 +91,13 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 		deny(g.Pos, "add-gid is not allowed")
 	}
 	if c.Chroot != "" {
-		deny(file, "chroot is not allowed")
+		deny(at("chroot"), "chroot is not allowed")
+	}
+	for _, name := range c.Isolation.RootOnly() {
+		deny(at(name), name+" is not allowed")
+	}
+	if c.Limits.Nice < 0 {
+		deny(at("prio"), fmt.Sprintf("prio %d is not allowed", c.Limits.Nice))
 	}
 	c.UID = &vassal.Identity{Name: strconv.Itoa(int(o.uid)), ID: int(o.uid), Main: int(o.gid)}
 	return errs

@@ -38,6 +38,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 				x.Errors = append(x.Errors, *err)
 			} else {
 				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
+				x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
 				e.vassals[x.Name].config = x.Config
 			}
 		}

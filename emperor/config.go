@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
@@ -36,6 +34,8 @@ type Config struct {
 	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
 	Hooks      []vassal.Hook
 	OnDemand   OnDemand
+	Bound      []string // with BoundSet the capabilities that a vassal can have at most
+	BoundSet   bool
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -91,7 +91,11 @@ var Options = slices.Concat(lookingOptions, commonOptions, []ini.Option[Config]{
 	},
 	{
 		Name: "emperor-use-clone", Kind: ini.List, Since: "0.1", Set: setNamespaces,
-		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount)",
+		Meaning: "namespaces of every vassal: net pid ipc uts fs (or ns, mnt, mount) user",
+	},
+	{
+		Name: "emperor-cap", Aliases: []string{"vassal-cap", "vassals-cap"}, Kind: ini.List, Since: "0.1", Set: setBound,
+		Meaning: "the capabilities that vassals and their hooks can have at most (and setpcap, to drop the others)",
 	},
 	{
 		Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
@@ -286,23 +290,7 @@ func addMonitor(c *Config, p ini.Pair) error {
 	return nil
 }
 
-// namespaces are the words of emperor-use-clone.
-var namespaces = map[string]uintptr{
-	"net": unix.CLONE_NEWNET, "pid": unix.CLONE_NEWPID, "ipc": unix.CLONE_NEWIPC, "uts": unix.CLONE_NEWUTS,
-	"fs": unix.CLONE_NEWNS, "ns": unix.CLONE_NEWNS, "mnt": unix.CLONE_NEWNS, "mount": unix.CLONE_NEWNS,
-}
-
-func setNamespaces(c *Config, p ini.Pair) error {
-	c.Namespaces = 0
-	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
-		flag, ok := namespaces[word]
-		switch {
-		case word == "user":
-			return errors.New("user namespaces are not supported yet; leave \"user\" out")
-		case !ok:
-			return fmt.Errorf("unknown namespace %q; want net, pid, ipc, uts or fs", word)
-		}
-		c.Namespaces |= flag
-	}
-	return nil
+func setNamespaces(c *Config, p ini.Pair) (err error) {
+	c.Namespaces, err = vassal.ParseNamespaces(p.Value)
+	return err
 }

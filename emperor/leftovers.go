@@ -75,8 +75,8 @@ func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
 	return c, os.WriteFile(i.Path(cgroupRecord), []byte(c), 0o600)
 }
 
-// recordApp notes an app whose children only its namespace can find: there is
-// no cgroup to find them by.
+// recordApp notes an app that is in no cgroup of the instance: its children can
+// be found by its namespace, if they can.
 func (i *Instance) recordApp(vassal string, pid int) error {
 	if err := os.MkdirAll(i.Path(appRecords), 0o700); err != nil {
 		return err
@@ -85,7 +85,11 @@ func (i *Instance) recordApp(vassal string, pid int) error {
 }
 
 func (i *Instance) forgetApp(vassal string) error {
-	return os.Remove(i.Path(appRecords, safeName(vassal)))
+	err := os.Remove(i.Path(appRecords, safeName(vassal)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its cgroup is the record
+	}
+	return err
 }
 
 // endApps ends the recorded apps that still live, with all of their jails. A

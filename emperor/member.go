@@ -257,9 +257,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 		exit := g.Wait()
 		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
 		e.call(func() {
-			if e.Cgroup == "" {
-				exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
-			}
+			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}

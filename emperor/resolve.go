@@ -33,9 +33,11 @@ const defaultMTU = 1500
 // resolve works out what a vassal's ini means in this emperor. It leases what
 // the vassal needs.
 func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
-	r := &resolved{net: e.Config.Namespaces&unix.CLONE_NEWNET != 0, namespaces: e.Config.Namespaces &^ unix.CLONE_NEWNET}
+	flags := e.Config.Namespaces | c.Isolation.Namespaces()
+	joins := c.Isolation.Join != "" // another's namespaces, its network too
+	r := &resolved{net: flags&unix.CLONE_NEWNET != 0 && !joins, namespaces: flags &^ unix.CLONE_NEWNET}
 	specs := c.Devices
-	if len(specs) == 0 {
+	if len(specs) == 0 && !joins {
 		if n := e.attaching(); n != nil {
 			specs = []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
 		}
@@ -52,7 +54,7 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 			resolv = n.Resolv
 		}
 	}
-	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native)
+	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native) || joins && e.attaching() != nil
 	r.net = r.net || len(r.links) > 0
 	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
 	// uWSGI's vassals begin in the folder of their inis. A command of ours
@@ -69,6 +71,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	}
 	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
+	if err := e.isolate(r, c); err != nil {
+		return nil, err
 	}
 	r.introduce(c)
 	return r, nil

@@ -68,6 +68,80 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// With and without a device, what an ini asks for comes beside what the
+// emperor's says of all.
+func TestResolveIsolation(t *testing.T) {
+	const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	for name, tc := range map[string]struct {
+		text       string
+		change     func(*Config)
+		namespaces uintptr
+		net        bool
+		check      func(*vassal.Plan) bool
+	}{
+		"unshare":        {"unshare = ipc,uts", func(*Config) {}, unix.CLONE_NEWIPC | unix.CLONE_NEWUTS, false, nil},
+		"unshare net":    {"unshare = net", func(*Config) {}, 0, true, nil},
+		"with use-clone": {"unshare2 = pid,files", func(c *Config) { c.Namespaces = unix.CLONE_NEWNS }, unix.CLONE_NEWPID | unix.CLONE_NEWNS, false, func(p *vassal.Plan) bool { return p.Reaper && p.Proc && p.Mounts }},
+		"namespace":      {"namespace = /srv/root:web", func(*Config) {}, all, false, func(p *vassal.Plan) bool { return p.Reaper && p.Isolation.Hostname == "web" }},
+		"namespace-net":  {"ns = /srv/root\nns-net = true", func(*Config) {}, all, true, nil},
+		"user":           {"unshare = user", func(*Config) {}, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && !p.OwnIDs && !p.Bounded }},
+		"owner's user":   {"", func(c *Config) { c.Namespaces, c.Tyrant = unix.CLONE_NEWUSER, true }, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && p.OwnIDs && p.Bounded }},
+		"limits":         {"max-fd = 9", func(*Config) {}, 0, false, func(p *vassal.Plan) bool { return p.Limits.Files == 9 }},
+		"setns":          {"setns = /run/ns", func(c *Config) { c.Namespaces = unix.CLONE_NEWNET }, 0, false, func(p *vassal.Plan) bool { return p.Reaper }},
+		"emperor-cap":    {"cap = net_raw", func(c *Config) { c.Bound, c.BoundSet = []string{"net_raw"}, true }, 0, false, func(p *vassal.Plan) bool { return p.BoundSet }},
+		"as-vassal": {"exec-as-root = b", func(c *Config) {
+			c.Hooks = []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}, {Phase: vassal.AsRoot, Args: "the emperor's"}}
+		}, 0, false, func(p *vassal.Plan) bool {
+			return len(p.Hooks) == 2 && p.Hooks[0].Phase == vassal.AsVassal && p.Hooks[1].Args == "b"
+		}},
+		"as-vassal of an owner": {"", func(c *Config) { c.Tyrant, c.Hooks = true, []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}} }, 0, false, func(p *vassal.Plan) bool {
+			return len(p.Hooks) == 1 && p.Hooks[0].Phase == vassal.AsUser
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			tc.change(e.Config)
+			r, bad := e.resolve(goodVassal(t, "blog", tc.text))
+			if bad != nil {
+				t.Fatal(*bad)
+			}
+			if r.namespaces != tc.namespaces || r.net != tc.net {
+				t.Errorf("namespaces %#x, net %v", r.namespaces, r.net)
+			}
+			if root := tc.namespaces == unix.CLONE_NEWUSER; root != (len(stillRoot(goodVassal(t, "blog", tc.text), r)) > 0) {
+				t.Errorf("warned of its root: %v", !root)
+			}
+			if tc.check != nil && !tc.check(&r.plan) {
+				t.Errorf("plan %+v", r.plan)
+			}
+		})
+	}
+}
+
+func TestResolveIsolationThatFails(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text   string
+		change func(*Config)
+		line   int
+		want   string
+	}{
+		"pivot_root on the host": {"pivot_root = /new /new/old", func(*Config) {}, 3, "write unshare = fs too"},
+		"setns with a device":    {"setns = /run/ns\ntuntap-device = u0", func(*Config) {}, 4, "no device of its own"},
+		"setns in a user ns":     {"setns = /run/ns\nunshare = user", func(*Config) {}, 3, "leave user out"},
+		"hooks' device":          {"tuntap-device = u0 /run/uwsgi0", func(c *Config) { c.Namespaces = unix.CLONE_NEWUSER }, 3, "write tuntap-device-address"},
+		"cap beyond the bound":   {"cap = net_raw", func(c *Config) { c.BoundSet = true }, 3, "not in emperor-cap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := testEmperor(t, twoNetworks()...)
+			tc.change(e.Config)
+			_, bad := e.resolve(goodVassal(t, "blog", tc.text))
+			if bad == nil || bad.Pos.Line != tc.line || !strings.Contains(bad.Message, tc.want) {
+				t.Errorf("got %v, want line %d, %q", bad, tc.line, tc.want)
+			}
+		})
+	}
+}
+
 func TestResolveErrorsHaveTheirPlace(t *testing.T) {
 	for name, tc := range map[string]struct {
 		text string
@@ -249,7 +323,7 @@ func TestResolversComeWithMounts(t *testing.T) {
 	}
 }
 
-func TestTyrantRefuses(t *testing.T) {
+func TestTyrantRefuses(t *testing.T) { // T31
 	for name, tc := range map[string]struct {
 		text string
 		o    owner
@@ -265,12 +339,40 @@ func TestTyrantRefuses(t *testing.T) {
 		"gid":          {"gid = root", owner{1500, 1500}, "gid root is not the ini's group"},
 		"add-gid":      {"add-gid = root", owner{1500, 1500}, "add-gid is not allowed"},
 		"chroot":       {"chroot = /srv", owner{1500, 1500}, "chroot is not allowed"},
+		"pivot_root":   {"pivot_root = /srv /srv/old", owner{1500, 1500}, "pivot_root is not allowed"},
+		"namespace":    {"namespace = /srv", owner{1500, 1500}, "namespace is not allowed"},
+		"setns":        {"setns = /run/ns", owner{1500, 1500}, "setns is not allowed"},
+		"setns-socket": {"setns-socket = /run/ns", owner{1500, 1500}, "setns-socket is not allowed"},
+		"cgroup":       {"cgroup = /sys/fs/cgroup/a", owner{1500, 1500}, "cgroup is not allowed"},
+		"prio":         {"prio = -1", owner{1500, 1500}, "prio -1 is not allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if errs := tyrant(goodVassal(t, "blog", tc.text), tc.o); !errs.Failed() || !strings.Contains(errs.Error(), tc.want) {
+			errs := tyrant(goodVassal(t, "blog", tc.text), tc.o)
+			if !errs.Failed() || !strings.Contains(errs.Error(), tc.want) {
 				t.Errorf("got %v", errs)
 			}
+			if tc.text != "" && (len(errs) != 1 || errs[0].Pos.Line != 3) {
+				t.Errorf("not one error, at line 3: %v", errs)
+			}
 		})
+	}
+}
+
+// What takes from an owner, and gives him nothing, is his to ask for.
+func TestTyrantAllows(t *testing.T) {
+	for _, text := range []string{"unshare = fs,pid,ipc,uts,net,user", "limit-as = 64", "limit-nproc = 9", "max-fd = 9", "prio = 5"} {
+		if errs := tyrant(goodVassal(t, "blog", text), owner{1500, 1500}); len(errs) > 0 {
+			t.Errorf("%s: %v", text, errs)
+		}
+	}
+}
+
+// A hostile expander can leave out where its options are, not that they are there.
+func TestTyrantRefusesForged(t *testing.T) {
+	c := goodVassal(t, "blog", "")
+	c.Isolation = vassal.Isolation{Join: "/run/ns", Cgroups: []string{"/sys/fs/cgroup/a"}}
+	if errs := tyrant(c, owner{1500, 1500}); len(errs) != 2 || errs[0].Pos.File != c.File {
+		t.Errorf("got %v", errs)
 	}
 }
 

@@ -125,8 +125,15 @@ func (s *startJob) start(ctx context.Context) error {
 		}
 		defer l.Stdin.Close()
 	}
-	if s.e.Cgroup != "" {
-		if l.Cgroup, err = s.e.Cgroup.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
+	above, err := l.Plan.Isolation.Above()
+	if err != nil {
+		return err
+	}
+	if above == "" {
+		above = s.e.Cgroup
+	}
+	if above != "" {
+		if l.Cgroup, err = above.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
 			return err
 		}
 	}
@@ -134,7 +141,7 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
-	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.e.Cgroup != "" {
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || above != "" && above == s.e.Cgroup {
 		return err
 	}
 	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {

@@ -30,23 +30,25 @@ var actions = map[string]action{
 	"safeexec":        func(ctx context.Context, a string, out io.Writer) error { _ = runShell(ctx, a, out); return nil },
 	"mount":           func(_ context.Context, a string, _ io.Writer) error { return mountAction(a) },
 	"umount":          func(_ context.Context, a string, _ io.Writer) error { return umountAction(a) },
-	"cd":              simple(1, func(w []string) error { return os.Chdir(w[0]) }),
-	"chdir":           simple(1, func(w []string) error { return os.Chdir(w[0]) }),
-	"mkdir":           simple(1, func(w []string) error { return os.Mkdir(w[0], 0o777) }),
-	"unlink":          simple(1, func(w []string) error { return unix.Unlink(w[0]) }),
-	"create":          simple(1, createFile),
-	"creat":           simple(1, createFile),
-	"hostname":        simple(1, func(w []string) error { return unix.Sethostname([]byte(w[0])) }),
-	"putenv":          simple(1, putenv),
+	"cd":              whole(os.Chdir),
+	"chdir":           whole(os.Chdir),
+	"mkdir":           whole(func(dir string) error { return os.Mkdir(dir, 0o777) }),
+	"unlink":          whole(unix.Unlink),
+	"create":          whole(createFile),
+	"creat":           whole(createFile),
+	"hostname":        whole(func(name string) error { return unix.Sethostname([]byte(name)) }),
+	"putenv":          whole(putenv),
+	"exit":            whole(exit),
 	"chmod":           simple(2, chmod),
-	"sticky":          simple(1, func(w []string) error { return os.Chmod(w[0], 0o777|os.ModeSticky) }),
+	"sticky":          whole(sticky),
 	"chown":           simple(3, chownNames),
 	"chown2":          simple(3, chownNumbers),
 	"write":           writer(os.O_TRUNC|os.O_CREATE, ""),
 	"writen":          writer(os.O_TRUNC|os.O_CREATE, "\n"),
 	"append":          writer(os.O_APPEND|os.O_CREATE, ""),
 	"appendn":         writer(os.O_APPEND|os.O_CREATE, "\n"),
-	"writefifo":       writer(0, ""),
+	"writefifo":       fifoWriter(false),
+	"spinningfifo":    fifoWriter(true),
 	"print":           func(_ context.Context, a string, out io.Writer) error { _, err := fmt.Fprintln(out, a); return err },
 	"log":             func(_ context.Context, a string, out io.Writer) error { _, err := fmt.Fprintln(out, a); return err },
 	"wait_for_fs":     func(ctx context.Context, a string, _ io.Writer) error { return waitFor(ctx, a, 0) },
@@ -60,7 +62,7 @@ func actionNames() []string { return slices.Sorted(maps.Keys(actions)) }
 // RunHooks runs hooks in their order and stops at the first that fails.
 func RunHooks(ctx context.Context, hooks []Hook, out io.Writer) error {
 	for _, h := range hooks {
-		if err := h.check(); err != nil {
+		if err := h.checkAction(); err != nil {
 			return fmt.Errorf("%s: %w", h.Pos, err)
 		}
 		if err := actions[h.Action](ctx, h.Args, out); err != nil {
@@ -75,10 +77,17 @@ func RunHooks(ctx context.Context, hooks []Hook, out io.Writer) error {
 func runShell(ctx context.Context, command string, out io.Writer) error {
 	var last tail
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		null = os.Stdin // a root of the ini's own without /dev; the init stage's is /dev/null of before
+	} else {
+		defer null.Close()
+	}
+	cmd.Stdin = null
 	cmd.Stdout = io.MultiWriter(out, &last)
 	cmd.Stderr = cmd.Stdout
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	err = cmd.Run()
 	if errors.Is(err, exec.ErrWaitDelay) {
 		return nil // it left a child behind that holds the output open
 	}
@@ -117,17 +126,44 @@ func simple(n int, do func(words []string) error) action {
 	}
 }
 
-func createFile(w []string) error {
-	f, err := os.OpenFile(w[0], os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o666)
+// whole is an action with one argument, which may have blanks in it.
+func whole(do func(arg string) error) action {
+	return func(_ context.Context, args string, _ io.Writer) error {
+		if args == "" {
+			return errors.New("want an argument after the colon")
+		}
+		return do(args)
+	}
+}
+
+func createFile(name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o666)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-func putenv(w []string) error {
-	name, value, _ := strings.Cut(w[0], "=")
+func putenv(arg string) error {
+	name, value, ok := strings.Cut(arg, "=")
+	if !ok {
+		return os.Unsetenv(name) // putenv(3)
+	}
 	return os.Setenv(name, value)
+}
+
+// exit ends the vassal before its app begins.
+func exit(code string) error {
+	return fmt.Errorf("the ini ends the vassal here, with exit code %s", code)
+}
+
+// sticky keeps the file's other bits.
+func sticky(name string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return err
+	}
+	return unix.Chmod(name, st.Mode&0o7777|unix.S_ISVTX)
 }
 
 func chmod(w []string) error {
@@ -165,8 +201,8 @@ func chownNumbers(w []string) error {
 // writer is an action "FILE TEXT".
 func writer(flags int, end string) action {
 	return func(_ context.Context, args string, _ io.Writer) error {
-		name, text, ok := strings.Cut(strings.TrimLeft(args, " "), " ")
-		if !ok {
+		name, text, ok := strings.Cut(args, " ")
+		if emptyLine := end != "" && flags&os.O_APPEND != 0; !ok && !emptyLine || name == "" {
 			return fmt.Errorf("want FILE TEXT, got %q", args)
 		}
 		f, err := os.OpenFile(name, os.O_WRONLY|flags, 0o666)
@@ -183,7 +219,7 @@ var mountFlags = map[string]uintptr{
 	"shared": unix.MS_SHARED, "slave": unix.MS_SLAVE, "ro": unix.MS_RDONLY, "readonly": unix.MS_RDONLY, "rdonly": unix.MS_RDONLY,
 	"remount": unix.MS_REMOUNT, "noexec": unix.MS_NOEXEC, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
 	"noatime": unix.MS_NOATIME, "move": unix.MS_MOVE, "sync": unix.MS_SYNCHRONOUS, "dirsync": unix.MS_DIRSYNC,
-	"mandlock": unix.MS_MANDLOCK,
+	"mandlock": unix.MS_MANDLOCK, "defaults": 0,
 }
 
 var umountFlags = map[string]int{"detach": unix.MNT_DETACH, "force": unix.MNT_FORCE, "expire": unix.MNT_EXPIRE}
@@ -194,21 +230,11 @@ func mountAction(args string) error {
 	if len(w) < 3 {
 		return fmt.Errorf("want TYPE SOURCE TARGET [FLAGS [DATA]], got %q", args)
 	}
-	var flags uintptr
-	data := ""
-	if len(w) > 3 {
-		for name := range strings.SplitSeq(w[3], ",") {
-			f, ok := mountFlags[name]
-			if !ok {
-				return fmt.Errorf("unknown mount flag %q", name)
-			}
-			flags |= f
-		}
+	flags, data, err := mountWords(w[3:])
+	if err != nil {
+		return err
 	}
-	if len(w) > 4 {
-		data = strings.Join(w[4:], " ")
-	}
-	err := unix.Mount(w[1], w[2], w[0], flags, data)
+	err = unix.Mount(w[1], w[2], w[0], flags, data)
 	if err == nil && flags&unix.MS_BIND != 0 && flags&^(unix.MS_BIND|unix.MS_REC) != 0 && flags&unix.MS_REMOUNT == 0 {
 		// The kernel ignores all other flags of a bind; they need a remount (mount(2)).
 		err = unix.Mount("", w[2], "", flags&^unix.MS_REC|unix.MS_REMOUNT, data)
@@ -216,7 +242,29 @@ func mountAction(args string) error {
 	return err
 }
 
-// umountAction is "TARGET [FLAGS]"; with the flag rec all mounts below go first.
+// mountWords are the flags, and what the file system itself is told: the words
+// after the first, and of the first what has a value (hidepid=2).
+func mountWords(words []string) (flags uintptr, data string, err error) {
+	var own []string
+	if len(words) > 0 {
+		for name := range strings.SplitSeq(words[0], ",") {
+			f, ok := mountFlags[name]
+			switch {
+			case ok:
+				flags |= f
+			case strings.Contains(name, "="):
+				own = append(own, name)
+			default:
+				return 0, "", fmt.Errorf("unknown mount flag %q; want some of %s, or NAME=VALUE", name, strings.Join(slices.Sorted(maps.Keys(mountFlags)), " "))
+			}
+		}
+		own = append(own, words[1:]...)
+	}
+	return flags, strings.Join(own, ","), nil
+}
+
+// umountAction is "TARGET [FLAGS]"; with the flag rec all mounts below go first,
+// which takes a /proc to find them.
 func umountAction(args string) error {
 	w := strings.Fields(args)
 	if len(w) < 1 {
@@ -236,7 +284,7 @@ func umountAction(args string) error {
 			flags |= f
 		}
 	}
-	if !below {
+	if !below || flags&unix.MNT_DETACH != 0 { // a mount takes along what lies on it when it is detached
 		return unix.Unmount(w[0], flags)
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(w[0]))

@@ -43,6 +43,9 @@ type Config struct {
 	Credentials bool         `json:"credentials,omitempty"` // foreign routers ask devices for them
 	Hooks       []Hook       `json:"hooks,omitempty"`
 
+	Isolation Isolation `json:"isolation,omitzero"`
+	Limits    Limits    `json:"limits,omitzero"`
+
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
 	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
@@ -90,6 +93,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
+	errs = append(errs, c.unrun(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
 

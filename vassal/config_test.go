@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"fiefdom/internal/ini"
 )
 
@@ -56,6 +58,16 @@ func TestParseGood(t *testing.T) {
 		"cap":           {"command = a\ncap = CAP_NET_BIND_SERVICE,net_raw", func(c *Config) any { return c.Cap }, []string{"net_bind_service", "net_raw"}},
 		"cap, none":     {"command = a\ncap =", func(c *Config) any { return c.CapSet && len(c.Cap) == 0 }, true},
 		"chdir":         {"command = a\nchdir = /srv//app/", func(c *Config) any { return c.Chdir }, "/srv/app"},
+		"unshare":       {"command = a\nunshare = ipc,uts\nunshare2 = net, sysvsem", func(c *Config) any { return c.Isolation.Namespaces() }, uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET)},
+		"pivot_root":    {"command = a\npivot-root = /ns/ /ns/.old_root", func(c *Config) any { return c.Isolation.PivotRoot + " " + c.Isolation.PivotOld }, "/ns /ns/.old_root"},
+		"namespace":     {"command = a\nns = /ns/001:my.host", func(c *Config) any { return c.Isolation.Root + " " + c.Isolation.Hostname }, "/ns/001 my.host"},
+		"keep-mount": {"command = a\nnamespace-keep-mount = /apps/app1/nfs\nns-keep-mount = /mnt/nfs1:/nfs\nns-keep-mount = /srv\nnamespace = /apps/app1", func(c *Config) any {
+			i := c.Isolation
+			return i.Keep[0].target(i.Root) + i.Keep[1].Source + i.Keep[1].target(i.Root) + i.Keep[2].target(i.Root)
+		}, "/nfs/mnt/nfs1/nfs/srv"},
+		"cgroup":        {"command = a\ncgroup = /sys/fs/cgroup/a\ncgroup-opt = cpu.weight=50\ncgroup-dir-mode = 755", func(c *Config) any { return c.Isolation.RootOnly() }, []string{"cgroup", "cgroup-dir-mode", "cgroup-opt"}},
+		"limits":        {"command = a\nlimit-as = 64\nlimit-nproc = 5\nmax-fd = 6\nprio = -7", func(c *Config) any { return c.Limits }, Limits{64, 5, 6, -7}},
+		"cap number":    {"command = a\ncap = 13", func(c *Config) any { return c.Cap }, []string{"net_raw"}},
 		"chroot":        {"command = a\nchroot = /srv", func(c *Config) any { return c.Chroot }, "/srv"},
 		"logto":         {"command = a\nlogto = /var/log/a", func(c *Config) any { return c.LogTo }, "/var/log/a"},
 		"binary-path":   {"psgi = a\nbinary-path = /opt/uwsgi", func(c *Config) any { return c.Args()[0] }, "/opt/uwsgi"},
@@ -155,6 +167,21 @@ func TestParseBad(t *testing.T) {
 		"mtu, big":         {"command = a\ntuntap-device-mtu = 65536", 3, "is no MTU"},
 		"rule":             {"command = a\ntuntap-device-rule = out 0.0.0.0 10.0.0.1 dney", 3, `unknown action "dney"`},
 		"hook":             {"command = a\nhook-as-root = fly:away", 3, `unknown action "fly"`},
+		"hook's call":      {"command = a\nhook-in-jail = call:f", 3, "which alone has C functions"},
+		"call":             {"command = a\ncall-pre-jail = f", 3, "write exec-pre-jail = COMMAND"},
+		"unshare":          {"command = a\nunshare = fs,time", 3, `unknown namespace "time"`},
+		"unshare, parent":  {"command = a\nunshare = parent", 3, `unknown namespace "parent"`},
+		"pivot_root":       {"command = a\npivot_root = /new", 3, "want NEW OLD"},
+		"pivot_root, out":  {"command = a\npivot_root = /new /old", 3, "below the first"},
+		"namespace":        {"command = a\nnamespace = srv", 3, "absolute path"},
+		"namespace, /":     {"command = a\nnamespace = //:x", 3, "the host's root"},
+		"keep, no root":    {"command = a\nnamespace-keep-mount = /a", 3, "without namespace"},
+		"setns":            {"command = a\nsetns = @abstract", 3, "absolute path"},
+		"cgroup":           {"command = a\ncgroup = here", 3, "absolute path"},
+		"cgroup-opt":       {"command = a\ncgroup = /a\ncgroup-opt = ../b=1", 4, "FILE=VALUE"},
+		"cgroup-dir-mode":  {"command = a\ncgroup-dir-mode = rwx", 3, "octal"},
+		"max-fd":           {"command = a\nmax-fd = 0", 3, "want a number from 1"},
+		"prio":             {"command = a\nprio = 20", 3, "from -20 to 19"},
 		"hook phase":       {"command = a\nstrict = true\nhook-as-rot = exec:a", 4, "unknown option"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,6 +222,19 @@ func TestUnknownOption(t *testing.T) {
 	_, errs := parse(t, "command = a\ntuntap-devce = u0")
 	if errs.Failed() || len(errs) != 1 || !strings.Contains(errs[0].Message, `did you mean "tuntap-device"?`) {
 		t.Errorf("%v", errs)
+	}
+}
+
+// What only a uwsgi would do is left to it, and missed where there is none.
+func TestHooksOfTheApp(t *testing.T) {
+	const phases = "hook-post-app = print:hi\nexec-as-user-atexit = true\nexec-as-user = true"
+	c, errs := parse(t, "command = a\n"+phases)
+	if errs.Failed() || len(errs) != 2 || !strings.Contains(errs[0].Message, "hook-post-app never runs") || errs[1].Pos.Line != 4 || len(c.Hooks) != 1 {
+		t.Errorf("%v, %v", errs, c.Hooks)
+	}
+	c = good(t, "psgi = a\ncall-as-user = f\n"+phases)
+	if got := strings.Join(c.Args(), " "); !strings.HasSuffix(got, "--set call-as-user=f --set hook-post-app=print:hi --set exec-as-user-atexit=true") {
+		t.Errorf("got %q", got)
 	}
 }
 

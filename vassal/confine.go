@@ -47,12 +47,25 @@ func (plan *Plan) confine() error {
 			return err
 		}
 	}
-	if plan.Bounded {
+	if plan.Bounded || plan.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("no_new_privs: %w", err)
 		}
 	}
 	return nil
+}
+
+// bound takes away, before the first hook, what neither hooks nor the app can
+// have: emperor-cap.
+func (plan *Plan) bound() error {
+	if !plan.BoundSet {
+		return nil
+	}
+	keep := []capability.Cap{capability.CAP_SETPCAP} // as uWSGI: else confine could drop no more
+	for _, name := range plan.Bound {
+		keep = append(keep, capabilities()[name])
+	}
+	return dropBounding(keep)
 }
 
 func (plan *Plan) capNumbers() []capability.Cap {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"time"
 
 	"fiefdom/internal/ini"
@@ -17,16 +19,16 @@ const (
 )
 
 // EmperorHookOptions are the hooks of the emperor's file alone.
-var EmperorHookOptions = append([]ini.Option[[]Hook]{{
+var EmperorHookOptions = slices.Concat(hookOptions(AsVassal, AtExit), []ini.Option[[]Hook]{{
 	Name: "hook-" + string(EmperorStart), Kind: ini.Action, Repeats: true, Since: "0.1",
 	Meaning: "ACTION:ARGUMENTS, done once before the first vassal starts", Set: hookSetter(EmperorStart, 0, ""),
-}}, asEmperorOptions()...)
+}}, asEmperorOptions())
 
 func asEmperorOptions() []ini.Option[[]Hook] {
 	table := hookOptions(AsEmperor)
-	const when = ", after each start of a vassal, in the emperor's namespaces and as root; UWSGI_VASSAL_CONFIG, _PID, _UID and _GID tell of the vassal, and how it went only the log"
-	for i, what := range []string{"ACTION:ARGUMENTS", "a command for the shell", "TYPE SOURCE TARGET [FLAGS [DATA]], mounted", "TARGET [FLAGS], unmounted"} {
-		table[i].Meaning = what + when
+	const when = " after each start of a vassal, in the emperor's namespaces and as root; UWSGI_VASSAL_CONFIG, _PID, _UID and _GID tell of the vassal, and how it went only the log"
+	for i := range table {
+		table[i].Meaning = strings.Replace(table[i].Meaning, " once at "+string(AsEmperor), when, 1)
 	}
 	return table
 }

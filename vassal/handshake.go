@@ -41,6 +41,13 @@ type Plan struct {
 	Protocol bool     `json:"protocol"` // the app gets the channel of the emperor protocol
 	Settings Settings `json:"settings"` // how the app takes its options; not without Protocol
 	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+
+	Isolation  Isolation `json:"isolation"`
+	Limits     Limits    `json:"limits"`
+	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
+	BoundSet   bool      `json:"bound_set"`    //
+	NoNewPrivs bool      `json:"no_new_privs"` // without Bounded, whose part it is
+	OwnIDs     bool      `json:"own_ids"`      // a user namespace knows UID and GID only
 }
 
 // word is what the init stage says to the emperor.

@@ -46,6 +46,11 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
 	}
+	if plan.Isolation.Join != "" {
+		if err := plan.join(); err != nil {
+			return 1, err
+		}
+	}
 	if plan.Reaper {
 		return plan.reap(p)
 	}
@@ -74,21 +79,32 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 			return fmt.Errorf("env %s: %w", name, err)
 		}
 	}
-	if err := RunHooks(ctx, PhaseOf(plan.Hooks, PostJail), os.Stdout); err != nil {
-		return err
-	}
-	if plan.Chroot != "" {
-		if err := unix.Chroot(plan.Chroot); err != nil {
-			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
+	for _, step := range []func() error{
+		plan.bound,
+		plan.phases(ctx, AsVassal, AsAsap, PreJail),
+		plan.joinCgroups,
+		plan.enterRoot,
+		plan.phases(ctx, InJail, PostJail),
+		plan.changeRoot,
+		plan.phases(ctx, AsRoot),
+	} {
+		if err := step(); err != nil {
+			return err
 		}
-		if err := os.Chdir("/"); err != nil {
-			return fmt.Errorf("chroot %s: %w", plan.Chroot, err)
-		}
-	}
-	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsRoot), os.Stdout); err != nil {
-		return err
 	}
 	return waitForGo(p)
+}
+
+// phases runs the hooks of some phases, one after the other.
+func (plan *Plan) phases(ctx context.Context, all ...Phase) func() error {
+	return func() error {
+		for _, ph := range all {
+			if err := RunHooks(ctx, PhaseOf(plan.Hooks, ph), os.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func waitForGo(p *pipe) error {
@@ -222,6 +238,9 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	}
 	args, err := plan.giveSettings(p)
 	if err != nil {
+		return err
+	}
+	if err := plan.Limits.apply(); err != nil {
 		return err
 	}
 	err = syscall.Exec(path, args, os.Environ())

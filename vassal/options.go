@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,7 @@ import (
 )
 
 // Options are a vassal's options, hooks aside (HookOptions).
-var Options = []ini.Option[Config]{
+var Options = slices.Concat([]ini.Option[Config]{
 	{
 		Name: "command", Aliases: []string{"unprivileged-binary-patch-arg", "unprivileged-binary-patch", "privileged-binary-patch-arg", "privileged-binary-patch"}, Kind: ini.Command, Since: "0.1", Set: setCommand,
 		Meaning: "the app: a program and its arguments, quoted as in a shell, run without one",
@@ -43,7 +44,7 @@ var Options = []ini.Option[Config]{
 		Meaning: "the directory that the app starts in (/; the ini's folder for a uwsgi and outside native networks)",
 	},
 	{
-		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return absolute("chroot", &c.Chroot, p) },
+		Name: "chroot", Kind: ini.Path, Since: "0.1", Set: setChroot,
 		Meaning: "the directory that becomes the app's root",
 	},
 	{
@@ -110,7 +111,7 @@ var Options = []ini.Option[Config]{
 		Name: "tuntap-device-mtu", Kind: ini.Int, Since: "0.1", Set: setMTU,
 		Meaning: "the device's MTU in bytes (1500)",
 	},
-}
+}, isolationOptions, limitOptions)
 
 func setCommand(c *Config, p ini.Pair) error {
 	argv, err := shlex.Split(p.Value)
@@ -125,6 +126,11 @@ func setCommand(c *Config, p ini.Pair) error {
 	}
 	c.Command = argv
 	return nil
+}
+
+func setChroot(c *Config, p ini.Pair) error {
+	c.Isolation.note("chroot", p.Pos)
+	return absolute("chroot", &c.Chroot, p)
 }
 
 func setMercy(c *Config, p ini.Pair) error {
@@ -201,14 +207,32 @@ func addGID(c *Config, p ini.Pair) error {
 
 func setCap(c *Config, p ini.Pair) error {
 	c.Cap, c.CapSet = nil, true
+	c.Isolation.note("cap", p.Pos)
 	for word := range strings.FieldsFuncSeq(p.Value, func(r rune) bool { return r == ',' || r == ' ' }) {
-		name := strings.TrimPrefix(strings.ToLower(word), "cap_")
-		if _, ok := capabilities()[name]; !ok {
-			return fmt.Errorf("unknown capability %q; capabilities(7) lists them", word)
+		name, err := CapabilityName(word)
+		if err != nil {
+			return err
 		}
 		c.Cap = append(c.Cap, name)
 	}
 	return nil
+}
+
+// CapabilityName reads the name or number of a capability; the name is that of
+// capabilities(7), lower case and without "cap_".
+func CapabilityName(word string) (string, error) {
+	if n, err := strconv.Atoi(word); err == nil {
+		for name, c := range capabilities() {
+			if int(c) == n {
+				return name, nil
+			}
+		}
+	}
+	name := strings.TrimPrefix(strings.ToLower(word), "cap_")
+	if _, ok := capabilities()[name]; !ok {
+		return "", fmt.Errorf("unknown capability %q; capabilities(7) lists them", word)
+	}
+	return name, nil
 }
 
 // capabilities maps the names of capabilities(7), lower case and without
@@ -275,6 +299,7 @@ var needlessOptions = []string{
 	"procname", "procname-prefix", "procname-prefix-spaced", "need-app", "no-initgroups",
 	"lazy", "lazy-apps", "single-interpreter", "thunder-lock", "harakiri", "buffer-size", "listen", "memory-report",
 	"disable-logging", "log-date", "attach-daemon", "logger", "req-logger", "touch-reload", "pidfile", "safe-pidfile", "heartbeat",
+	"setns-preopen", "refork", "refork-as-root", "refork-post-jail",
 }
 
 // class says whose the option is.

@@ -42,7 +42,8 @@ type Generation struct {
 	inode   uint64   // of the jail's network namespace; 0: the emperor's
 	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
 	cgroup  Cgroup
-	reaped  bool // behind a reaper: exit codes over 128 are signals
+	names   *nsServer // of setns-socket
+	reaped  bool      // behind a reaper: exit codes over 128 are signals
 
 	once sync.Once
 	exit Exit
@@ -97,7 +98,7 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), g.closeChannel(), l.Cgroup.discard())
+		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.Cgroup.discard())
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
@@ -109,6 +110,13 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		g.Kill()
 		g.Wait()
 		return nil, err
+	}
+	if l.Plan.Isolation.Serve != "" {
+		if g.names, err = serveNamespaces(&l.Plan.Isolation, g.PID); err != nil {
+			g.Kill()
+			g.Wait()
+			return nil, err
+		}
 	}
 	g.Started = time.Now()
 	return g, nil
@@ -149,6 +157,9 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	files := append([]*os.File{in, l.Output, l.Output}, extra...)
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
+	if err := mapUsers(sys, &l.Plan); err != nil {
+		return err
+	}
 	if l.Cgroup != "" {
 		dir, err := l.Cgroup.Open()
 		if err != nil {
@@ -220,6 +231,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			}
 			second := *plan
 			second.Reaper, second.Mounts = false, false
+			second.Isolation.Join = ""
 			if err := p.send(second); err != nil {
 				return err
 			}
@@ -239,7 +251,9 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.
 func (g *Generation) adopt(fd int) error {
+	g.mu.Lock() // a start that is cancelled may kill meanwhile
 	g.app = os.NewFile(uintptr(fd), "app")
+	g.mu.Unlock()
 	pid, err := pidOf(fd)
 	if err != nil {
 		return err
@@ -282,11 +296,12 @@ func (g *Generation) Signal(sig syscall.Signal) error {
 	return err
 }
 
-// signalApp signals the app behind a reaper, unless Wait has given it up.
+// signalApp signals the app behind a reaper, if it is there, unless Wait has
+// given it up.
 func (g *Generation) signalApp(sig syscall.Signal) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over {
+	if g.over || g.app == nil {
 		return nil
 	}
 	return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
@@ -308,7 +323,8 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	_ = g.process.Kill() // its children too when it is a reaper; else Wait looks for them
+	_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
+	_ = g.process.Kill()          // its children too when it is a reaper; else Wait looks for them
 }
 
 // Wait waits for the app's end, ends what is left of it, and says how it
@@ -327,6 +343,9 @@ func (g *Generation) Wait() Exit {
 			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
 		} else if g.inode != 0 {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
+		}
+		if g.names != nil {
+			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
 		}
 		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
 	})

@@ -48,6 +48,8 @@ func (c *Config) Validate() ini.Errors {
 	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
 		report(file, check())
 	}
+	report(file, c.Limits.check())
+	report(c.Isolation.check())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
 	}
@@ -150,13 +152,11 @@ func (id Identity) check() error {
 }
 
 func (h Hook) check() error {
-	if !slices.Contains([]Phase{PostJail, AsRoot, AsUser, EmperorStart, AsEmperor}, h.Phase) {
-		return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
+	switch h.Phase {
+	case AsAsap, PreJail, InJail, PostJail, AsRoot, AsUser, EmperorStart, AsEmperor:
+		return h.checkAction()
 	}
-	if _, ok := actions[h.Action]; !ok {
-		return fmt.Errorf("unknown action %.100q; want one of %s", h.Action, strings.Join(actionNames(), " "))
-	}
-	return nil
+	return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
 }
 
 // check adds the device's name and addresses to those of its vassal.

@@ -163,20 +163,46 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	e.Bridge, e.BridgeUID = bridges, bridgeUID
+	if err := r.hooks(ctx, vassal.AsAsap, vassal.PreJail); err != nil {
+		return err
+	}
 	networks, err := r.makeNetworks()
 	if err != nil {
 		return err
 	}
-	for _, phase := range []vassal.Phase{vassal.PostJail, vassal.AsRoot, vassal.EmperorStart} {
-		if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, phase), r.out); err != nil {
-			return err
-		}
+	if err := r.hooks(ctx, vassal.InJail, vassal.PostJail, vassal.AsRoot, vassal.AsUser, vassal.EmperorStart); err != nil {
+		return err
 	}
+	r.later(r.hooksAtExit)
 	host, err := r.setUpHost()
 	if err != nil {
 		return err
 	}
 	return r.serve(ctx, networks, host, cgroup)
+}
+
+// hooks runs those of some phases of the emperor's own ini. The emperor stays
+// root, so those as-user are root's too.
+func (r *runner) hooks(ctx context.Context, phases ...vassal.Phase) error {
+	for _, ph := range phases {
+		if err := vassal.RunHooks(ctx, vassal.PhaseOf(r.config.Hooks, ph), r.out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exitHookTime bounds the hooks of the emperor's end.
+const exitHookTime = 30 * time.Second
+
+// hooksAtExit runs the last hooks. As in uWSGI a failure changes nothing.
+func (r *runner) hooksAtExit() error {
+	ctx, cancel := context.WithTimeout(context.Background(), exitHookTime)
+	defer cancel()
+	if err := r.hooks(ctx, vassal.AtExit); err != nil {
+		r.log.Warn("hook", "err", err)
+	}
+	return nil
 }
 
 // serve runs the router, the vassals and what watches over them until ctx is

@@ -1,0 +1,150 @@
+package vassal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// joinTime bounds the wait for the socket of setns and for its answer.
+const joinTime = 30 * time.Second
+
+// join takes this thread into the namespaces that the socket of setns gives.
+// What is the same as here already is left out: a process with threads, as we
+// are, cannot enter a time or user namespace, not even its own.
+func (plan *Plan) join() error {
+	path := plan.Isolation.Join
+	fds, err := askNamespaces(path)
+	if err != nil {
+		return fmt.Errorf("setns %s: %w", path, err)
+	}
+	defer closeAll(fds)
+	own, err := ownNamespaces()
+	if err != nil {
+		return fmt.Errorf("setns %s: %w", path, err)
+	}
+	// Another's mounts come with another's root: threads share theirs until then.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("setns %s: leave the shared working directory: %w", path, err)
+	}
+	for _, fd := range fds {
+		inode, err := nsInode(fd)
+		if err != nil {
+			return fmt.Errorf("setns %s: %w", path, err)
+		}
+		if own[inode] {
+			continue
+		}
+		if err := unix.Setns(fd, 0); err != nil {
+			return fmt.Errorf("setns %s: enter %s: %w", path, nsName(fd), err)
+		}
+	}
+	return nil
+}
+
+// askNamespaces connects to a socket of setns and gets the descriptors.
+func askNamespaces(path string) ([]int, error) {
+	sock, err := dialNamespaces(path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(sock)
+	timeout := unix.NsecToTimeval(int64(joinTime))
+	if err := unix.SetsockoptTimeval(sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return nil, err
+	}
+	b, oob := make([]byte, len(setnsGreeting)+4), make([]byte, unix.CmsgSpace(4*maxServed))
+	n, oobn, flags, _, err := unix.Recvmsg(sock, b, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("its answer: %w", err)
+	}
+	fds := allDescriptors(oob[:oobn])
+	if len(fds) == 0 || flags&unix.MSG_CTRUNC != 0 || n < len(setnsGreeting) || string(b[:len(setnsGreeting)]) != setnsGreeting {
+		closeAll(fds)
+		return nil, errors.New("its answer has no namespaces: is it a setns-socket?")
+	}
+	return fds, nil
+}
+
+// dialNamespaces waits for a server that is not there yet.
+func dialNamespaces(path string) (int, error) {
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	deadline := time.Now().Add(joinTime)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err = unix.Connect(sock, &unix.SockaddrUnix{Name: path})
+		if err == nil {
+			return sock, nil
+		}
+		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+		if !gone || time.Now().After(deadline) {
+			return -1, errors.Join(err, unix.Close(sock))
+		}
+		time.Sleep(wait) // nothing tells when a socket appears
+	}
+}
+
+// allDescriptors are all that came along with a message.
+func allDescriptors(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for i := range messages {
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			all = append(all, fds...)
+		}
+	}
+	return all
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// ownNamespaces are the inodes of this thread's.
+func ownNamespaces() (map[uint64]bool, error) {
+	const dir = "/proc/thread-self/ns/"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	own := map[uint64]bool{}
+	for _, e := range entries {
+		if st, err := os.Stat(dir + e.Name()); err == nil { // there is none for children that cannot be
+			own[st.Sys().(*syscall.Stat_t).Ino] = true
+		}
+	}
+	return own, nil
+}
+
+func nsInode(fd int) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return 0, err
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return 0, errors.New("its answer has a descriptor that is no namespace")
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Ino, err
+}
+
+// nsName is how the kernel calls it, such as net:[4026531840].
+func nsName(fd int) string {
+	name, err := os.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd))
+	if err != nil {
+		return "a namespace"
+	}
+	return name
+}
