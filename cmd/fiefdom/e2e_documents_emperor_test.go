@@ -10,6 +10,9 @@ import (
 // printsName is an app that says its name and stays.
 const printsName = "command = /bin/sh -c 'echo I am %n; exec sleep 1000'\n"
 
+// siteApp is an app of the skeleton; it tells its settings.
+const siteApp = "import os\ndef application(env, start_response):\n    start_response('200 OK', [])\n    return [os.environ['SETTINGS'].encode()]\n"
+
 // Emperor, and the monitors of ImperialMonitors that need no server.
 func TestDocumentEmperor(t *testing.T) {
 	keep(t, []promise{
@@ -160,16 +163,73 @@ func TestDocumentEmperor(t *testing.T) {
 			},
 		},
 		{
+			what:    "a skeleton for apps that differ in their names",
+			before:  "mkdir apps sockets apps/app1 apps/app2; ln -s app.skel apps/app1.ini; ln -s app.skel apps/app2.ini",
+			emperor: "[uwsgi]\nemperor = /run/t/apps\n",
+			files: map[string]string{
+				"apps/app.skel":      "[uwsgi]\nplugin = python3\nchdir = /run/t/apps/%n\nmaster = true\nthreads = 2\nhttp-socket = /run/t/sockets/%n.sock\nenv = SETTINGS=%n.settings\nmodule = myapp:application\n",
+				"apps/app1/myapp.py": siteApp,
+				"apps/app2/myapp.py": siteApp,
+			},
+			acts: []act{
+				prints("curl -s --unix-socket sockets/app1.sock http://app1/", "app1.settings"),
+				prints("curl -s --unix-socket sockets/app2.sock http://app2/", "app2.settings"),
+			},
+		},
+		{
+			what:    "options for all vassals, by the environment and by a file",
+			emperor: plainEmperor + "vassals-include = /run/t/vassals-default.ini\n",
+			environ: []string{"UWSGI_VASSAL_SOCKET=/run/t/sockets/%n.sock"},
+			before:  "mkdir sockets",
+			files: map[string]string{
+				"app.pl":              perlHello,
+				"vassals-default.ini": "[uwsgi]\nplugin = psgi\npsgi = /run/t/app.pl\nsocket = /run/t/sockets/by-name-%(vassal_name).sock\nprocname = %n of %(vassal_name)\nauto-procname = true\n",
+				"vassals/one.ini":     "[uwsgi]\nvassal_name = %n\n",
+				"vassals/two.ini":     "[uwsgi]\nvassal_name = %n\n",
+			},
+			acts: []act{
+				serves("/run/t/sockets/one.sock", "Hello World"),
+				serves("/run/t/sockets/by-name-one.sock", "Hello World"),
+				serves("/run/t/sockets/two.sock", "Hello World"),
+				serves("/run/t/sockets/by-name-two.sock", "Hello World"),
+			},
+		},
+		{
+			what:    "statistics at a TCP address, as JSON",
+			emperor: plainEmperor + "emperor-stats = 127.0.0.1:9191\n",
+			files:   map[string]string{"vassals/one.ini": "[uwsgi]\n" + printsName},
+			acts: []act{
+				runs("one"),
+				prints("curl -s --http0.9 127.0.0.1:9191 | python3 -c 'import json, sys; d = json.load(sys.stdin); print(d[\"emperor\"], d[\"vassals\"][0][\"id\"], d[\"vassals\"][0][\"pid\"] > 0)'", "['/run/t/vassals'] one.ini True\n"),
+			},
+		},
+		{
+			what: "a special vassal with a different binary in a new network namespace",
+			files: map[string]string{
+				"vassals/funny.ini": "[uwsgi]\nuid = 1000\ngid = 1000\nunshare = net\nunprivileged-binary-patch-arg = /bin/sh -c 'ip -br link; id -u; exec sleep 1000'\n",
+			},
+			acts: []act{
+				runs("funny"),
+				inside("funny", "ip -br link | awk '{print $1}'; cut -d: -f3 /proc/net/dev | wc -l", "lo\n3\n"),
+				says("funny", "1000"),
+			},
+		},
+		{
 			what: "signals: USR1 tells, HUP reloads all, TERM is the end of all",
 			files: map[string]string{
 				"vassals/one.ini": "[uwsgi]\n" + printsName,
 				"vassals/two.ini": "[uwsgi]\n" + printsName,
 			},
 			acts: []act{
+				says("one", "I am one"),
+				says("two", "I am two"),
 				runs("one", "two"),
+				signals(syscall.SIGUSR1),
+				reports("vassal is running"),
+				reports("vassal is running"),
 				signals(syscall.SIGHUP),
 				anew("one", "two"),
-				says("one", "I am one", "I am one"),
+				says("one", "I am one"),
 				func(s *witness) { // nothing is left: else the test fails
 					s.stop(syscall.SIGTERM)
 					s.shows("0\n", "sh", "-c", "ps -e -o args= | grep -c '^sleep 1000'")

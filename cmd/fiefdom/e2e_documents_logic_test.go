@@ -17,8 +17,8 @@ func TestDocumentConfigLogic(t *testing.T) {
 		// ConfigLogic
 		"for": {"for = 3031 3032 3033\nenv = GOT_%(_)=127.0.0.1:%(_)\nendfor =\n", "GOT_3031=127.0.0.1:3031 GOT_3032=127.0.0.1:3032 GOT_3033=127.0.0.1:3033"},
 		"if-env": {
-			"if-env = PATH\nenv = GOT_PATH=it is set\nendif =\nif-not-env = PATH\nenv = GOT_NONE=1\nendif =\nif-env = NO_SUCH_VARIABLE\nenv = GOT_NO=1\nendif =\n",
-			"GOT_PATH=it is set",
+			"if-env = PATH\nenv = GOT_PATH=it is set\nendif =\nif-not-env = PATH\nenv = GOT_NONE=1\nendif =\nif-env = SHOP\nenv = GOT_VALUE=%(_)\nendif =\nif-env = NO_SUCH_VARIABLE\nenv = GOT_NO=1\nendif =\n",
+			"GOT_PATH=it is set GOT_VALUE=open",
 		},
 		"if-exists": {"if-exists = /run/t/maintainance.txt\nenv = GOT_FILE=%(_)\nendif =\nif-not-exists = /run/t/none.txt\nenv = GOT_NONE=%(_)\nendif =\n", "GOT_FILE=/run/t/maintainance.txt GOT_NONE=/run/t/none.txt"},
 		"if-file":   {"if-file = settings.py\nenv = GOT_FILE=%(_)\nendif =\nif-file = /run/t\nenv = GOT_DIR=1\nendif =\nif-not-file = /run/t\nenv = GOT_NOT=%(_)\nendif =\n", "GOT_FILE=settings.py GOT_NOT=/run/t"},
@@ -27,7 +27,7 @@ func TestDocumentConfigLogic(t *testing.T) {
 		// Configuration: magic variables
 		"magic": {
 			"env = GOT_n=%n\nenv = GOT_s=%s\nenv = GOT_e=%e\nenv = GOT_p=%p\nenv = GOT_d=%d\nenv = GOT_c=%c\nenv = GOT_0=%0\nenv = GOT_1=%1\nenv = GOT_v=%v\nenv = GOT_u=%u%U%g%G\n",
-			"GOT_0=run GOT_1=t GOT_c=vassals GOT_d=/run/t/vassals/ GOT_e=ini GOT_n=magic GOT_p=/run/t/vassals/magic.ini GOT_s=magic.ini GOT_u=0root0root GOT_v=/run/t/vassals/",
+			"GOT_0=run GOT_1=t GOT_c=vassals GOT_d=/run/t/vassals/ GOT_e=ini GOT_n=magic GOT_p=/run/t/vassals/magic.ini GOT_s=magic.ini GOT_u=0root0root GOT_v=/run/t/vassals",
 		},
 		// … placeholders and their arithmetic
 		"placeholders": {"my_funny_domain = uwsgi.it\nset-ph = space=64\nset-placeholder = base=/var/www\nenv = GOT_dir=%(base)/%(my_funny_domain)\nenv = GOT_space=%(space)\n", "GOT_dir=/var/www/uwsgi.it GOT_space=64"},
@@ -35,12 +35,13 @@ func TestDocumentConfigLogic(t *testing.T) {
 		"pipeline":     {"foo = 17\nbar = 30\ntotal = %(foo + bar + 3 * 2)\nenv = GOT_total=%(total)\n", "GOT_total=100"},
 		"increment":    {"foo = 29\nbar = %(foo ++)\nenv = GOT_bar=%(bar)\n", "GOT_bar=30"},
 		"joined":       {"foo = 2\nbar = 9\nenv = GOT_bar=%(foo bar ++)\n", "GOT_bar=30"},
-		"texts":        {"env = GOT_file=@(/run/t/maintainance.txt)\nenv = GOT_env=$(NONE)\n", "GOT_env=$(NONE) GOT_file=back soon"},
+		"texts":        {"env = GOT_file=@(/run/t/maintainance.txt)\nenv = GOT_env=$(SHOP) $(NONE)\n", "GOT_env=open $(NONE) GOT_file=back soon"},
 		// … sections, of this file and of the one loaded last
 		"sections": {"ini = :app1\nini = /run/t/defaults.ini\nini = :app2\n[app1]\nenv = GOT_1=own\n[app2]\nenv = GOT_2=own\n", "GOT_1=own GOT_2=the defaults' GOT_d=defaults"},
 	}
 	p := promise{
-		what: "what vassals get",
+		what:    "what vassals get",
+		environ: []string{"SHOP=open"},
 		before: "echo back soon >maintainance.txt\n" +
 			"mkdir -p vassals; touch vassals/settings.py\n",
 		files: map[string]string{

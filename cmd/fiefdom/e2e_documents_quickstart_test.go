@@ -73,9 +73,12 @@ print(len(workers), [core["requests"] > 0 for w in workers for core in w["cores"
 
 // Real uwsgis by the quick starts' inis, with Debian's plugins.
 func TestDocumentQuickstarts(t *testing.T) {
+	// A uwsgi that is told to stop while its threads begin may not hear it.
+	const impatient = "emperor-curse-tolerance = 3\n"
 	keep(t, []promise{
 		{
-			what: "WSGI: processes, threads, stats, and reloads without a lost request",
+			emperor: plainEmperor + impatient,
+			what:    "WSGI: processes, threads, stats, and reloads without a lost request",
 			files: map[string]string{
 				"vassals/foobar.ini": "[uwsgi]\nplugin = python3\nhttp-socket = 127.0.0.1:3031\nchdir = /run/t/\nwsgi-file = foobar.py\nmaster = true\nprocesses = 4\nthreads = 2\nstats = 127.0.0.1:9191\nharakiri = 30\ndisable-logging = true\n" +
 					"touch-reload = /run/t/foobar.py\nuid = 1501\ngid = 1501\n",
@@ -101,7 +104,8 @@ func TestDocumentQuickstarts(t *testing.T) {
 			},
 		},
 		{
-			what: "PSGI: a socket for a web server, and one that speaks HTTP",
+			emperor: plainEmperor + impatient,
+			what:    "PSGI: a socket for a web server, and one that speaks HTTP",
 			files: map[string]string{
 				"vassals/my.ini": "[uwsgi]\nplugins = psgi\nsocket = /run/t/my.socket\nchmod-socket = 666\nhttp-socket = 127.0.0.1:8080\nhttp-socket-modifier1 = 5\nchdir = /run/t\npsgi = myapp.pl\nmaster = true\nprocesses = 4\nharakiri = 30\nstats = 127.0.0.1:5000\n",
 				"myapp.pl":       strings.ReplaceAll(myapp, "LOAD", "1"),
@@ -119,7 +123,8 @@ func TestDocumentQuickstarts(t *testing.T) {
 			},
 		},
 		{
-			what: "the HTTP router of uWSGI before an app",
+			emperor: plainEmperor + impatient,
+			what:    "the HTTP router of uWSGI before an app",
 			files: map[string]string{
 				"vassals/routed.ini": "[uwsgi]\nplugins = http,python3\nhttp = :9090\nwsgi-file = /run/t/foobar.py\nmaster = true\nprocesses = 2\nthreads = 2\n",
 				"foobar.py":          strings.ReplaceAll(foobar, "LOAD", "1"),
@@ -136,7 +141,7 @@ func TestDocumentQuickstarts(t *testing.T) {
 		},
 		{
 			what:    "an app in a jail, by its address",
-			emperor: nativeNetwork,
+			emperor: nativeNetwork + impatient,
 			files: map[string]string{
 				"vassals/foobar.ini": "[uwsgi]\nplugin = python3\nhttp-socket = :8000\nwsgi-file = /run/t/foobar.py\nmaster = true\nprocesses = 2\nthreads = 2\ntuntap-device-address = 10.9.0.7\n",
 				"foobar.py":          strings.ReplaceAll(foobar, "LOAD", "1"),

@@ -18,6 +18,7 @@ import (
 type promise struct {
 	what    string            // the test's name
 	emperor string            // the emperor's ini; empty: plainEmperor
+	environ []string          // of the emperor, beside the usual
 	before  string            // a shell script, in /run/t, before the emperor starts
 	files   map[string]string // by their paths below /run/t
 	acts    []act
@@ -56,6 +57,7 @@ func keep(t *testing.T, promises []promise) {
 			for path, text := range p.files {
 				s.write(realmDir+"/"+path, text)
 			}
+			s.environ = p.environ
 			s.start()
 			for _, do := range p.acts {
 				do(s)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
@@ -69,6 +70,7 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 }
 
 func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
+	f.Pairs = slices.DeleteFunc(f.Pairs, forVassals)
 	errs := f.Warnings
 	config, more := emperor.Parse(f)
 	errs = append(errs, more...)
@@ -82,6 +84,12 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
 	}
 	return &loaded{config: config, networks: networks}, errs
+}
+
+// forVassals says that p comes from a variable that is the vassals' option, and
+// not one that the emperor has too.
+func forVassals(p ini.Pair) bool {
+	return strings.HasPrefix(p.Pos.File, "$UWSGI_VASSAL_") && !slices.Contains(emperorNames(), p.Key)
 }
 
 // emperorDocs are the options that an emperor's file honours.
