@@ -21,6 +21,7 @@ type said struct {
 	pulse     *time.Timer // until the next heartbeat must come; nil before the first
 	patience  *time.Timer // until it must be ready again; nil if it does not reload
 	begged    bool        // it asked for more of its kind
+	served    bool        // its options were sent with the order to reload
 
 	readyAt, acceptedAt, loyalAt, beatAt time.Time // when it said so last
 }
@@ -100,6 +101,7 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 
 // renewed ends the reload that the app was told to do.
 func (e *Emperor) renewed(v *member) {
+	v.said.served = false
 	if v.said.reloading {
 		v.said.reloading = false
 		if v.said.patience != nil {
@@ -234,7 +236,7 @@ func (e *Emperor) expectReady(v *member) {
 func (e *Emperor) refresh(v *member) error {
 	_, options := v.config.Settings()
 	if v.gen.TakesSettings() {
-		v.options = options
+		v.options, v.said.served = options, true
 		return v.gen.Renew(options)
 	}
 	if !bytes.Equal(options, v.options) {
@@ -244,9 +246,11 @@ func (e *Emperor) refresh(v *member) error {
 }
 
 // tell gives the app its options once more, because it asked. If some wait to
-// be read, those are the ones.
+// be read, those are the ones. Those that came with the order to reload are too,
+// read or not: a uwsgi asks at each of its reloads, and the word may be old.
 func (e *Emperor) tell(v *member) {
-	if v.gen == nil || !v.gen.TakesSettings() {
+	if v.said.served || v.gen == nil || !v.gen.TakesSettings() {
+		v.said.served = false
 		return
 	}
 	if err := v.gen.Renew(v.options); err != nil {

@@ -426,3 +426,21 @@ func TestPatienceWithAReload(t *testing.T) {
 		t.Error("nobody waits for shop's reload")
 	}
 }
+
+// An order to reload brings the options along. The question for them that
+// belongs to this reload is answered by that; others are by another document.
+func TestOptionsComeOnceWithAReload(t *testing.T) {
+	r := newRealm(t, nil)
+	const (
+		load  = `head -c 18 <&5 | tail -c 6; `
+		ask   = `printf "\002" >&4; `
+		count = `echo $(timeout 0.5 head -c 18 <&5 | wc -c) more bytes; `
+	)
+	r.write(t, "blog", speaking(load+ready+listen+load+ask+count+ready+`echo loaded; `+ask+load+stay)+"a = 1\n")
+	first := r.awaitReady(t, "blog")
+	r.touch(t, first)
+	r.awaitOutput(t, "blog | a = 1\nblog |    1\nblog | a = 1\nblog | 0 more bytes\nblog | loaded\nblog | a = 1\n")
+	if s := r.awaitState(t, "blog", Running); s.PID != first.PID || s.Restarts != 0 {
+		t.Errorf("%+v, the pid was %d", s, first.PID)
+	}
+}

@@ -134,7 +134,7 @@ func TestUwsgiHooksAboutItsEmperor(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
-	r.drop("app", realUwsgi+"hook-emperor-reload = writen:/run/t/www/reload yes\nhook-emperor-stop = writen:/run/t/www/stop yes\nhook-emperor-lost = writen:/run/t/www/lost yes\n")
+	r.drop("app", oneWorker+"hook-emperor-reload = writen:/run/t/www/reload yes\nhook-emperor-stop = writen:/run/t/www/stop yes\nhook-emperor-lost = writen:/run/t/www/lost yes\n")
 	r.start()
 	r.serves("app", "load 1")
 	r.mustRun("reload", "app")

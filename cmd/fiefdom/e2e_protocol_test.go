@@ -122,15 +122,11 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 	if s := answers(3); s.PID != first.PID {
 		t.Errorf("after the touch: %+v, the pid was %d", s, first.PID)
 	}
-	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\n")
-	nettest.Eventually(t, patience, "it takes its new option by a reload", func() bool {
-		log, err := os.ReadFile(r.log)
-		return err == nil && strings.Count(string(log), `msg="vassal reloaded"`) == 3
+	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\numask = 022\n")
+	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
+		return s.State == emperor.Running && s.PID != first.PID
 	})
-	second := answers(3)
-	if second.PID != first.PID {
-		t.Errorf("after the change of an option: %+v, the pid was %d", second, first.PID)
-	}
+	answers(3)
 
 	// The emperor's death is none of its business, nor is a reload without one. (When
 	// a fresh uwsgi first looks at the file nobody knows, so it is written again.)

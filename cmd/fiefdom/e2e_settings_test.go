@@ -29,6 +29,11 @@ func (r *realm) serves(vassal, want string) emperor.Status {
 	})
 }
 
+// oneWorker is realUwsgi with one worker, so that a page says that it is there
+// with all that it has: a worker that is told to end while it starts may not
+// hear it, and the uwsgi then waits a minute for it before it loads again.
+var oneWorker = strings.Replace(realUwsgi, "processes = 2", "processes = 1", 1)
+
 // writeApps writes two apps that a uwsgi can load; one has a name that the
 // dialect would read otherwise.
 func (r *realm) writeApps() {
@@ -45,31 +50,57 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
-	r.drop("app", realUwsgi)
+	r.drop("app", oneWorker)
 	r.start()
 	first := r.serves("app", "load 1")
-	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
+	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
 	if s := r.serves("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
-	r.drop("app", realUwsgi)
+	r.drop("app", oneWorker)
 	if s := r.serves("app", "load 1"); s.PID != first.PID {
 		t.Errorf("it did not reload itself again: %+v, the pid was %d", s, first.PID)
 	}
 
-	r.drop("app", realUwsgi+"umask = 027\n")
+	r.drop("app", oneWorker+"umask = 027\n")
 	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
 	r.serves("app", "load 1")
-	r.drop("app", realUwsgi+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", oneWorker+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	third := r.await("app", "is a new process without a real /proc", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != second.PID
 	})
 	r.serves("app", "load 1")
-	r.drop("app", strings.ReplaceAll(realUwsgi, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	if s := r.serves("app", "load 2"); s.PID == third.PID {
 		t.Errorf("it cannot see its settings, and took them: %+v", s)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// A tenant's uwsgi in a pid namespace, behind its reaper, sees its settings too
+// and cannot change them.
+func TestTenantsUwsgiTakesNewOptions(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nemperor-use-clone = pid,fs\n")
+	r.writeApps()
+	r.writeAs(iniPath("app"), oneWorker, 1501, 1501)
+	r.start()
+	first := r.serves("app", "load 1")
+	r.writeAs(iniPath("app"), strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"), 1501, 1501)
+	if s := r.serves("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
+		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
+	}
+	fds := fmt.Sprintf("/proc/%d/fd/", first.PID)
+	tenant := func(command string) (string, error) {
+		return r.Try(t, "setpriv", "--reuid=1501", "--regid=1501", "--clear-groups", "sh", "-c", command)
+	}
+	if out, err := tenant("cat " + fds + "5"); err != nil || !strings.Contains(out, "psgi = /run/t/a%%d$(b).pl\n") {
+		t.Errorf("the tenant reads its settings: %q, %v", out, err)
+	}
+	if out, err := tenant("echo mine >" + fds + "5"); err == nil || !strings.Contains(out, "ermission denied") {
+		t.Errorf("the tenant writes its settings: %q, %v", out, err)
 	}
 	r.stop(syscall.SIGTERM)
 }
@@ -143,7 +174,7 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
-	ini := realUwsgi + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
+	ini := oneWorker + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
 	r.drop("app", ini)
 	r.start()
 	first := r.serves("app", "load 1")
