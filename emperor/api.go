@@ -213,7 +213,7 @@ func (e *Emperor) apiDo(w http.ResponseWriter, r *http.Request, ev event) {
 		if ev == stop {
 			return s.State == Stopped
 		}
-		return s.State == Running && (ev == start || turns > before) || s.State == Sleeping && s.watched && turns > before || s.State == Backoff || s.State == Invalid
+		return s.State == Running && (ev == start || turns > before) || s.State == Sleeping && turns > before || s.State == Backoff || s.State == Invalid
 	})
 }
 
@@ -233,7 +233,7 @@ func (e *Emperor) apiReload(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	e.awaitState(w, r, s.Name, func(s Status, turns int) bool {
-		return (s.State == Running || s.State == Sleeping && s.watched) && turns > before || s.Error != "" && s.State != Stopping && s.State != Starting
+		return (s.State == Running || s.State == Sleeping) && turns > before || s.Error != "" && s.State != Stopping && s.State != Starting
 	})
 }
 

@@ -50,6 +50,12 @@ func newDoor(s doorSpec, before <-chan struct{}) *door {
 	return &door{address: s.address, as: s.as, rights: s.rights, before: before, gone: make(chan struct{})}
 }
 
+// is says whether the door can become what s says by other rights alone.
+func (d *door) is(s *doorSpec) bool {
+	sameOwner := d.as == s.as || d.as != nil && s.as != nil && *d.as == *s.as
+	return d.address == s.address && sameOwner
+}
+
 // open makes the socket, if it is not there yet. The caller has d.mu.
 func (d *door) open() error {
 	if d.before != nil {

@@ -160,6 +160,26 @@ func TestDoor(t *testing.T) {
 	}
 }
 
+func TestDoorIsTheSame(t *testing.T) {
+	here, there := address{path: "/run/x"}, address{path: "/run/y"}
+	one, same, other := &owner{7, 8}, &owner{7, 8}, &owner{7, 9}
+	for _, tc := range []struct {
+		a, b doorSpec
+		want bool
+	}{
+		{doorSpec{address: here}, doorSpec{address: here, rights: doorRights{mode: 1}}, true},
+		{doorSpec{address: here}, doorSpec{address: there}, false},
+		{doorSpec{address: here, as: one}, doorSpec{address: here, as: same}, true},
+		{doorSpec{address: here, as: one}, doorSpec{address: here, as: other}, false},
+		{doorSpec{address: here, as: one}, doorSpec{address: here}, false},
+		{doorSpec{address: here}, doorSpec{address: here, as: one}, false},
+	} {
+		if got := newDoor(tc.a, nil).is(&tc.b); got != tc.want {
+			t.Errorf("%+v, %+v: %v", tc.a, tc.b, got)
+		}
+	}
+}
+
 func TestDoorChangesItsRights(t *testing.T) {
 	d := testDoor(t, sharedDir(t)+"/x.sock")
 	rights := func() string {

@@ -45,7 +45,7 @@ type member struct {
 	wants   *doorSpec          // the door that its newest good ini asks for
 	shut    <-chan struct{}    // closed when the door before has gone
 	vigil   context.CancelFunc // ends the wait for somebody at the door
-	watched bool               // asleep, its door is open
+	open    *door              // the last that was seen open
 	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int

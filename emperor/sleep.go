@@ -9,7 +9,7 @@ import (
 // same address stays as it is: nobody who waits there is sent away.
 func (e *Emperor) setDoor(v *member, s *doorSpec) {
 	v.wants = s
-	if v.door != nil && s != nil && v.door.address == s.address && (v.door.as == nil) == (s.as == nil) {
+	if v.door != nil && s != nil && v.door.is(s) {
 		d := v.door
 		e.jobs.Go(func() {
 			if err := d.change(s.rights); err != nil {
@@ -63,13 +63,16 @@ func (e *Emperor) doze(v *member) {
 	if v.locked { // it is tried again
 		v.locked, v.err = false, ""
 	}
-	v.watched = false
 	d := v.door
 	e.Log.Info("vassal sleeps", "vassal", v.name, "socket", d.address.String())
 	e.jobs.Go(func() {
 		err := d.prepare()
 		if err == nil {
-			e.call(func() { v.watched = v.watched || ctx.Err() == nil })
+			e.call(func() {
+				if v.door == d {
+					v.open = d
+				}
+			})
 			err = d.await(ctx)
 		}
 		e.call(func() {
@@ -92,7 +95,7 @@ func (e *Emperor) doze(v *member) {
 func (e *Emperor) checkDoors() {
 	doors := map[*member]*door{}
 	for _, v := range e.vassals {
-		if v.state == Sleeping && v.watched {
+		if v.state == Sleeping && v.open == v.door {
 			doors[v] = v.door
 		}
 	}

@@ -29,8 +29,7 @@ type Status struct {
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 
-	owner   owner
-	watched bool // asleep, with its door open
+	owner owner
 }
 
 // statuses are all vassals by name, as the loop knows them, with the router's
@@ -84,7 +83,7 @@ func (v *member) turns() int { return v.launches + v.renewals + v.readings }
 func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
-		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner, watched: v.watched,
+		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
 		Addresses: []netip.Addr{}, Drops: map[string]uint64{},
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
@@ -101,6 +100,9 @@ func (v *member) status() Status {
 	}
 	if v.door != nil {
 		s.Socket = v.door.address.String()
+		if s.State == Sleeping && v.open != v.door {
+			s.State = Starting // nobody can come yet
+		}
 	}
 	return s
 }

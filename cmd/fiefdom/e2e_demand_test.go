@@ -126,14 +126,6 @@ func (c *crowd) more() {
 
 func (c *crowd) leave() { close(c.done); c.wg.Wait() }
 
-// asleep waits until a vassal sleeps for the first time, its socket open.
-func (r *realm) asleep(vassal string) emperor.Status {
-	r.t.Helper()
-	r.awaitState(vassal, emperor.Sleeping)
-	r.mustRun("reload", vassal) // waits for the socket
-	return r.awaitState(vassal, emperor.Sleeping)
-}
-
 // The three forms, each kind of address, a command as the app.
 func TestOnDemand(t *testing.T) {
 	t.Parallel()
@@ -159,7 +151,7 @@ func TestOnDemand(t *testing.T) {
 			}
 			r.drop("blog", blog(1))
 			r.start()
-			s := r.asleep("blog")
+			s := r.awaitState("blog", emperor.Sleeping)
 			if s.PID != 0 || s.Socket == "" || len(s.Addresses) != 0 {
 				t.Errorf("asleep: %+v", s)
 			}
@@ -213,7 +205,7 @@ func TestRealUwsgiOnDemand(t *testing.T) {
 			ini := "[uwsgi]\nplugin = psgi\npsgi = /run/t/app.pl\ndisable-logging = true\nmaster = true\nprocesses = 2\nvacuum = true\nidle = 1\ndie-on-idle = true\nuid = 1501\ngid = 1501\n" + listen
 			r.drop("app", ini)
 			r.start()
-			r.asleep("app")
+			r.awaitState("app", emperor.Sleeping)
 			want := "srw-rw-rw- 1501 1501\n"
 			if strings.Contains(listen, "chmod-socket") {
 				want = "srw-rw---- 1501 1502\n"
@@ -266,22 +258,13 @@ func TestRealUwsgiOnDemand(t *testing.T) {
 			if got := rights(); got != want {
 				t.Errorf("in the end its socket is %q, want %q", got, want)
 			}
-			if log := r.emperorLog(); strings.Contains(log, "did not stop in time") {
-				t.Error("it had to be killed")
+			if log, err := os.ReadFile(r.log); err != nil || strings.Contains(string(log), "did not stop in time") {
+				t.Errorf("it had to be killed: %v", err)
 			}
 			r.awaitState("app", emperor.Sleeping)
 			r.stop(syscall.SIGTERM)
 		})
 	}
-}
-
-func (r *realm) emperorLog() string {
-	r.t.Helper()
-	text, err := os.ReadFile(r.log)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return string(text)
 }
 
 // What an operator does with on demand vassals, as he would do it.
@@ -295,7 +278,7 @@ func TestOperatingOnDemand(t *testing.T) {
 	blog := "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=1000\n"
 	r.drop("blog", blog)
 	r.start()
-	r.asleep("blog")
+	r.awaitState("blog", emperor.Sleeping)
 	if out := r.mustRun("ps"); !strings.Contains(out, "blog  sleeping") {
 		t.Errorf("ps:\n%s", out)
 	}
@@ -331,7 +314,7 @@ func TestOperatingOnDemand(t *testing.T) {
 		t.Errorf("without an emperor: %q, it had pid %d", text, before.PID)
 	}
 	r.start()
-	r.asleep("blog")
+	r.awaitState("blog", emperor.Sleeping)
 	r.mustPage(door, "/")
 	if now := r.awaitState("blog", emperor.Running); now.PID == before.PID || now.Addresses[0] != before.Addresses[0] {
 		t.Errorf("under the next emperor: %+v, before %+v", now, before)
@@ -339,7 +322,7 @@ func TestOperatingOnDemand(t *testing.T) {
 	r.remove("blog")
 	nettest.Eventually(t, patience, "the socket goes with the ini", func() bool { return !there() })
 	r.drop("blog", blog)
-	r.asleep("blog")
+	r.awaitState("blog", emperor.Sleeping)
 
 	// One socket wakes one vassal; what is in the way is said, and stays.
 	r.write("/run/t/doors/file.socket", "precious")
@@ -385,7 +368,7 @@ echo /run/t/own/shadow.socket >/run/t/secret; chmod 600 /run/t/secret`)
 		"file":     {"/run/t/secret", "no socket"},
 	}
 	r.start()
-	r.asleep("good")
+	r.awaitState("good", emperor.Sleeping)
 	for name, tt := range refused {
 		place(name, tt.address)
 	}
