@@ -45,6 +45,11 @@ var commonOptions = []ini.Option[Config]{
 		Meaning: "NAME=VALUE: an option or placeholder of every vassal, before those of its ini; write %%n for the vassal's name",
 	},
 	{
+		Name: "emperor-magic-exec", Kind: ini.Bool, Since: "0.1",
+		Set:     func(c *Config, p ini.Pair) error { c.Common.MagicExec = ini.ParseBool(p.Value); return nil },
+		Meaning: "an executable ini is run, under its owner, for 10 s at most, and what it writes is the ini; never in tyrant mode",
+	},
+	{
 		Name: "vassals-inherit", Kind: ini.Path, Since: "0.1", Repeats: true,
 		Set:     func(c *Config, p ini.Pair) error { return addCommon(&c.Common.Inherit, "inherit", p) },
 		Meaning: "an ini that every vassal inherits: after all others, without $(), @() and %() in it",

@@ -26,6 +26,7 @@ type Config struct {
 	Monitors   []Monitor
 	Looking                  // how it looks at inis
 	Common     Common        // what it gives to all vassals
+	Wrappers   Wrappers      // of vassals' uwsgi
 	Freq       time.Duration // between rescans
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
@@ -64,6 +65,10 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
+	if c.Tyrant && c.Common.MagicExec {
+		c.Common.MagicExec = false
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
+	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -80,7 +85,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = slices.Concat(lookingOptions, commonOptions, []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",

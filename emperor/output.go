@@ -214,7 +214,7 @@ func safeName(name string) string {
 		}
 	}
 	if s.Len() > 200 {
-		return fmt.Sprintf("%.150s%%%.16x", s.String(), sha256.Sum256([]byte(name))) // nobody can choose another's
+		return fmt.Sprintf("%.150s%%%%%.16x", s.String(), sha256.Sum256([]byte(name))) // "%%" is in no other name
 	}
 	return s.String()
 }

@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,13 @@ import (
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
+
+// limits are those of a vassal's ini with all that it includes: more than
+// anybody writes, and little enough that reading it costs nobody anything.
+var limits = ini.Limits{Pairs: 3000, Value: 128 << 10, Total: 4 << 20, Sources: 200}
+
+// maxText bounds each file that a vassal's ini is made of, in bytes.
+const maxText = 256 << 10
 
 // read reads one vassal's ini with the rights of the caller, and what the
 // emperor puts around it. check, if any, sees the very file that is read.
@@ -27,14 +35,19 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 	own := dir + "/" + base
 	before, after, environ := c.beside(f.Name)
 	got, err := ini.Load(name, ini.Options{
-		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ,
+		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ, Limits: limits,
 		LookupEnv: func(name string) (string, bool) { return lookupIn(environ, name) },
 		ReadFile: func(path string) (text []byte, err error) {
-			defer func() { x.Unrest = x.Unrest || ini.IsBeingWritten(err) }()
+			defer func() {
+				x.Unrest = x.Unrest || ini.IsBeingWritten(err)
+				if err == nil && len(text) > maxText {
+					text, err = nil, fmt.Errorf("it has more than %d bytes", maxText)
+				}
+			}()
 			switch {
 			case first && path == own:
 				first = false
-				return ini.ReadFile(path, check)
+				return c.readOwn(path, check)
 			case c.names(path, dir):
 				return readCommon(path, uid)
 			case uid == 0:
@@ -79,4 +92,43 @@ func lookupIn(environ []string, name string) (string, bool) {
 		return environ[i][len(name)+1:], true
 	}
 	return os.LookupEnv(name)
+}
+
+// readOwn reads the vassal's own ini, or what it writes if it is a program and
+// the emperor runs such.
+func (c *Common) readOwn(path string, check func(*unix.Stat_t) error) ([]byte, error) {
+	runs := false
+	text, err := ini.ReadFile(path, func(st *unix.Stat_t) error {
+		const executable = 0o111
+		runs = c.MagicExec && st.Mode&executable != 0
+		if check == nil {
+			return nil
+		}
+		return check(st)
+	})
+	if err != nil || !runs {
+		return text, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// The file may be another one by now: this one is judged, and run.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	if check != nil {
+		if err := check(&st); err != nil {
+			return nil, err
+		}
+	}
+	if err := refuseWriters(&st, uint32(os.Getuid())); err != nil {
+		return nil, err
+	}
+	if text, err = ini.Execute(f, filepath.Dir(path)); err != nil {
+		err = fmt.Errorf("it is executable, and run for its output, as emperor-magic-exec says: %w", err)
+	}
+	return text, err
 }

@@ -264,6 +264,9 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
 	}
 	p.Settings, r.document = c.Settings()
+	if len(c.App) > 0 {
+		p.Programs = e.Config.Wrappers.programs(p.Args[0])
+	}
 	if hook := e.Config.StartHook; hook != "" {
 		dir, file := filepath.Split(c.File)
 		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}

@@ -16,6 +16,7 @@ import (
 type Plan struct {
 	Name      string   `json:"name"`
 	Args      []string `json:"args"`
+	Programs  []string `json:"programs,omitempty"` // tried one after the other in place of the first argument; empty: that
 	Env       []string `json:"env"`
 	CleanEnv  bool     `json:"clean_env"` // only Env, not the emperor's environment
 	UID       int      `json:"uid"`       // -1: stay as we are

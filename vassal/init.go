@@ -224,10 +224,6 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	if plan.Umask >= 0 {
 		unix.Umask(plan.Umask)
 	}
-	path, err := exec.LookPath(plan.Args[0])
-	if err != nil {
-		return fmt.Errorf("command %q: %w", plan.Args[0], errors.Unwrap(err))
-	}
 	if err := closeOnExecAbove(2); err != nil {
 		return err
 	}
@@ -243,7 +239,24 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	if err := plan.Limits.apply(); err != nil {
 		return err
 	}
-	err = syscall.Exec(path, args, os.Environ())
+	programs := plan.Programs
+	if len(programs) == 0 {
+		programs = args[:1]
+	}
+	var errs []error
+	for _, program := range programs {
+		errs = append(errs, execute(program, args[1:]))
+	}
+	return errors.Join(errs...)
+}
+
+// execute becomes a program; it returns only if it cannot.
+func execute(program string, args []string) error {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return fmt.Errorf("command %q: %w", program, errors.Unwrap(err))
+	}
+	err = syscall.Exec(path, append([]string{program}, args...), os.Environ())
 	if errors.Is(err, syscall.ENOENT) {
 		err = fmt.Errorf("%w (or the interpreter in its first line)", err)
 	}

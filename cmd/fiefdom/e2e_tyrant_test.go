@@ -12,7 +12,7 @@ import (
 
 // In tyrant mode the owner of an ini is who the vassal runs as, and no ini
 // gives him more than he has.
-func TestTyrantMode(t *testing.T) {
+func TestTyrantMode(t *testing.T) { // T31
 	t.Parallel()
 	const owner, group = 2001, 2002
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\n")

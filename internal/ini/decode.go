@@ -48,11 +48,16 @@ func Decode[T any](into *T, table []Option[T], pairs []Pair) Errors {
 			continue
 		}
 		if err := o.Set(into, p); err != nil {
-			errs = append(errs, placed(err, p.Pos))
+			if errs = append(errs, placed(err, p.Pos)); len(errs) >= maxDecoded {
+				break // some look for users or files
+			}
 		}
 	}
 	return errs
 }
+
+// maxDecoded is how many errors of one table are reported, warnings included.
+const maxDecoded = 200
 
 // placed gives an error of Set its place, unless Set knew a better one. Set
 // may return an Error to say that it is only a warning.

@@ -42,6 +42,9 @@ func (l *loader) scan(parts []part) (lines []line, ok bool) {
 	}
 	for i := 0; i < len(text); i++ {
 		at.pass(text[i])
+		if !l.acceptLines(cur, len(lines), len(buf)) {
+			return nil, false
+		}
 		switch c := text[i]; {
 		case c == '\n':
 			flush()
@@ -61,6 +64,18 @@ func (l *loader) scan(parts []part) (lines []line, ok bool) {
 	}
 	flush()
 	return lines, true
+}
+
+// acceptLines checks the limits for the lines of a text: n of them, and those
+// bytes of the one that is being read. Comments and headers count, too.
+func (l *loader) acceptLines(cur line, n, bytes int) bool {
+	switch {
+	case n > l.Limits.Pairs:
+		l.stop(cur.pos, "there are more than %d options or other lines", l.Limits.Pairs)
+	case bytes > 2*l.Limits.Value: // a key and a value
+		l.stop(cur.pos, "an option of more than %d bytes", l.Limits.Value)
+	}
+	return !l.stopped
 }
 
 // join puts the parts together; the cursor stands at the first byte.
