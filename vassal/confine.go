@@ -15,6 +15,9 @@ import (
 // no_new_privs belong to a thread, so the caller's must be locked: it is the
 // one that execs.
 func (plan *Plan) confine() error {
+	if err := plan.bound(); err != nil { // whatever way led here
+		return err
+	}
 	keep := plan.capNumbers()
 	if plan.Bounded || plan.KeepCaps { // root regains at exec what is in the bounding set
 		if err := dropBounding(keep); err != nil {
