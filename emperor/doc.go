@@ -27,4 +27,7 @@
 //
 // Vassals that speak uWSGI's emperor protocol (protocol.go) reload themselves
 // where their new ini starts the same app, and stay running meanwhile.
+//
+// A vassal with attached processes has a crew (crew.go): its generation runs no
+// app, and every process joins it, with restarts of its own.
 package emperor

@@ -85,11 +85,10 @@ func (i *Instance) recordApp(vassal string, pid int) error {
 }
 
 func (i *Instance) forgetApp(vassal string) error {
-	err := os.Remove(i.Path(appRecords, safeName(vassal)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // its cgroup is the record
+	if err := os.Remove(i.Path(appRecords, safeName(vassal))); !errors.Is(err, fs.ErrNotExist) {
+		return err // without one: it had no process of its own
 	}
-	return err
+	return nil
 }
 
 // endApps ends the recorded apps that still live, with all of their jails. A

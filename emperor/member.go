@@ -49,6 +49,8 @@ type member struct {
 	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int
+	crew    *crew     // of the generation, if it has attached processes
+	clock   cronClock // of their jobs
 }
 
 func (e *Emperor) newMember(f iniFile) {
@@ -204,7 +206,9 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
 	e.greet(v, job.gen)
+	e.enlist(v, job.r)
 	e.happen(v, started)
+	e.muster(v)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
 	}
@@ -266,6 +270,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 			}
 			v.said.forgetPulse()
 			e.mourn(v, g)
+			e.disband(v)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
@@ -290,6 +295,8 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 // reason says why the running app ended.
 func (v *member) reason(exit vassal.Exit) string {
 	switch {
+	case v.crew != nil && v.crew.reason != "":
+		return v.crew.reason
 	case v.said.silent:
 		return exit.String() + " by the emperor: no heartbeat (emperor-required-heartbeat)"
 	case exile(v.gen, exit):
@@ -317,7 +324,11 @@ func (e *Emperor) terminate(v *member) {
 	}
 	mercy := e.mercy(v.running)
 	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
-	e.dismiss(v)
+	if v.crew != nil {
+		e.endCrew(v, v.then == launch)
+	} else {
+		e.dismiss(v)
+	}
 	v.timer = time.AfterFunc(mercy, func() {
 		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
 		g.Kill()

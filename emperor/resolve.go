@@ -75,6 +75,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	if err := e.isolate(r, c); err != nil {
 		return nil, err
 	}
+	if err := e.checkAttached(r, c); err != nil {
+		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
 	r.introduce(c)
 	return r, nil
 }
@@ -255,13 +258,16 @@ func (e *Emperor) settleLeases() {
 func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string) error {
 	p := &r.plan
 	*p = vassal.Plan{
-		Name: c.Name, Args: c.Args(), UID: -1, GID: -1, Umask: -1, LogUID: -1,
+		Name: c.Name, UID: -1, GID: -1, Umask: -1, LogUID: -1,
 		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
 		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
 		Proc:     r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
 		Reaper:   r.namespaces&unix.CLONE_NEWPID != 0,
 		Protocol: c.Speaks(),
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
+	}
+	if len(c.Attached) == 0 {
+		p.Args = c.Args() // else everyone joins the generation, the command too
 	}
 	p.Settings, r.document = c.Settings()
 	if len(c.App) > 0 {

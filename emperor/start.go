@@ -141,7 +141,7 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
-	if s.gen, err = s.jail.Start(ctx, l); err != nil || above != "" && above == s.e.Cgroup {
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || above != "" && above == s.e.Cgroup || s.gen.PID == 0 {
 		return err
 	}
 	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {

@@ -28,6 +28,7 @@ type Status struct {
 	Command   []string          `json:"command,omitempty"`
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
+	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
 	owner owner
 }
@@ -100,9 +101,7 @@ func (v *member) status() Status {
 	}
 	if v.door != nil {
 		s.Socket = v.door.address.String()
-		if s.State == Sleeping && v.open != v.door {
-			s.State = Starting // nobody can come yet
-		}
 	}
+	v.describe(&s)
 	return s
 }

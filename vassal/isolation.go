@@ -57,6 +57,11 @@ func (i *Isolation) Namespaces() uintptr {
 	return flags
 }
 
+// ofEach is the part that every process of a generation does for itself.
+func (i *Isolation) ofEach() Isolation {
+	return Isolation{Cgroups: i.Cgroups, CgroupOpts: i.CgroupOpts, CgroupMode: i.CgroupMode}
+}
+
 // RootOnly are the options in use that only root's inis may have: each would
 // give an owner something that is not his.
 func (i *Isolation) RootOnly() []string {
