@@ -39,10 +39,12 @@ func TestDocumentEmperor(t *testing.T) {
 		},
 		{
 			what:    "several monitors, by scheme and by pattern",
-			emperor: "[uwsgi]\nemperor = /run/t/vassals\nemperor = dir:///run/t/more\nemperor = /run/t/apps/app*/app*.*\nemperor = glob:///run/t/domains/*/conf/site-*.ini\nemperor-freq = 200ms\n",
-			before:  "mkdir -p more apps/app1 apps/app2 domains/blog/conf domains/shop/conf",
+			emperor: "[uwsgi]\nemperor = /run/t/vassals\nemperor = dir:///run/t/more\nemperor = /run/t/apps/app*/app*.*\nemperor = glob:///run/t/domains/*/conf/site-*.ini\nemperor = /run/t/accounts/*/uwsgi.ini\nemperor-freq = 200ms\n",
+			before:  "mkdir -p more apps/app1 apps/app2 domains/blog/conf domains/shop/conf accounts/ann accounts/bob",
 			files: map[string]string{
 				"vassals/one.ini":                "[uwsgi]\n" + printsName,
+				"accounts/ann/uwsgi.ini":         "[uwsgi]\n" + printsName,
+				"accounts/bob/uwsgi.ini":         "[uwsgi]\n" + printsName,
 				"more/two.ini":                   "[uwsgi]\n" + printsName,
 				"apps/app1/app1.ini":             "[uwsgi]\n" + printsName,
 				"apps/app1/app1.txt":             "",
@@ -51,7 +53,7 @@ func TestDocumentEmperor(t *testing.T) {
 				"domains/shop/conf/notes-on.txt": "",
 			},
 			acts: []act{
-				runs("one", "two", "app1", "site-a"),
+				runs("one", "two", "app1", "site-a", "ann", "bob"),
 				gone("other-b"),
 				writes("apps/app2/app2.ini", "[uwsgi]\n"+printsName),
 				writes("domains/shop/conf/site-b.ini", "[uwsgi]\n"+printsName),
