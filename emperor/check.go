@@ -38,8 +38,8 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 				x.Errors = append(x.Errors, *err)
 			} else {
 				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
-				x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
 				e.vassals[x.Name].config = x.Config
+				x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
 			}
 		}
 		errs = append(errs, x.Errors...)
@@ -67,9 +67,6 @@ func (c *Config) checkFile(f iniFile) *expansion {
 		return &x.expandAll(context.Background(), f.owner, []iniFile{f})[0]
 	}
 	x := common.read(f.request(), nil)
-	if f.door != "" {
-		x.readDoor(f.door)
-	}
 	x.file = f
 	return &x
 }

@@ -86,7 +86,7 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) { // it is gone, or went
 			err = fmt.Errorf("it does not run (%w): %w", err, ErrNotFound)
 		}
 		return nil, fmt.Errorf("ask the emperor: %w", err)

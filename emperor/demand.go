@@ -244,10 +244,12 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 	}
 	s.rights.allow(c.Socket)
 	r.door = &s
-	r.plan.Args = c.ArgsBehind(func(value string) bool {
+	behind := c.Behind(func(value string) bool {
 		own, err := parseAddress(value, filepath.Dir(c.File))
 		return err == nil && own == a
 	})
+	r.plan.Args = behind.Args()
+	r.plan.Settings, r.document = behind.Settings()
 	return nil
 }
 

@@ -55,8 +55,8 @@ type expansion struct {
 	Name   string         `json:"name"`
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
-	Door   string         `json:"door,omitempty"`   // what the file of its socket says
 	Unrest bool           `json:"unrest,omitempty"` // somebody was writing a file that it needs
+	Door   string         `json:"door,omitempty"`   // what the file of its socket says
 
 	file iniFile // as the scan saw it that asked
 }
@@ -278,7 +278,7 @@ func becomeOwner(uid, gid int) error {
 }
 
 func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansion {
-	x := common.read(f, func(st *unix.Stat_t) error {
+	return common.read(f, func(st *unix.Stat_t) error {
 		switch {
 		case f.Skeleton:
 			return refuseWriters(st, uid)
@@ -287,10 +287,6 @@ func expandFileOf(f expandFileRequest, common *Common, uid, gid uint32) expansio
 		}
 		return nil
 	})
-	if f.Door != "" {
-		x.readDoor(f.Door)
-	}
-	return x
 }
 
 // ReadVassal reads one vassal's ini with the rights of the caller. As under

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +27,10 @@ func raced() bool {
 	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
 }
 
+// tellPeak has the expander of a test tell its memory's peak. What wait4 says of
+// it is at least what its parent had when it was forked (exec_mmap in fs/exec.c).
+const tellPeak = "FIEFDOM_TEST_PEAK"
+
 // cost is what the expander takes for one ini, and what it says about it.
 func cost(t *testing.T, path string, uid int) (cpu time.Duration, memory int64, x expansion) {
 	t.Helper()
@@ -35,13 +38,17 @@ func cost(t *testing.T, path string, uid int) (cpu time.Duration, memory int64, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
+	var out, status bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	id := strconv.Itoa(uid)
 	cmd.Args = []string{os.Args[0], ExpanderProcess, id, id}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, t.Output()
-	cmd.Env = append(CleanEnv("/"), "GORACE=atexit_sleep_ms=0") // else the race detector waits a second
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &status
+	cmd.Env = append(CleanEnv("/"), tellPeak+"=1", "GORACE=atexit_sleep_ms=0") // else the race detector waits a second
 	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, &status)
+	}
+	_, peak, _ := strings.Cut(status.String(), "VmHWM:")
+	if _, err := fmt.Sscanf(peak, "%d kB", &memory); err != nil {
 		t.Fatal(err)
 	}
 	var all []expansion
@@ -49,7 +56,7 @@ func cost(t *testing.T, path string, uid int) (cpu time.Duration, memory int64, 
 		t.Fatal(err, len(all))
 	}
 	s := cmd.ProcessState
-	return s.UserTime() + s.SystemTime(), s.SysUsage().(*syscall.Rusage).Maxrss << 10, all[0]
+	return s.UserTime() + s.SystemTime(), memory << 10, all[0]
 }
 
 // A hostile ini is refused for at most 100 ms of processor time and 50 MB, with

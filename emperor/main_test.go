@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
+			if os.Getenv(tellPeak) != "" {
+				status, _ := os.ReadFile("/proc/self/status")
+				fmt.Fprintf(os.Stderr, "%s", status)
+			}
 			os.Exit(0)
 		case HookProcess:
 			if err := HookMain(os.Stdin, os.Stdout); err != nil {

@@ -179,6 +179,13 @@ func (c *Config) paths(m Monitor) ([]string, error) {
 
 const iniSuffix = ".ini"
 
+// matters says whether a file of this name may be an ini, or have the address of
+// an ini's socket.
+func (c *Config) matters(path string) bool {
+	own, ok := strings.CutSuffix(path, c.OnDemand.Extension)
+	return c.isIni(path) || ok && c.isIni(own)
+}
+
 // watch calls changed, debounced, when something happens in a monitor's
 // directory, until ctx is done. The kernel loses notices when they come too
 // fast, so the loop rescans by the clock as well.
@@ -212,8 +219,7 @@ func (c *Config) watch(ctx context.Context, log *slog.Logger, changed func()) {
 			if !ok {
 				return
 			}
-			beside := strings.TrimSuffix(e.Name, c.OnDemand.Extension)
-			if (c.isIni(e.Name) || c.isIni(beside)) && settle == nil {
+			if c.matters(e.Name) && settle == nil {
 				settle = time.After(debounce)
 			}
 		case err, ok := <-w.Errors:

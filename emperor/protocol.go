@@ -234,7 +234,11 @@ func (e *Emperor) expectReady(v *member) {
 
 // refresh gives the app its newest options, for it to find when it loads again.
 func (e *Emperor) refresh(v *member) error {
-	_, options := v.config.Settings()
+	r, bad := e.resolve(v.config)
+	if bad != nil {
+		return bad
+	}
+	options := r.document
 	if v.gen.TakesSettings() {
 		v.options, v.said.served = options, true
 		return v.gen.Renew(options)

@@ -74,6 +74,9 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 	}
 	config, errs := vassal.Parse(f.Name, got)
 	x.Config, x.Errors = config, append(got.Warnings, errs...)
+	if f.Door != "" {
+		x.readDoor(f.Door)
+	}
 	return x
 }
 

@@ -174,7 +174,7 @@ func (e *Emperor) statsOf(v *member) VassalStats {
 		Loyal: number(now.Loyal), Ready: number(v.said.ready), Accepting: number(v.said.accepting),
 		LastHeartbeat: seconds(v.said.beatAt), LastLoyal: seconds(v.said.loyalAt), LastReady: seconds(v.said.readyAt), LastAccepting: seconds(v.said.acceptedAt),
 		FirstRun: seconds(v.dates.firstRun), LastRun: seconds(v.dates.lastRun),
-		Cursed: number(v.state == Stopping), UID: v.file.owner.uid, GID: v.file.owner.gid,
+		Cursed: number(v.state == Stopping), OnDemand: now.Socket, UID: v.file.owner.uid, GID: v.file.owner.gid,
 		Monitor: e.monitorOf(v.file.path), Respawns: now.Restarts + v.renewals,
 	}
 }

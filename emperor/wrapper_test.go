@@ -41,7 +41,7 @@ func TestWrappersStart(t *testing.T) {
 	r.write(t, "plain", stays)
 	site := r.awaitState(t, "site", Running)
 	r.awaitState(t, "plain", Running)
-	want := "site | wrapped --set master=true --set http-socket=:8000 --set module=site"
+	want := "site | wrapped --safe-fd 5 --ini /proc/self/fd/5"
 	nettest.Eventually(t, 20*time.Second, "the wrapper tells its arguments", func() bool { return strings.Contains(r.output.String(), want) })
 	if strings.Contains(r.output.String(), "plain | wrapped") {
 		t.Error("a command was wrapped")

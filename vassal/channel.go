@@ -156,13 +156,13 @@ func (c *Channel) close() (err error) {
 // has it too.
 const channelFD = 4
 
-// protocolEnv are the variables of an emperor protocol: those of the emperor's
+// ProtocolEnv are the variables of an emperor protocol: those of the emperor's
 // own starter, which may have been a uWSGI, are not the vassal's.
-var protocolEnv = []string{"UWSGI_EMPEROR_FD", "UWSGI_EMPEROR_FD_CONFIG", "UWSGI_EMPEROR_PROXY", "UWSGI_BROODLORD_NUM", "UWSGI_RELOADS", "NOTIFY_SOCKET"}
+var ProtocolEnv = []string{"UWSGI_EMPEROR_FD", "UWSGI_EMPEROR_FD_CONFIG", "UWSGI_EMPEROR_PROXY", "UWSGI_BROODLORD_NUM", "UWSGI_RELOADS", "NOTIFY_SOCKET"}
 
 func clearProtocolEnv() error {
 	var errs []error
-	for _, name := range protocolEnv {
+	for _, name := range ProtocolEnv {
 		errs = append(errs, os.Unsetenv(name))
 	}
 	return errors.Join(errs...)

@@ -19,16 +19,16 @@ const (
 )
 
 // EmperorHookOptions are the hooks of the emperor's file alone.
-var EmperorHookOptions = slices.Concat(hookOptions(AsVassal, AtExit), []ini.Option[[]Hook]{{
+var EmperorHookOptions = slices.Concat([]ini.Option[[]Hook]{{
 	Name: "hook-" + string(EmperorStart), Kind: ini.Action, Repeats: true, Since: "0.1",
 	Meaning: "ACTION:ARGUMENTS, done once before the first vassal starts", Set: hookSetter(EmperorStart, 0, ""),
-}}, asEmperorOptions())
+}}, asEmperorOptions(), hookOptions(AsVassal, AtExit))
 
 func asEmperorOptions() []ini.Option[[]Hook] {
 	table := hookOptions(AsEmperor)
-	const when = " after each start of a vassal, in the emperor's namespaces and as root; UWSGI_VASSAL_CONFIG, _PID, _UID and _GID tell of the vassal, and how it went only the log"
 	for i := range table {
-		table[i].Meaning = strings.Replace(table[i].Meaning, " once at "+string(AsEmperor), when, 1)
+		table[i].Meaning = strings.Replace(table[i].Meaning, "once at "+string(AsEmperor),
+			"after each start of a vassal, in the emperor's namespaces and as root; UWSGI_VASSAL_CONFIG, _PID, _UID and _GID tell of the vassal, and how it went only the log", 1)
 	}
 	return table
 }

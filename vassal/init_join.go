@@ -30,9 +30,6 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	if err := plan.environment(); err != nil {
 		return 1, err
 	}
-	if err := plan.bound(); err != nil {
-		return 1, err
-	}
 	return 1, plan.become(ctx, p)
 }
 

@@ -105,12 +105,12 @@ var listeners = []string{
 	"scgi-socket", "scgi-nph-socket", "raw-socket", "puwsgi-socket",
 }
 
-// ArgsBehind is Args for an app that has its listening socket as its stdin. A
-// uwsgi finds it there, and takes it for one of its default protocol. Where its
-// ini says that it listens at that very address (own), it would bind the
-// address away from the emperor: it is told to take descriptor 0, by that
-// option's protocol. The owner of the socket is the emperor's to set.
-func (c *Config) ArgsBehind(own func(address string) bool) []string {
+// Behind is c for an app that has its listening socket as its stdin. A uwsgi
+// finds it there, and takes it for one of its default protocol. Where its ini
+// says that it listens at that very address (own), it would bind the address
+// away from the emperor: it is told to take descriptor 0, by that option's
+// protocol. The owner of the socket is the emperor's to set.
+func (c *Config) Behind(own func(address string) bool) *Config {
 	behind := *c
 	behind.App = nil
 	for _, p := range c.App {
@@ -122,7 +122,7 @@ func (c *Config) ArgsBehind(own func(address string) bool) []string {
 		}
 		behind.App = append(behind.App, p)
 	}
-	return behind.Args()
+	return &behind
 }
 
 // setSocketMode and setSocketOwner are the options of a vassal's ini.

@@ -49,7 +49,7 @@ func TestSocketRights(t *testing.T) {
 
 // A uwsgi listens at descriptor 0 where its ini says that it listens at the
 // address of the socket that it has there, and nowhere else.
-func TestArgsBehind(t *testing.T) {
+func TestBehind(t *testing.T) {
 	own := func(value string) bool { return value == "/run/x" || value == ":80" }
 	for ini, want := range map[string]string{
 		"psgi = a.pl\n":                                        "psgi=a.pl",
@@ -59,7 +59,7 @@ func TestArgsBehind(t *testing.T) {
 		"psgi = a.pl\nchown-socket = root\nchmod-socket = 1\n": "psgi=a.pl chmod-socket=1",
 	} {
 		c := good(t, ini)
-		got := slices.DeleteFunc(c.ArgsBehind(own), func(a string) bool { return a == "--set" })
+		got := slices.DeleteFunc(c.Behind(own).Args(), func(a string) bool { return a == "--set" })
 		if strings.Join(got, " ") != "uwsgi master=true "+want {
 			t.Errorf("%q: %q", ini, got)
 		}
@@ -68,7 +68,7 @@ func TestArgsBehind(t *testing.T) {
 		}
 	}
 	c := good(t, "command = serve /run/x\nsocket = /run/x\n")
-	if got := c.ArgsBehind(own); strings.Join(got, " ") != "serve /run/x" {
+	if got := c.Behind(own).Args(); strings.Join(got, " ") != "serve /run/x" {
 		t.Errorf("a command: %q", got)
 	}
 	// Without such a socket its own options stay as they are.

@@ -59,9 +59,6 @@ func (c *Config) Validate() ini.Errors {
 			break
 		}
 		report(h.Pos, h.check())
-		if h.Phase == EmperorStart || h.Phase == AsEmperor {
-			report(h.Pos, fmt.Errorf("hooks %s are the emperor's own", h.Phase))
-		}
 	}
 	for i, d := range c.Attached {
 		if i == maxAttached {

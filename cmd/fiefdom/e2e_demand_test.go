@@ -244,8 +244,8 @@ func TestRealUwsgiOnDemand(t *testing.T) {
 			answered(2, "it reloads itself")
 			load(3)
 			r.drop("app", strings.Replace(ini, "processes = 2", "processes = 3", 1))
-			answered(3, "it is a new process with its new option")
-			if s := r.awaitState("app", emperor.Running); s.PID == before.PID {
+			answered(3, "it reloads itself with its new option")
+			if s := r.awaitState("app", emperor.Running); s.PID != before.PID {
 				t.Errorf("%+v", s)
 			}
 			load(4)

@@ -136,12 +136,12 @@ func TestUwsgiHooksAboutItsEmperor(t *testing.T) {
 	r.writeApps()
 	r.drop("app", oneWorker+"hook-emperor-reload = writen:/run/t/www/reload yes\nhook-emperor-stop = writen:/run/t/www/stop yes\nhook-emperor-lost = writen:/run/t/www/lost yes\n")
 	r.start()
-	r.serves("app", "load 1")
+	r.awaitPage("app", "load 1")
 	r.mustRun("reload", "app")
 	if text := r.read("/run/t/www/reload"); text != "yes\n" {
 		t.Errorf("hook-emperor-reload wrote %q", text)
 	}
-	r.serves("app", "load 1")
+	r.awaitPage("app", "load 1")
 	r.mustRun("stop", "app")
 	if stop, lost := r.read("/run/t/www/stop"), r.read("/run/t/www/lost"); stop != "yes\n" || lost != "" {
 		t.Errorf("hook-emperor-stop wrote %q, hook-emperor-lost %q", stop, lost)

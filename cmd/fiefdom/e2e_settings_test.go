@@ -20,8 +20,8 @@ func (r *realm) logged(text string, times int) {
 	})
 }
 
-// serves waits until the uwsgi of a vassal answers a text on its socket.
-func (r *realm) serves(vassal, want string) emperor.Status {
+// awaitPage waits until the uwsgi of a vassal answers a text on its socket.
+func (r *realm) awaitPage(vassal, want string) emperor.Status {
 	r.t.Helper()
 	return r.await(vassal, "answers "+want, func(s emperor.Status) bool {
 		page, err := uwsgiGet(r.Path("/run/t/www/app.socket"), "/")
@@ -52,13 +52,13 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	r.writeApps()
 	r.drop("app", oneWorker)
 	r.start()
-	first := r.serves("app", "load 1")
+	first := r.awaitPage("app", "load 1")
 	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"))
-	if s := r.serves("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
+	if s := r.awaitPage("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
 	r.drop("app", oneWorker)
-	if s := r.serves("app", "load 1"); s.PID != first.PID {
+	if s := r.awaitPage("app", "load 1"); s.PID != first.PID {
 		t.Errorf("it did not reload itself again: %+v, the pid was %d", s, first.PID)
 	}
 
@@ -66,14 +66,14 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
-	r.serves("app", "load 1")
+	r.awaitPage("app", "load 1")
 	r.drop("app", oneWorker+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
 	third := r.await("app", "is a new process without a real /proc", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != second.PID
 	})
-	r.serves("app", "load 1")
+	r.awaitPage("app", "load 1")
 	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
-	if s := r.serves("app", "load 2"); s.PID == third.PID {
+	if s := r.awaitPage("app", "load 2"); s.PID == third.PID {
 		t.Errorf("it cannot see its settings, and took them: %+v", s)
 	}
 	r.stop(syscall.SIGTERM)
@@ -87,9 +87,9 @@ func TestTenantsUwsgiTakesNewOptions(t *testing.T) {
 	r.writeApps()
 	r.writeAs(iniPath("app"), oneWorker, 1501, 1501)
 	r.start()
-	first := r.serves("app", "load 1")
+	first := r.awaitPage("app", "load 1")
 	r.writeAs(iniPath("app"), strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"), 1501, 1501)
-	if s := r.serves("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
+	if s := r.awaitPage("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
 	fds := fmt.Sprintf("/proc/%d/fd/", first.PID)
@@ -177,7 +177,7 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 	ini := oneWorker + "emperor-protocol = true\ncommand = uwsgi --ini emperor://app\n"
 	r.drop("app", ini)
 	r.start()
-	first := r.serves("app", "load 1")
+	first := r.awaitPage("app", "load 1")
 	for i := range 3 {
 		want := fmt.Sprint("load ", 2-i%2)
 		if i%2 == 0 {
@@ -185,11 +185,11 @@ func TestUwsgiTakesTheConfigPipe(t *testing.T) {
 		} else {
 			r.drop("app", ini)
 		}
-		if s := r.serves("app", want); s.PID != first.PID {
+		if s := r.awaitPage("app", want); s.PID != first.PID {
 			t.Errorf("%s: it did not reload itself: %+v, the pid was %d", want, s, first.PID)
 		}
 		r.mustRun("reload", "app")
-		r.serves("app", want)
+		r.awaitPage("app", want)
 	}
 	r.stop(syscall.SIGTERM)
 }

@@ -10,6 +10,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
+	"fiefdom/internal/migrate"
 	"fiefdom/tuntap"
 	"fiefdom/vassal"
 )
@@ -50,6 +51,7 @@ func expandEmperor(path string) (*ini.File, ini.Errors) {
 	options := ini.Options{IsOption: knownToEmperor}
 	if _, foreign := ownerOf(path); !foreign {
 		options = ini.Trusted(options)
+		options.Environ = slices.DeleteFunc(options.Environ, notEmperors)
 	}
 	f, err := ini.Load(path, options)
 	if err == nil {
@@ -61,6 +63,13 @@ func expandEmperor(path string) (*ini.File, ini.Errors) {
 	return nil, ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
 }
 
+// notEmperors says that a variable is no option of the emperor's: vassals get
+// it, or his own starter's protocol means it.
+func notEmperors(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return strings.HasPrefix(name, "UWSGI_VASSAL_") || slices.Contains(vassal.ProtocolEnv, name)
+}
+
 func readEmperor(path string) (*loaded, ini.Errors) {
 	f, errs := expandEmperor(path)
 	if errs != nil {
@@ -70,7 +79,6 @@ func readEmperor(path string) (*loaded, ini.Errors) {
 }
 
 func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
-	f.Pairs = slices.DeleteFunc(f.Pairs, forVassals)
 	errs := f.Warnings
 	config, more := emperor.Parse(f)
 	errs = append(errs, more...)
@@ -80,16 +88,27 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 		e.Warning = false
 		errs = append(errs, e)
 	}
+	errs = append(errs, idle(f)...)
 	if len(config.Monitors) == 0 && len(networks) == 0 {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
 	}
 	return &loaded{config: config, networks: networks}, errs
 }
 
-// forVassals says that p comes from a variable that is the vassals' option, and
-// not one that the emperor has too.
-func forVassals(p ini.Pair) bool {
-	return strings.HasPrefix(p.Pos.File, "$UWSGI_VASSAL_") && !slices.Contains(emperorNames(), p.Key)
+// idle warns of options that uWSGI's emperor would honour and ours does not.
+func idle(f *ini.File) ini.Errors {
+	var errs ini.Errors
+	said := map[string]bool{}
+	for _, p := range f.Pairs {
+		if said[p.Key] || f.Placeholders[p.Key] || !knownToEmperor(p.Key) {
+			continue
+		}
+		said[p.Key] = true
+		if fate, why := migrationTables.Judge(migrate.Option{Name: p.Key, Side: migrate.Emperor}); fate == migrate.Missing {
+			errs = append(errs, ini.Error{Pos: p.Pos, Warning: true, Message: fmt.Sprintf("%s does nothing in an emperor's file: %s", p.Key, why)})
+		}
+	}
+	return errs
 }
 
 // emperorDocs are the options that an emperor's file honours.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"syscall"
@@ -25,11 +26,8 @@ func ownerOf(path string) (owner syscall.Credential, foreign bool) {
 
 // runAs runs this command again under an owner's rights.
 func runAs(owner syscall.Credential, args ...string) error {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = os.Args[0]
+	cmd := asOwner(context.Background(), owner, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Env = emperor.CleanEnv("/") // what he may expand there must not read our secrets
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &owner}
 	err := cmd.Run()
 	if cmd.ProcessState != nil && !cmd.ProcessState.Success() {
 		return exitAs{cmd.ProcessState.ExitCode()}
@@ -42,3 +40,12 @@ type exitAs struct{ code int }
 
 func (e exitAs) Error() string { return "failed" }
 func (e exitAs) Unwrap() error { return errSaid }
+
+// asOwner is this command, to be started under an owner's rights.
+func asOwner(ctx context.Context, owner syscall.Credential, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = emperor.CleanEnv("/") // what he may expand there must not read our secrets
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &owner}
+	return cmd
+}

@@ -40,6 +40,7 @@ func newBlock(p Pair, w word) *block {
 			holds, item := l.condition(b.Pair, w.base)
 			switch {
 			case holds != (w.act == actIf):
+				l.Skipped(p)
 			case item == nil:
 				l.add(p, false)
 			default:

@@ -42,6 +42,8 @@ type Options struct {
 	Glob      func(pattern string) []string          // for-glob; nil: glob(3), sorted, directories with a slash at the end
 	Abs       func(name string) (string, error)      // %p; nil: realpath(3), but a symlink itself is not followed
 	Inode     func(name string) string               // %i; nil: lstat(2)
+	Skipped   func(Pair)                             // is told of options whose condition does not hold, as they are written
+	Literal   bool                                   // @(name) stays as it is: nothing is read or run for a value
 }
 
 // Limits bound what a file can cost. A zero field is its default.
@@ -79,6 +81,7 @@ type File struct {
 // Load reads and expands a file. The name may ask for a section, as in
 // "file.ini:section", and may be "-" or "exec://COMMAND". All that is wrong is
 // reported at once: the error is of type Errors, with the warnings among it.
+// The File beside an error is what could be read, for who only wants to look.
 func Load(name string, o Options) (*File, error) {
 	l := newLoader(o)
 	l.given = name
@@ -90,9 +93,6 @@ func Load(name string, o Options) (*File, error) {
 	l.expand()
 	l.configure()
 	l.finish()
-	if l.problems.Failed() {
-		return nil, l.problems
-	}
 	f := &File{
 		Name:         l.firstFile,
 		Pairs:        l.result(),
@@ -101,6 +101,9 @@ func Load(name string, o Options) (*File, error) {
 		Placeholders: l.defined,
 	}
 	maps.Copy(f.Placeholders, l.used)
+	if l.problems.Failed() {
+		return f, l.problems
+	}
 	return f, nil
 }
 
@@ -170,6 +173,9 @@ func newLoader(o Options) *loader {
 	}
 	if o.IsOption == nil {
 		o.IsOption = func(string) bool { return false }
+	}
+	if o.Skipped == nil {
+		o.Skipped = func(Pair) {}
 	}
 	if o.Sections == nil {
 		o.Sections = []string{"uwsgi", "fiefdom"}

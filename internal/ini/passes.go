@@ -19,6 +19,9 @@ var passes = []pass{
 		return value, ok, nil
 	}},
 	{'@', func(l *loader, key string) (string, bool, error) {
+		if l.Literal {
+			return "", false, nil
+		}
 		value, err := l.content(key)
 		return value, err == nil, err
 	}},

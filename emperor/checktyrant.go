@@ -1,0 +1,12 @@
+package emperor
+
+import (
+	"fiefdom/internal/ini"
+	"fiefdom/vassal"
+)
+
+// CheckTyrant says what tyrant mode refuses of a vassal whose ini belongs to
+// uid and gid.
+func CheckTyrant(c *vassal.Config, uid, gid uint32) ini.Errors {
+	return tyrant(c, owner{uid, gid})
+}
