@@ -15,10 +15,13 @@ import (
 type crew struct {
 	ground    *vassal.Generation
 	r         *resolved
+	door      *door // that its command, and daemons that ask for it, have as stdin; nil: none
 	processes []*process
 	ending    bool          // every process was told to stop
 	over      chan struct{} // closed when the generation has ended
 	reason    string        // why the crew ends by itself
+	content   bool          // it ends because nobody is at the door
+	told      bool          // hooks as-emperor know of it
 	minute    *time.Timer   // until the jobs of cron are looked at; nil: there are none
 	mercy     *time.Timer   // of a crew that ends by itself
 }
@@ -73,9 +76,9 @@ func (p *process) enter(s State) {
 }
 
 // enlist notes the crew of a new generation.
-func (e *Emperor) enlist(v *member, r *resolved) {
+func (e *Emperor) enlist(v *member, job *startJob) {
 	if len(v.running.Attached) > 0 {
-		v.crew = &crew{ground: v.gen, r: r, over: make(chan struct{})}
+		v.crew = &crew{ground: v.gen, r: job.r, door: job.door, over: make(chan struct{})}
 	}
 }
 
@@ -130,8 +133,9 @@ func (e *Emperor) startProcess(v *member, p *process) {
 			return
 		}
 		exit := gen.Wait()
+		content := c.door != nil && exit.Signal == 0 && exit.Code == 0 && !c.door.waiting()
 		exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(job.record()))
-		e.call(func() { e.processEnded(v, c, p, n, gen.Started, exit) })
+		e.call(func() { e.processEnded(v, c, p, n, gen.Started, exit, content) })
 	})
 }
 
@@ -141,7 +145,7 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 		e.closeOutput(v, p)
 	}
 	if err != nil {
-		e.processEnded(v, c, p, n, time.Time{}, vassal.Exit{Err: err})
+		e.processEnded(v, c, p, n, time.Time{}, vassal.Exit{Err: err}, false)
 		return
 	}
 	n.gen = gen
@@ -154,6 +158,10 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 		p.err = ""
 	}
 	e.Log.Info("process running", "vassal", v.name, "process", p.name(), "pid", gen.PID)
+	if first := p.spec == nil || len(v.running.Command) == 0; first && !c.told && v.crew == c {
+		c.told = true
+		e.greet(v, gen.PID)
+	}
 	if cron := p.cron(); cron != nil && cron.Timeout > 0 {
 		n.timer = time.AfterFunc(cron.Timeout, func() {
 			e.Log.Warn("job took too long; killing it", "vassal", v.name, "process", p.name(), "timeout", cron.Timeout)
@@ -161,12 +169,13 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 		})
 	}
 	if c.ending || n.again {
-		e.tell(v, p, n, false)
+		e.askToStop(v, p, n, false)
 	}
 }
 
-// processEnded takes the end of a run, or of the attempt to start one.
-func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began time.Time, exit vassal.Exit) {
+// processEnded takes the end of a run, or of the attempt to start one. It is
+// content if it ended well, and nobody was at the vassal's door.
+func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began time.Time, exit vassal.Exit, content bool) {
 	if n.timer != nil {
 		n.timer.Stop()
 	}
@@ -192,10 +201,13 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 		}
 	case n.again:
 		e.startProcess(v, p)
+	case content && (p.spec == nil || p.spec.Control):
+		c.content = true
+		e.resign(v)
 	case p.spec != nil && p.spec.Control && !failed:
 		p.err = how
 		c.reason = "its daemon " + p.name() + " ended: " + how
-		e.endCrew(v, false)
+		e.resign(v)
 	default:
 		e.backOff(v, c, p, lived(began), how)
 	}
@@ -223,8 +235,8 @@ func (e *Emperor) backOff(v *member, c *crew, p *process, lived time.Duration, w
 	})
 }
 
-// tell asks a run to stop.
-func (e *Emperor) tell(v *member, p *process, n *run, reload bool) {
+// askToStop asks a run to stop.
+func (e *Emperor) askToStop(v *member, p *process, n *run, reload bool) {
 	if n.gen == nil {
 		n.cancel()
 		return
@@ -254,17 +266,20 @@ func (e *Emperor) endCrew(v *member, reload bool) {
 			p.timer.Stop()
 		}
 		for _, n := range p.runs {
-			e.tell(v, p, n, reload)
+			e.askToStop(v, p, n, reload)
 		}
 	}
-	if c.reason != "" { // nobody else looks after its end
-		mercy := e.mercy(v.running)
-		c.mercy = time.AfterFunc(mercy, func() {
-			e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
-			c.ground.Kill()
-		})
-	}
 	e.dismissed(c)
+}
+
+// resign ends a crew of its own will: nobody else looks after its mercy.
+func (e *Emperor) resign(v *member) {
+	ground, mercy := v.crew.ground, e.mercy(v.running)
+	v.crew.mercy = time.AfterFunc(mercy, func() {
+		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
+		ground.Kill()
+	})
+	e.endCrew(v, false)
 }
 
 // dismissed ends the generation once nobody is left who was told to stop.
@@ -389,7 +404,7 @@ func (e *Emperor) touched(v *member, p *process) {
 	}
 	for _, n := range p.runs {
 		n.again = true
-		e.tell(v, p, n, false)
+		e.askToStop(v, p, n, false)
 		gen := n.gen
 		if gen != nil && n.timer == nil {
 			n.timer = time.AfterFunc(e.mercy(v.running), gen.Kill)

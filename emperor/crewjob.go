@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
 
@@ -63,12 +65,18 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 		}
 		out = j.output
 	}
+	if door := j.crew.door; door != nil && (j.spec == nil || j.spec.Stdin) {
+		if l.Stdin, err = door.stdin(); err != nil {
+			return nil, err
+		}
+		defer l.Stdin.Close()
+	}
 	if l.Output, err = out.writer(l.Plan.UID); err != nil {
 		return nil, err
 	}
 	defer l.Output.Close()
 	gen, err := j.crew.ground.Join(ctx, l)
-	if err != nil || j.e.Cgroup != "" && strings.HasPrefix(string(base), string(j.e.Cgroup)+"/") {
+	if err != nil || j.e.records(base) {
 		return gen, err
 	}
 	if err := j.e.Instance.recordApp(j.record(), gen.PID); err != nil {
@@ -126,20 +134,16 @@ func (j *crewJob) path(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// checkAttached refuses what attached processes cannot have.
-func (e *Emperor) checkAttached(r *resolved, c *vassal.Config) error {
-	if len(c.Attached) == 0 {
-		return nil
-	}
-	switch {
-	case r.door != nil:
-		return errors.New("a vassal on demand is one process, which gets the socket; leave its attached processes out, or the socket")
-	case c.Isolation.Join != "" || c.Isolation.Serve != "":
-		return errors.New("setns and setns-socket are about one process; leave them or the attached processes out")
-	}
+// checkAttached refuses attached processes that could not be, or not be apart
+// from the emperor's own.
+func (e *Emperor) checkAttached(r *resolved, c *vassal.Config) *ini.Error {
 	for _, d := range c.Attached {
-		if d.UID != nil && d.UID.ID != 0 && (d.UID.ID == e.RouterUID || d.UID.ID == e.BridgeUID) {
-			return fmt.Errorf("uid %s is that of the emperor's own processes; choose another", d.UID.Name)
+		switch {
+		case r.namespaces&unix.CLONE_NEWUSER != 0:
+			return &ini.Error{Pos: d.Pos, Message: "a user namespace that is made for the vassal is its first process's alone; " +
+				"leave user out of emperor-use-clone and unshare, or give each process an ini of its own"}
+		case d.UID != nil && d.UID.ID != 0 && (d.UID.ID == e.RouterUID || d.UID.ID == e.BridgeUID):
+			return &ini.Error{Pos: d.Pos, Message: fmt.Sprintf("uid %s is that of the emperor's own processes; choose another", d.UID.Name)}
 		}
 	}
 	return nil

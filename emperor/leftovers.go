@@ -85,10 +85,11 @@ func (i *Instance) recordApp(vassal string, pid int) error {
 }
 
 func (i *Instance) forgetApp(vassal string) error {
-	if err := os.Remove(i.Path(appRecords, safeName(vassal))); !errors.Is(err, fs.ErrNotExist) {
-		return err // without one: it had no process of its own
+	err := os.Remove(i.Path(appRecords, safeName(vassal)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its cgroup is the record, or it had no process of its own
 	}
-	return nil
+	return err
 }
 
 // endApps ends the recorded apps that still live, with all of their jails. A

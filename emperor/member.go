@@ -205,8 +205,10 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
-	e.greet(v, job.gen)
-	e.enlist(v, job.r)
+	e.enlist(v, job)
+	if v.crew == nil {
+		e.greet(v, job.gen.PID)
+	}
 	e.happen(v, started)
 	e.muster(v)
 	if v.lost != "" {
@@ -269,8 +271,11 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				v.err = v.reason(exit)
 			}
 			v.said.forgetPulse()
-			e.mourn(v, g)
+			if v.crew != nil {
+				content = v.crew.content
+			}
 			e.disband(v)
+			e.mourn(v)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}

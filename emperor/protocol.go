@@ -90,7 +90,7 @@ func (e *Emperor) heard(v *member, n vassal.Notice) {
 		v.said.beatAt = time.Now()
 		e.beat(v)
 	case vassal.NoticeConfig:
-		e.repeat(v)
+		e.tell(v)
 	case vassal.NoticeReinforce:
 		if !v.said.begged {
 			e.Log.Info("the vassal asks for more of its kind; an ini is one vassal here, so nobody comes (its processes or cheaper can)", "vassal", v.name)
@@ -249,10 +249,10 @@ func (e *Emperor) refresh(v *member) error {
 	return nil
 }
 
-// repeat gives the app its options once more, because it asked. If some wait to
+// tell gives the app its options once more, because it asked. If some wait to
 // be read, those are the ones. Those that came with the order to reload are too,
 // read or not: a uwsgi asks at each of its reloads, and the word may be old.
-func (e *Emperor) repeat(v *member) {
+func (e *Emperor) tell(v *member) {
 	if v.said.served || v.gen == nil || !v.gen.TakesSettings() {
 		v.said.served = false
 		return

@@ -101,6 +101,9 @@ func (v *member) status() Status {
 	}
 	if v.door != nil {
 		s.Socket = v.door.address.String()
+		if s.State == Sleeping && v.open != v.door {
+			s.State = Starting // nobody can come yet
+		}
 	}
 	v.describe(&s)
 	return s

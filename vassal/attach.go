@@ -31,6 +31,7 @@ type Attached struct {
 	UID    *Identity `json:"uid,omitempty"` // nil: the vassal's
 	GID    *Identity `json:"gid,omitempty"`
 	Chdir  string    `json:"chdir,omitempty"`
+	Stdin  bool      `json:"stdin,omitempty"`   // it has the vassal's stdin: the door, if it is on demand
 	NewPID bool      `json:"new_pid,omitempty"` // a pid namespace of its own
 
 	Pos ini.Pos `json:"pos"`
@@ -206,9 +207,7 @@ func attachDaemon2(a *attachments, p ini.Pair) error {
 	return a.add(p, d)
 }
 
-// set is one key of attach-daemon2. What only a uWSGI master could do
-// otherwise is accepted: stdin is the vassal's as it is, and every daemon is
-// told about a reload or stop.
+// set is one key of attach-daemon2.
 func (d *Attached) set(key string, p ini.Pair) error {
 	switch key {
 	case "cmd", "command", "exec":
@@ -219,7 +218,9 @@ func (d *Attached) set(key string, p ini.Pair) error {
 		d.Daemonize = ini.ParseBool(p.Value)
 	case "ns_pid":
 		d.NewPID = ini.ParseBool(p.Value)
-	case "stdin", "notifypid":
+	case "stdin":
+		d.Stdin = ini.ParseBool(p.Value)
+	case "notifypid": // every daemon is told about a reload or stop
 	case "pidfile":
 		d.Pidfile = p.Value
 	case "chdir":

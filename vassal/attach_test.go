@@ -30,7 +30,7 @@ func TestAttached(t *testing.T) {
 		{"smart 2", "smart-attach-daemon2 = m.pid a", Attached{Name: "a", Command: "a", Pidfile: "m.pid", Freq: 10 * time.Second, Daemonize: true}},
 		{"all keys", `attach-daemon2 = cmd=a b\,c=d,control=1,touch=/a;/b,stopsignal=10,reload_signal=HUP,chdir=/srv,ns_pid=true,max_throttle=5,stdin=1,notifypid=1`, Attached{
 			Name: "a", Command: "a b,c=d", Control: true, Touch: []string{"/a", "/b"}, StopSignal: 10, ReloadSignal: 1,
-			Chdir: "/srv", NewPID: true, MaxThrottle: 5 * time.Second, Freq: 10 * time.Second,
+			Chdir: "/srv", Stdin: true, NewPID: true, MaxThrottle: 5 * time.Second, Freq: 10 * time.Second,
 		}},
 		{"ids", "attach-daemon2 = exec=a,uid=0,gid=0", Attached{Name: "a", Command: "a", UID: root, GID: group, Freq: 10 * time.Second}},
 		{"pidfile", "attach-daemon2 = command=a,pidfile=/p,daemon=true,freq=2", Attached{

@@ -95,8 +95,8 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
-	errs = append(errs, c.unrun(f.Pairs)...)
 	errs = append(errs, c.attach(f.Pairs)...)
+	errs = append(errs, c.unrun(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
 

@@ -118,13 +118,16 @@ func (g *Generation) Join(ctx context.Context, l Launch) (*Generation, error) {
 	base.mu.Unlock()
 
 	p := &l.Plan
-	p.Joined, p.Join = true, len(base.namespaces)
+	p.Joined, p.Enter = true, len(base.namespaces)
 	p.Hooks, p.StartHook, p.Mounts, p.Proc, p.Resolv, p.Chroot, p.LogTo = nil, nil, false, false, "", "", ""
-	p.Isolation = l.Plan.Isolation.ofEach()
+	p.Isolation = Isolation{Cgroups: p.Isolation.Cgroups, CgroupMode: p.Isolation.CgroupMode} // what belongs to a process
 	p.CleanEnv, p.Env = true, append(slices.Clip(base.env), p.Env...)
 	joined, err := g.jail.start(ctx, l, base)
 	if err != nil {
 		base.inFlight.Done()
+		if base.pids != nil && errors.Is(err, unix.ENOMEM) {
+			g.Kill() // the pid namespace, another's by setns, is at its end (pid_namespaces(7)): nobody can join again
+		}
 		return nil, err
 	}
 	base.mu.Lock()

@@ -50,8 +50,8 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
 	}
-	if plan.Isolation.Join != "" {
-		if err := plan.join(); err != nil {
+	if plan.Isolation.Setns != "" {
+		if err := plan.setns(); err != nil {
 			return 1, err
 		}
 	}
@@ -95,18 +95,6 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	return waitForGo(p)
 }
 
-// phases runs the hooks of some phases, one after the other.
-func (plan *Plan) phases(ctx context.Context, all ...Phase) func() error {
-	return func() error {
-		for _, ph := range all {
-			if err := RunHooks(ctx, PhaseOf(plan.Hooks, ph), os.Stdout); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 // environment is that of the hooks and the app.
 func (plan *Plan) environment() error {
 	if plan.CleanEnv {
@@ -122,6 +110,18 @@ func (plan *Plan) environment() error {
 		}
 	}
 	return nil
+}
+
+// phases runs the hooks of some phases, one after the other.
+func (plan *Plan) phases(ctx context.Context, all ...Phase) func() error {
+	return func() error {
+		for _, ph := range all {
+			if err := RunHooks(ctx, PhaseOf(plan.Hooks, ph), os.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func waitForGo(p *pipe) error {
@@ -269,7 +269,7 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	}
 	programs := plan.Programs
 	if len(programs) == 0 {
-		programs = args[:1]
+		programs = plan.Args[:1]
 	}
 	var errs []error
 	for _, program := range programs {

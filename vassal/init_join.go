@@ -11,13 +11,13 @@ import (
 )
 
 // joinFD is the first of the descriptors of a stage that joins a generation:
-// Plan.Join namespaces, then the root, then the working directory.
+// Plan.Enter namespaces, then the root, then the working directory.
 const joinFD = handshakeFD + 1
 
 // joined is the whole way of a process that joins a generation: in, down, exec.
 func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
-	if plan.Join >= 0 {
-		if err := plan.joinCgroups(); err != nil { // whose folders the jail may not have
+	if plan.Enter >= 0 { // the jail's root may not show them
+		if err := plan.joinCgroups(); err != nil {
 			return 1, err
 		}
 	}
@@ -36,7 +36,7 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 // enter moves this thread, the one that execs, to where the generation is. The
 // descriptors are closed: a reaper stays.
 func (plan *Plan) enter() error {
-	if plan.Join < 0 {
+	if plan.Enter < 0 {
 		return nil // beside a reaper: we are there already
 	}
 	// Threads of a process share their root and working directory, and such a
@@ -44,12 +44,12 @@ func (plan *Plan) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leave the shared working directory: %w", err)
 	}
-	for fd := joinFD; fd < joinFD+plan.Join; fd++ {
+	for fd := joinFD; fd < joinFD+plan.Enter; fd++ {
 		if err := unix.Setns(fd, 0); err != nil {
 			return fmt.Errorf("enter namespace: %w", err)
 		}
 	}
-	root, dir := joinFD+plan.Join, joinFD+plan.Join+1
+	root, dir := joinFD+plan.Enter, joinFD+plan.Enter+1
 	err := unix.Fchdir(root)
 	if err == nil {
 		err = unix.Chroot(".")

@@ -127,6 +127,12 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	err = g.converse(ctx, j, ours, &l)
+	if err == nil && g.ground == nil {
+		err = g.serve(&l.Plan.Isolation)
+	}
+	if g.ground != nil && !g.reaped {
+		g.PID = 0
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -135,18 +141,29 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		g.Wait()
 		return nil, err
 	}
-	if l.Plan.Isolation.Serve != "" {
-		if g.names, err = serveNamespaces(&l.Plan.Isolation, g.PID); err != nil {
-			g.Kill()
-			g.Wait()
-			return nil, err
-		}
-	}
-	if g.ground != nil && !g.reaped {
-		g.PID = 0
-	}
 	g.Started = time.Now()
 	return g, nil
+}
+
+// lay takes what the init stage leaves where there is no app: the ground of
+// who joins.
+func (g *Generation) lay(plan *Plan, env []string) error {
+	ground, err := layGround(g.PID, env)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.ground = ground
+	g.mu.Unlock()
+	return g.serve(&plan.Isolation)
+}
+
+// serve gives the namespaces away where the ini says so.
+func (g *Generation) serve(iso *Isolation) (err error) {
+	if iso.Serve != "" {
+		g.names, err = serveNamespaces(iso, g.PID)
+	}
+	return err
 }
 
 // discard removes the cgroup of a clone that failed.
@@ -253,19 +270,14 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			stage.Reaper, stage.Nest, stage.Mounts, stage.Join = stage.Nest, false, false, -1
-			stage.Isolation.Join = ""
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Enter, stage.Isolation.Setns = stage.Nest, false, false, -1, ""
 			if err := p.send(stage); err != nil {
 				return err
 			}
 		case w.Settled:
-			ground, err := layGround(g.PID, w.Env)
-			if err != nil {
+			if err := g.lay(plan, w.Env); err != nil {
 				return err
 			}
-			g.mu.Lock()
-			g.ground = ground
-			g.mu.Unlock()
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}
@@ -366,7 +378,7 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	_ = g.signal(unix.SIGKILL) // the app behind a reaper that is no pid 1
+	_ = g.signal(unix.SIGKILL) // behind a reaper that is no pid 1
 	_ = g.process.Kill()       // its children too when it is a reaper; else Wait looks for them
 }
 

@@ -164,7 +164,7 @@ func (id Identity) check() error {
 
 func (h Hook) check() error {
 	switch h.Phase {
-	case AsAsap, PreJail, InJail, PostJail, AsRoot, AsUser, EmperorStart, AsEmperor:
+	case AsAsap, PreJail, InJail, PostJail, AsRoot, AsUser:
 		return h.checkAction()
 	}
 	return fmt.Errorf("unknown phase %.100q of a hook", h.Phase)
