@@ -98,7 +98,7 @@ var AttachOptions = []ini.Option[attachments]{
 	},
 	{
 		Name: "attach-daemon2", Kind: ini.Command, Since: "0.1", Repeats: true, Set: attachDaemon2,
-		Meaning: "as attach-daemon, by KEY=VALUE,…: cmd (command, exec), control, pidfile, freq, daemonize (daemon), touch, stopsignal, reloadsignal, uid, gid, ns_pid, chdir, max_throttle, stdin, notifypid; a comma of a value is written \\,",
+		Meaning: "as attach-daemon, by KEY=VALUE,…: cmd (command, exec), control, pidfile, freq, daemonize (daemon), touch, stopsignal, reloadsignal, uid, gid, ns_pid, chdir, max_throttle, stdin (the socket of an on demand vassal), notifypid; a comma of a value is written \\,",
 	},
 	{
 		Name: "smart-attach-daemon", Kind: ini.Command, Since: "0.1", Repeats: true, Set: smartAttachDaemon,

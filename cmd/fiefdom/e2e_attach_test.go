@@ -123,7 +123,7 @@ smart-attach-daemon = /mnt/smart.pid setsid sh -c 'echo $$ >/mnt/smart.pid; exec
 smart-attach-daemon2 = /mnt/smart2.pid exec sleep 1002
 attach-daemon2 = cmd=exec sleep 1003,uid=1501,gid=1502,ns_pid=true
 attach-control-daemon = exec sleep 1004
-unique-cron = -1 -1 -1 -1 -1 until test -s /mnt/smart.pid && test -s /mnt/smart2.pid; do sleep 0.01; done; ls /mnt; exec sleep 1005
+unique-cron = -1 -1 -1 -1 -1 ls -d /mnt; until [ -e /mnt/smart.pid ] && [ -e /mnt/smart2.pid ]; do sleep 0.1; done; ls /mnt; exec sleep 1005
 `)
 	r.start()
 	names := []string{"setsid", "sleep", "sleep-2", "sleep-3"} // the job does not run twice in a minute
@@ -147,7 +147,7 @@ unique-cron = -1 -1 -1 -1 -1 until test -s /mnt/smart.pid && test -s /mnt/smart2
 	}
 	nettest.Eventually(t, patience, "the job has listed the folder of all", func() bool {
 		logs := r.mustRun("logs", "daemons") // of the job's one run
-		return strings.Contains(logs, "until | smart.pid\n") && strings.Contains(logs, "until | smart2.pid\n")
+		return strings.Contains(logs, "ls | smart.pid\n") && strings.Contains(logs, "ls | smart2.pid\n")
 	})
 
 	r.kill(attached(s, "setsid").PID)
@@ -172,7 +172,7 @@ unique-cron = -1 -1 -1 -1 -1 until test -s /mnt/smart.pid && test -s /mnt/smart2
 	}
 	r.wait()
 	r.start()
-	r.await("daemons", "runs under the next emperor", func(s emperor.Status) bool { return whole(s) && attached(s, "until").PID != 0 })
+	r.await("daemons", "runs under the next emperor", func(s emperor.Status) bool { return whole(s) && attached(s, "ls").PID != 0 })
 	for n, want := range []int{1, 1, 1, 1, 1} {
 		if got := strings.Count(r.Run(t, "ps", "-eo", "args"), fmt.Sprintf("sleep 100%d\n", n+1)); got != want {
 			t.Errorf("sleep 100%d runs %d times, want %d", n+1, got, want)
