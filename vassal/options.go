@@ -122,7 +122,7 @@ func setCommand(c *Config, p ini.Pair) error {
 		return fmt.Errorf("empty command; want PROGRAM [ARGUMENT...]")
 	}
 	if p.Key == "unprivileged-binary-patch" || p.Key == "privileged-binary-patch" {
-		argv = []string{p.Value}
+		argv = []string{p.Value, "--ini", c.File} // what uWSGI's emperor gives its vassals
 	}
 	c.Command = argv
 	return nil
