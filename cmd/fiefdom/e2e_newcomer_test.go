@@ -1,0 +1,37 @@
+package main
+
+import (
+	"syscall"
+	"testing"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/nettest"
+)
+
+// A uwsgi without workers, such as one that is a router alone, never says that
+// it accepts: a reload does not wait for that, and it is not started anew.
+func TestUwsgiWithoutWorkersReloads(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-stats = /run/t/stats\n")
+	r.drop("front", "[uwsgi]\nplugins = http\nmaster = true\nhttp = 127.0.0.1:8080\nhttp-to = /run/t/none.sock\nuid = 1501\ngid = 1501\nreload-mercy = 2\n")
+	r.start()
+	const born = "spawned uWSGI http 1"
+	r.logged(born, 1)
+	first := r.await("front", "has said that it is ready", func(emperor.Status) bool {
+		doc, err := document(r.World, "unix", "/run/t/stats")
+		if err != nil {
+			return false
+		}
+		vassals, ok := doc["vassals"].([]any)
+		return ok && len(vassals) == 1 && vassals[0].(map[string]any)["ready"] == 1.0
+	})
+	if first.Accepting {
+		t.Fatalf("it accepts: %+v", first)
+	}
+	r.mustRun("reload", "front")
+	r.logged(born, 2)
+	if s := r.ps("front"); s.PID != first.PID || s.Restarts != 0 || s.Error != "" {
+		t.Errorf("it was started anew: %+v, the pid was %d", s, first.PID)
+	}
+	r.stop(syscall.SIGTERM)
+}
