@@ -104,8 +104,8 @@ func (c *Config) scan() *inis {
 func (s *inis) see(path string, f iniFile, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return // removed since, or a dangling link
-	case errors.Is(err, errNotRegular), errors.Is(err, errName):
+		return // removed since
+	case errors.Is(err, errNotRegular), errors.Is(err, errDangling), errors.Is(err, errName):
 		s.errs = append(s.errs, err)
 		return
 	case err != nil:
