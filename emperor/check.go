@@ -53,7 +53,7 @@ func CheckVassal(path string) ini.Errors {
 	var c Config
 	f, err := c.look(path, "")
 	if err != nil {
-		return ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+		return ini.Errors{{Message: err.Error()}} // which names the file
 	}
 	return c.checkFile(f).Errors
 }

@@ -35,3 +35,19 @@ func TestUwsgiWithoutWorkersReloads(t *testing.T) {
 	}
 	r.stop(syscall.SIGTERM)
 }
+
+// The exit code of a uwsgi that has no app says nothing to most.
+func TestUwsgiWithoutItsAppSaysSo(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.drop("app", "[uwsgi]\nplugins = psgi\npsgi = /run/t/none.pl\nneed-app = true\nsocket = 127.0.0.1:3031\nuid = 1501\ngid = 1501\n")
+	r.drop("cmd", "[uwsgi]\ncommand = /bin/sh -c \"exit 22\"\n")
+	r.start()
+	for vassal, want := range map[string]string{
+		"app": "exit code 22: the uwsgi could not load its app; see fiefdom logs app",
+		"cmd": "exit code 22",
+	} {
+		r.await(vassal, want, func(s emperor.Status) bool { return s.State == emperor.Backoff && s.Error == want })
+	}
+	r.stop(syscall.SIGTERM)
+}
