@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -50,4 +52,17 @@ func TestUwsgiWithoutItsAppSaysSo(t *testing.T) {
 		r.await(vassal, want, func(s emperor.Status) bool { return s.State == emperor.Backoff && s.Error == want })
 	}
 	r.stop(syscall.SIGTERM)
+}
+
+// Who may not see an emperor's leases cannot check his vassals, and is not told
+// to repair them.
+func TestCheckAsAnotherUser(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.Run(t, "sh", "-e", "-c", "umask 077; mkdir -p /var/lib/fiefdom/emperor; echo {} >/var/lib/fiefdom/emperor/leases.json")
+	fiefdom := filepath.Join(filepath.Dir(agentPath(t)), "fiefdom")
+	out, err := r.Try(t, "setpriv", "--reuid=1501", "--regid=1501", "--clear-groups", fiefdom, "check", realmDir+"/emperor.ini")
+	if err == nil || !strings.Contains(out, "permission denied; run it as root") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
