@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -20,7 +21,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	seen := c.scan()
 	var errs ini.Errors
 	for _, p := range seen.errs {
-		errs = append(errs, ini.Error{Message: p.Error()})
+		errs = append(errs, ini.Error{Message: p.Error(), Warning: errors.Is(p, errDangling)})
 	}
 	for _, f := range seen.found {
 		e.newMember(f)
@@ -52,7 +53,7 @@ func CheckVassal(path string) ini.Errors {
 	var c Config
 	f, err := c.look(path, "")
 	if err != nil {
-		return ini.Errors{{Pos: ini.Pos{File: path}, Message: err.Error()}}
+		return ini.Errors{{Message: err.Error()}} // which names the file
 	}
 	return c.checkFile(f).Errors
 }

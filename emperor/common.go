@@ -18,6 +18,7 @@ import (
 // makes. It becomes part of each vassal: files are read under the owner of the
 // vassal's ini, who has what is in them by %(NAME).
 type Common struct {
+	User          []ini.Pair `json:"user,omitempty"` // the emperor's own uid and gid; none in tyrant mode
 	InheritBefore []ini.Pair `json:"inherit_before,omitempty"`
 	IncludeBefore []ini.Pair `json:"include_before,omitempty"`
 	Set           []ini.Pair `json:"set,omitempty"`
@@ -29,6 +30,14 @@ type Common struct {
 
 // commonOptions are the options that fill Common.
 var commonOptions = []ini.Option[Config]{
+	{
+		Name: "uid", Aliases: []string{"immediate-uid"}, Kind: ini.Text, Since: "0.1", Set: addUser("uid"),
+		Meaning: "the user of every vassal whose ini has no uid; the emperor itself stays root. In tyrant mode it does nothing",
+	},
+	{
+		Name: "gid", Aliases: []string{"immediate-gid"}, Kind: ini.Text, Since: "0.1", Set: addUser("gid"),
+		Meaning: "the group of every vassal whose ini has no gid. In tyrant mode it does nothing",
+	},
 	{
 		Name: "vassals-inherit-before", Kind: ini.Path, Since: "0.1", Repeats: true,
 		Set:     func(c *Config, p ini.Pair) error { return addCommon(&c.Common.InheritBefore, "inherit", p) },
@@ -74,6 +83,18 @@ func addCommon(to *[]ini.Pair, key string, p ini.Pair) error {
 	return nil
 }
 
+// addUser keeps the emperor's uid or gid: with uWSGI these are his vassals' too,
+// since he has given up root before he starts them.
+func addUser(name string) func(*Config, ini.Pair) error {
+	return func(c *Config, p ini.Pair) error {
+		if p.Value == "" {
+			return errors.New("it is empty; leave it out")
+		}
+		p.Value = name + "=" + p.Value
+		return addCommon(&c.Common.User, "set", p)
+	}
+}
+
 // vassalEnviron are the options that UWSGI_VASSAL_NAME=value variables of the
 // emperor's environment are for vassals.
 func vassalEnviron(environ []string) []string {
@@ -91,7 +112,7 @@ func forVassal(value, name string) string { return strings.ReplaceAll(value, "%n
 
 // beside are the options around the ini of a vassal.
 func (c *Common) beside(name string) (before, after []ini.Pair, environ []string) {
-	before = slices.Concat(c.InheritBefore, c.IncludeBefore, c.Set)
+	before = slices.Concat(c.User, c.InheritBefore, c.IncludeBefore, c.Set)
 	for i := range before {
 		if before[i].Key == "set" {
 			before[i].Value = forVassal(before[i].Value, name)

@@ -10,6 +10,7 @@ import (
 
 	"fiefdom/internal/ini"
 	"fiefdom/internal/nettest"
+	"fiefdom/vassal"
 )
 
 // emperorOf parses an emperor's ini.
@@ -69,8 +70,34 @@ func TestCommonOptions(t *testing.T) {
 	}
 }
 
+// With uWSGI an emperor's uid and gid are those of all that he starts.
+func TestTheEmperorsUserIsHisVassals(t *testing.T) {
+	tests := map[string]struct {
+		emperor, own string
+		uid, gid     int // 0: none is named
+	}{
+		"vassal without":          {"uid = 61301\ngid = 61302\n", "", 61301, 61302},
+		"the last one counts":     {"uid = 61300\nuid = 61301\n", "", 61301, 0},
+		"uWSGI's other names":     {"immediate-uid = 61301\nimmediate-gid = 61302\n", "", 61301, 61302},
+		"vassal with its own":     {"uid = 61301\ngid = 61302\n", "uid = 61400\ngid = 61401\n", 61400, 61401},
+		"vassal-set is more":      {"vassal-set = uid=61400\nuid = 61301\n", "", 61400, 0},
+		"tyrant mode has owner's": {"uid = 61301\ngid = 61302\nemperor-tyrant = true\n", "", 0, 0},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := expandWith(t, goodEmperor(t, test.emperor), 61200, "blog", "command = /bin/app\n"+test.own)
+			if got.Errors.Failed() {
+				t.Fatal(got.Errors)
+			}
+			if c := got.Config; idOrNone(c.UID) != test.uid || idOrNone(c.GID) != test.gid {
+				t.Errorf("uid %v, gid %v, want %d and %d", c.UID, c.GID, test.uid, test.gid)
+			}
+		})
+	}
+}
+
 func TestCommonOptionsAreChecked(t *testing.T) {
-	for _, text := range []string{"vassals-include = \n", "emperor-extra-extension = \n", "emperor-extra-extension = a/b\n"} {
+	for _, text := range []string{"uid = \n", "vassals-include = \n", "emperor-extra-extension = \n", "emperor-extra-extension = a/b\n"} {
 		if _, errs := emperorOf(t, text); !errs.Failed() || errs[0].Pos.Line != 2 {
 			t.Errorf("%s: %v", text, errs)
 		}
@@ -142,4 +169,11 @@ func TestOthersFilesAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func idOrNone(i *vassal.Identity) int {
+	if i == nil {
+		return 0
+	}
+	return i.ID
 }

@@ -65,6 +65,9 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.EmperorHookOptions, f.Pairs)...)
+	if c.Tyrant {
+		c.Common.User = nil // an owner's ini has his
+	}
 	if c.Tyrant && c.Common.MagicExec {
 		c.Common.MagicExec = false
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})

@@ -107,15 +107,18 @@ func (e *Emperor) send(ctx context.Context, v *member, what string, command func
 		cmd := command(limited)
 		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &said, &said
 		err = runApart(e.Cgroup, "hook", cmd)
+		if text := said.text(); text != "" {
+			log = log.With("said", text)
+		}
 		switch {
 		case ctx.Err() != nil:
-			log.Warn("hook ended with its vassal", "said", said.text())
+			log.Warn("hook ended with its vassal")
 		case limited.Err() != nil:
-			log.Warn("hook ended, it took too long", "limit", vassal.HookTime, "said", said.text())
+			log.Warn("hook ended, it took too long", "limit", vassal.HookTime)
 		case err != nil:
-			log.Warn("hook failed", "err", err, "said", said.text())
+			log.Warn("hook failed", "err", err)
 		default:
-			log.Info("hook done", "said", said.text())
+			log.Info("hook done")
 		}
 	})
 }

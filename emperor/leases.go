@@ -39,7 +39,10 @@ const (
 func LoadLeases(path string) (*Leases, error) {
 	l := &Leases{path: path}
 	b, err := os.ReadFile(path)
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("leases: %w; run it as root", err)
+	case err == nil:
 		err = json.Unmarshal(b, &l.file)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -80,12 +80,18 @@ func (l *Looking) nameOf(path, section string) string {
 
 var (
 	errNotRegular = errors.New("not a regular file")
+	errDangling   = errors.New("is not there")
 	errName       = errors.New("rename it")
 )
 
 // look looks at one ini.
 func (c *Config) look(path, section string) (iniFile, error) {
 	target, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if to, linkErr := os.Readlink(path); linkErr == nil {
+			return iniFile{}, fmt.Errorf("%s is a link to %s, which %w", printable([]byte(path)), printable([]byte(to)), errDangling)
+		}
+	}
 	if err != nil {
 		return iniFile{}, err
 	}

@@ -306,6 +306,8 @@ func (v *member) reason(exit vassal.Exit) string {
 		return exit.String() + " by the emperor: no heartbeat (emperor-required-heartbeat)"
 	case exile(v.gen, exit):
 		return exit.String() + ": it went into exile; it is started again when its ini changes or by fiefdom start"
+	case exit.Signal == 0 && exit.Code == vassal.ExitNoApp && v.running != nil && len(v.running.App) > 0:
+		return exit.String() + ": the uwsgi could not load its app; see fiefdom logs " + v.name
 	}
 	return exit.String()
 }

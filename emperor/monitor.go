@@ -130,8 +130,8 @@ func hasWildcard(pattern string) bool { return strings.ContainsAny(pattern, "*?[
 func (s *inis) see(path string, f iniFile, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return // removed since, or a dangling link
-	case errors.Is(err, errNotRegular), errors.Is(err, errName):
+		return // removed since
+	case errors.Is(err, errNotRegular), errors.Is(err, errDangling), errors.Is(err, errName):
 		s.errs = append(s.errs, err)
 		return
 	case err != nil:

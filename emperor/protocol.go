@@ -201,8 +201,8 @@ func (e *Emperor) renew(v *member) {
 	v.running = v.config
 	v.said.forgetPulse()
 	switch {
-	case !v.said.ready:
-		v.renewals++ // it never says when it is ready
+	case !v.said.ready, len(v.running.App) > 0 && !v.said.accepting:
+		v.renewals++ // it never says when it is back: a command that is silent, a uwsgi without workers
 	case !v.said.reloading:
 		v.said.reloading = true
 		e.expectReady(v)

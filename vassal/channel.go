@@ -40,6 +40,9 @@ const (
 // again.
 const ExitExile = 26
 
+// ExitNoApp is the exit code of a uwsgi with need-app that has no app.
+const ExitNoApp = 22
+
 // What Listen takes of a vassal: more waits in the vassal's own buffer, and
 // then the vassal waits. A real one says some bytes a second at most.
 const (

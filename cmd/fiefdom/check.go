@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,9 @@ also against each other. The exit code is 4 if something is wrong.`,
 // root's rights. What cannot be read is taken for a vassal's; the checks will
 // say what is wrong with it.
 func checkFile(path string) (ini.Errors, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return ini.Errors{{Pos: ini.Pos{File: path}, Message: "it is a folder; name the emperor's ini, and its vassals are checked with it, or single inis"}}, nil
+	}
 	if _, foreign := ownerOf(path); foreign {
 		return emperor.CheckVassal(path), nil
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,6 +81,10 @@ func (m *mover) inis(paths []string, p policy) []string {
 		suffix := filepath.Ext(path)
 		st, err := os.Stat(path)
 		switch {
+		case errors.Is(err, fs.ErrNotExist) && (suffix == ".ini" || slices.Contains(p.suffixes, suffix)):
+			if to, err := os.Readlink(path); err == nil {
+				m.note(path, migrate.Refused, "a link to "+to+", which is not there", true)
+			}
 		case err != nil || !st.Mode().IsRegular():
 		case p.magic && st.Mode()&0o111 != 0:
 			m.note(path, migrate.Works, "it is executable, so what it prints is its ini; it is not run here", false)

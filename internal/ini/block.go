@@ -165,6 +165,9 @@ func (l *loader) lookup(key string) (string, bool) {
 		return l.given, true // uwsgi --ini NAME: options of the command line come before those of files
 	}
 	if !ok {
+		if l.Literal {
+			l.used[key] = true // another file that is not read here may give it
+		}
 		return "", false
 	}
 	l.used[key] = true

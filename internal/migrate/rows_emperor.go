@@ -51,7 +51,9 @@ var processRows = []row{
 	{names: of("no-orphans"), side: Emperor, needless: "the next emperor deals with what one that was killed has left"},
 	{names: of("log-date", "logdate", "log-micros"), side: Emperor, needless: "each line has its time"},
 	{names: of("chown-socket"), side: Emperor, needless: "the emperor connects the devices itself, so nobody else needs a router's socket"},
-	{names: of("uid", "gid", "add-gid", "immediate-uid", "immediate-gid", "cap", "drop-after-init", "drop-after-apps"), side: Emperor, missing: asEachVassal},
+	{names: of("uid", "gid", "immediate-uid", "immediate-gid"), side: Emperor, differs: "the user and group of every vassal whose ini has none of its own; the emperor itself stays root, so hooks of its vassals are root's. " +
+		"Under `emperor-tyrant` it does nothing"},
+	{names: of("add-gid", "cap", "drop-after-init", "drop-after-apps"), side: Emperor, missing: asEachVassal},
 	{names: of("env", "envdir", "early-envdir", "unenv"), side: Emperor, missing: "write `env` into the vassals' inis, or with `vassal-set` into all of them; in native networks and under `emperor-tyrant` an app finds nothing of the emperor's environment"},
 	{names: of("chdir", "chdir2", "force-cwd"), side: Emperor, missing: "write absolute paths, or start the emperor in that folder"},
 	{names: of("umask"), side: Emperor, missing: "the emperor's is 022; a vassal's is in its ini"},
