@@ -49,6 +49,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		if err != nil {
 			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
 		}
+		if bad := n.refuseRoutes(d); bad != nil && !l.Foreign {
+			return nil, bad
+		}
 		r.links = append(r.links, l)
 		if n != nil && resolv == "" && (mounts || d.Native()) {
 			resolv = n.Resolv

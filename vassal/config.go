@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"fiefdom/firewall"
 	"fiefdom/internal/ini"
 	"fiefdom/tuntap"
 )
@@ -230,13 +229,13 @@ func setMTU(c *Config, p ini.Pair) error {
 }
 
 func setDeviceRule(c *Config, p ini.Pair) error {
-	direction, rule, err := firewall.ParseDeviceRule(p.Value)
+	r, err := tuntap.ParseDeviceRule(p.Value)
 	if err != nil {
 		return fmt.Errorf("device rule: %w", err)
 	}
-	rule.File, rule.Line = p.Pos.File, p.Pos.Line
+	r.Rule.File, r.Rule.Line = p.Pos.File, p.Pos.Line
 	d := c.device(p.Pos)
-	d.Rules = append(d.Rules, tuntap.DeviceRule{Direction: direction, Rule: rule})
+	d.Rules = append(d.Rules, r)
 	return nil
 }
 

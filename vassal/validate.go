@@ -168,6 +168,11 @@ func (d *DeviceSpec) check(names map[string]bool, seen map[netip.Addr]bool) erro
 	if d.MTU != 0 && (d.MTU < minMTU || d.MTU > maxMTU) {
 		return fmt.Errorf("device %s: %d is no MTU: want %d to %d bytes", d.Name, d.MTU, minMTU, maxMTU)
 	}
+	for _, r := range d.Rules {
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("device %s: rule %s: %w", d.Name, r.Rule, err)
+		}
+	}
 	for _, a := range d.Addresses {
 		if err := checkAddress(a); err != nil {
 			return err
