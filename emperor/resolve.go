@@ -72,6 +72,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	if err := e.plan(r, c, native, resolv); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
+	if err := e.heed(r, c); err != nil {
+		return nil, err
+	}
 	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
@@ -272,7 +275,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
 	}
 	if len(c.App) > 0 {
-		p.Programs = e.Config.Wrappers.programs(p.Args[0])
+		p.Programs = e.Config.Wrappers.of(c).programs(p.Args[0])
 	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask

@@ -29,6 +29,8 @@ type Status struct {
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 
+	Attributes map[string][]string `json:"attributes,omitempty"` // what its ini tells the emperor (emperor-collect-attribute), by key
+
 	owner owner
 }
 
@@ -84,7 +86,7 @@ func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
 		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
-		Addresses: []netip.Addr{}, Drops: map[string]uint64{},
+		Addresses: []netip.Addr{}, Drops: map[string]uint64{}, Attributes: v.attributes(),
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
 		s.PID = v.gen.PID

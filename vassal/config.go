@@ -50,6 +50,8 @@ type Config struct {
 	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
 	Protocol    *bool         `json:"protocol,omitempty"`     // emperor-protocol; nil: as the kind of app
 
+	Attributes []ini.Pair `json:"attributes,omitempty"` // of the section [emperor], those that the emperor asks for
+
 	Door   string       `json:"-"` // the address by which connections wake the vassal, found by the emperor; empty: it is not on demand
 	Socket SocketRights `json:"socket,omitzero"`
 

@@ -69,6 +69,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 		report(c.Devices[i].Pos, c.Devices[i].check(names, seen))
 	}
+	errs = append(errs, c.CheckAttributes()...)
 	return errs[:min(len(errs), maxErrors)]
 }
 
