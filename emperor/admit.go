@@ -20,6 +20,7 @@ func (e *Emperor) claim(v *member, x *expansion) ini.Errors {
 	case x.Config == nil:
 		return ini.Errors{{Pos: ini.Pos{File: v.file.path}, Message: "the expander said nothing about it"}}
 	}
+	e.Config.Common.onlyNamed(x.Config)
 	if e.Config.Tyrant {
 		errs = append(errs, tyrant(x.Config, v.file.owner)...)
 	}

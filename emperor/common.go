@@ -26,6 +26,7 @@ type Common struct {
 	Include       []ini.Pair `json:"include,omitempty"`
 	Environ       []string   `json:"environ,omitempty"` // UWSGI_NAME=value, options before all others
 	MagicExec     bool       `json:"magic_exec,omitempty"`
+	Attributes    []string   `json:"attributes,omitempty"` // keys of vassals' [emperor] that count
 }
 
 // commonOptions are the options that fill Common.

@@ -27,6 +27,7 @@ type Config struct {
 	Looking                  // how it looks at inis
 	Common     Common        // what it gives to all vassals
 	Wrappers   Wrappers      // of vassals' uwsgi
+	ChdirAttr  string        // the attribute that says where an app begins; empty: none
 	Freq       time.Duration // between rescans
 	Namespaces uintptr       // CLONE_NEW… for every vassal
 	Tyrant     bool          // vassals run under the owner of their ini
@@ -88,7 +89,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern; one such as /srv/*/app.ini names its vassals by their folders",

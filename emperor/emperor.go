@@ -18,7 +18,9 @@ type Network struct {
 	Socket    string         // that the router listens on
 	Addresses []netip.Prefix // the router's; empty: not native
 	AttachAll bool
-	Resolv    string // the resolv.conf of its vassals; empty: the host's
+	Resolv    string           // the resolv.conf of its vassals; empty: the host's
+	Gateway   bool             // it has a UDP gateway
+	FarEnds   []netip.AddrPort // that devices' own rules may route to
 }
 
 // Traffic is what the router counted for a vassal, seen from the vassal.

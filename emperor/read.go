@@ -31,23 +31,25 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 		name += ":" + f.Section
 	}
 	uid := uint32(os.Getuid())
-	first := true // the first file that is read as the vassal's is its own
+	var text []byte // of the vassal's own ini
+	first := true   // the first file that is read as the vassal's is its own
 	own := dir + "/" + base
 	before, after, environ := c.beside(f.Name)
-	got, err := ini.Load(name, ini.Options{
+	options := ini.Options{
 		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ, Limits: limits,
 		LookupEnv: func(name string) (string, bool) { return lookupIn(environ, name) },
-		ReadFile: func(path string) (text []byte, err error) {
+		ReadFile: func(path string) (b []byte, err error) {
 			defer func() {
 				x.Unrest = x.Unrest || ini.IsBeingWritten(err)
-				if err == nil && len(text) > maxText {
-					text, err = nil, fmt.Errorf("it has more than %d bytes", maxText)
+				if err == nil && len(b) > maxText {
+					b, err = nil, fmt.Errorf("it has more than %d bytes", maxText)
 				}
 			}()
 			switch {
 			case first && path == own:
 				first = false
-				return c.readOwn(path, check)
+				text, err = c.readOwn(path, check)
+				return text, err
 			case c.names(path, dir):
 				return readCommon(path, uid)
 			case uid == 0:
@@ -55,25 +57,23 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 			}
 			return ini.ReadFile(path, nil)
 		},
-	})
+	}
+	got, err := ini.Load(name, options)
 	if err != nil {
 		if !errors.As(err, &x.Errors) {
 			x.Errors = ini.Errors{{Pos: ini.Pos{File: base}, Message: err.Error()}}
 		}
-		for i := range x.Errors {
-			place(dir, &x.Errors[i].Pos)
-		}
+		placeAll(dir, x.Errors)
 		return x
 	}
 	got.Name = f.Path
 	for i := range got.Pairs {
 		place(dir, &got.Pairs[i].Pos)
 	}
-	for i := range got.Warnings {
-		place(dir, &got.Warnings[i].Pos)
-	}
+	placeAll(dir, got.Warnings)
 	config, errs := vassal.Parse(f.Name, got)
 	x.Config, x.Errors = config, append(got.Warnings, errs...)
+	c.readAttributes(&x, own, dir, text, options)
 	if f.Door != "" {
 		x.readDoor(f.Door)
 	}
@@ -85,6 +85,12 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 func place(dir string, p *ini.Pos) {
 	if p.File != "" && !filepath.IsAbs(p.File) && !strings.HasPrefix(p.File, "$") {
 		p.File = filepath.Join(dir, p.File)
+	}
+}
+
+func placeAll(dir string, errs ini.Errors) {
+	for i := range errs {
+		place(dir, &errs[i].Pos)
 	}
 }
 

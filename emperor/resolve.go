@@ -49,6 +49,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		if err != nil {
 			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
 		}
+		if bad := n.refuseRoutes(d); bad != nil && !l.Foreign {
+			return nil, bad
+		}
 		r.links = append(r.links, l)
 		if n != nil && resolv == "" && (mounts || d.Native()) {
 			resolv = n.Resolv
@@ -68,6 +71,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	}
 	if err := e.plan(r, c, native, resolv); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
+	}
+	if err := e.heed(r, c); err != nil {
+		return nil, err
 	}
 	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
@@ -272,7 +278,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
 	}
 	if len(c.App) > 0 {
-		p.Programs = e.Config.Wrappers.programs(p.Args[0])
+		p.Programs = e.Config.Wrappers.of(c).programs(p.Args[0])
 	}
 	if c.Umask != nil {
 		p.Umask = *c.Umask

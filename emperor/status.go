@@ -30,6 +30,8 @@ type Status struct {
 	Warnings  []string          `json:"warnings,omitempty"`
 	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
+	Attributes map[string][]string `json:"attributes,omitempty"` // what its ini tells the emperor (emperor-collect-attribute), by key
+
 	owner owner
 }
 
@@ -85,7 +87,7 @@ func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
 		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
-		Addresses: []netip.Addr{}, Drops: map[string]uint64{},
+		Addresses: []netip.Addr{}, Drops: map[string]uint64{}, Attributes: v.attributes(),
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
 		s.PID = v.gen.PID

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"fiefdom/internal/ini"
+	"fiefdom/vassal"
 )
 
 // Wrappers are programs that stand for the uwsgi of vassals with app-server
@@ -15,6 +16,16 @@ type Wrappers struct {
 	Wrapper  string   // instead of uwsgi
 	Override []string // tried before it
 	Fallback []string // tried after it
+	Attr     string   // the attribute of a vassal that names its own instead of Wrapper; empty: none
+}
+
+// of are those of one vassal.
+func (w Wrappers) of(c *vassal.Config) *Wrappers {
+	if w.Attr != "" {
+		own, _ := c.Attribute(w.Attr)
+		w.Wrapper = cmp.Or(own, w.Wrapper)
+	}
+	return &w
 }
 
 // wrapperOptions are the options that fill Wrappers.

@@ -52,8 +52,8 @@ func ParseRule(s string) (Rule, error) {
 }
 
 // ParseDeviceRule reads uWSGI's "in|out SRC DST ACTION [TARGET]", with masks
-// that do what they say. The actions route and gateway, which send packets
-// elsewhere over UDP, are not supported and an error.
+// that do what they say. The actions route and gateway, which have a target,
+// are no matter of a firewall's; the caller reads them.
 func ParseDeviceRule(s string) (Direction, Rule, error) {
 	w := words(s)
 	if len(w) < 4 || len(w) > 5 {
@@ -66,9 +66,6 @@ func ParseDeviceRule(s string) (Direction, Rule, error) {
 	var r Rule
 	if r.Src, r.Dst, err = parsePair(w[1], w[2]); err != nil {
 		return Out, Rule{}, err
-	}
-	if w[3] == "route" || w[3] == "gateway" {
-		return Out, Rule{}, fmt.Errorf("action %q is not supported; remove the rule, or use allow, deny or reject", w[3])
 	}
 	if r.Action, err = ParseAction(w[3]); err != nil {
 		return Out, Rule{}, err

@@ -39,9 +39,14 @@ func (n *network) addGateway(fd int, mask uint32) {
 }
 
 // elsewhere decides whether a packet of p leaves by the gateway: its device's
-// own rules say so first, then the network's routes. named: the operator did,
-// by a route. The network has a gateway.
+// own rules say so first (its ini's, or those it sent), then the network's
+// routes. named: the operator did, by a route. The network has a gateway.
 func (n *network) elsewhere(p *peer, pol *policy, pk *packet) (v verdict, named bool) {
+	if p.ways != nil {
+		if v, routed := p.ways.match(&pol.routes, pk); routed {
+			return v, false
+		}
+	}
 	if b := p.block.Load(); b != nil {
 		if u := b.match(firewall.Out, &pk.flow); u != nil && u.action == blockRoute {
 			return pol.routes.towards(u.target), false

@@ -76,6 +76,15 @@ func encodeRuleBlock(rules []DeviceRule) ([]byte, error) {
 			one[0] = 1
 		}
 		one[17] = byte(r.Rule.Action)
+		if err := r.Check(); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", r.Rule.File, r.Rule.Line, err)
+		}
+		if r.Routes() {
+			target := r.Target.Addr().As4()
+			one[17] = blockRoute
+			copy(one[18:], target[:])
+			binary.BigEndian.PutUint16(one[22:], r.Target.Port())
+		}
 		for i, p := range []netip.Prefix{r.Rule.Src, r.Rule.Dst} {
 			addr, mask, err := blockPrefix(p)
 			if err != nil {

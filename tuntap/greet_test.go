@@ -18,12 +18,12 @@ import (
 func deviceRules(t *testing.T, texts ...string) (rules []DeviceRule) {
 	t.Helper()
 	for i, text := range texts {
-		dir, rule, err := firewall.ParseDeviceRule(text)
+		r, err := ParseDeviceRule(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rule.File, rule.Line = "blog.ini", i+1
-		rules = append(rules, DeviceRule{dir, rule})
+		r.Rule.File, r.Rule.Line = "blog.ini", i+1
+		rules = append(rules, r)
 	}
 	return rules
 }

@@ -38,6 +38,7 @@ type Handover struct {
 type DeviceRule struct {
 	Direction firewall.Direction `json:"direction"`
 	Rule      firewall.Rule      `json:"rule"`
+	Target    netip.AddrPort     `json:"target,omitzero"` // the far end that an allowed packet goes to; zero: by the table
 }
 
 // encode returns the hand-over as frames: parts, then the end.

@@ -132,6 +132,8 @@ func TestRefusedHandOvers(t *testing.T) {
 		{"no tun", func(r *Router) { r.prepare = prepareTun }, Handover{Vassal: "blog"}, "no attached tun device"},
 		{"forbidden address", nil, Handover{Vassal: "blog", Registered: []netip.Addr{gateway}}, "10.9.0.1 can not be given back: forbidden"},
 		{"direction", nil, Handover{Vassal: "blog", Rules: []DeviceRule{{Direction: 9}}}, "direction"},
+		{"a route in", nil, Handover{Vassal: "blog", Rules: []DeviceRule{{Direction: firewall.In, Target: far}}}, "only packets on their way out"},
+		{"a route without a gateway", nil, Handover{Vassal: "blog", Rules: []DeviceRule{{Target: far}}}, "network fief0 has no gateway"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, native())

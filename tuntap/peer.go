@@ -22,6 +22,7 @@ type peer struct {
 	dev    *source            // the handed-over device; nil for a stream of frames
 	vassal string             // empty: foreign
 	chain  [2]*firewall.Chain // its own rules, by firewall.Direction, from its ini
+	ways   *ways              // where they send packets by the gateway; nil: nowhere
 
 	// for every shard
 	gone   atomic.Bool               // set with the network's mutex held

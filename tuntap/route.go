@@ -138,6 +138,18 @@ func setFarEnd(n *NetworkOptions, p ini.Pair) error {
 	return nil
 }
 
+// AllFarEnds are the gateways of others that the ini names: those of
+// tuntap-router-gateway-peer, and the targets of the routes.
+func (n *NetworkOptions) AllFarEnds() []netip.AddrPort {
+	all := slices.Clone(n.FarEnds)
+	for _, r := range n.Routes {
+		if !slices.Contains(all, r.Target) {
+			all = append(all, r.Target)
+		}
+	}
+	return all
+}
+
 // checkGateway says what makes no sense without the gateway.
 func (n *NetworkOptions) checkGateway() error {
 	if n.Gateway.IsValid() || len(n.Routes) == 0 && len(n.FarEnds) == 0 {

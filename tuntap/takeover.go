@@ -84,6 +84,10 @@ func (r *Router) acceptHandover(p *peer) error {
 	if p.chain, err = deviceChains(h.Rules); err != nil {
 		return err
 	}
+	// Without the gateway a rule that routes would only allow.
+	if p.ways = newWays(h.Rules); p.ways != nil && p.net.gateway == nil {
+		return fmt.Errorf("a rule of the device routes, and network %s has no gateway", p.net.name)
+	}
 	p.hand.have = false // the descriptor is the source's from now on
 	p.shard = r.idlest()
 	p.shard.devices++
@@ -129,6 +133,9 @@ func deviceChains(rules []DeviceRule) (chain [2]*firewall.Chain, err error) {
 	for _, rule := range rules {
 		if int(rule.Direction) >= len(list) {
 			return chain, fmt.Errorf("rule %s:%d: unknown direction %d", rule.Rule.File, rule.Rule.Line, rule.Direction)
+		}
+		if err := rule.Check(); err != nil {
+			return chain, fmt.Errorf("rule %s:%d: %w", rule.Rule.File, rule.Rule.Line, err)
 		}
 		list[rule.Direction] = append(list[rule.Direction], rule.Rule)
 	}

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"fiefdom/firewall"
 	"fiefdom/internal/ini"
 	"fiefdom/tuntap"
 )
@@ -52,6 +51,8 @@ type Config struct {
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill
 	MercySet    bool          `json:"mercy_set,omitempty"`    // reload-mercy was written
 	Protocol    *bool         `json:"protocol,omitempty"`     // emperor-protocol; nil: as the kind of app
+
+	Attributes []ini.Pair `json:"attributes,omitempty"` // of the section [emperor], those that the emperor asks for
 
 	Door   string       `json:"-"` // the address by which connections wake the vassal, found by the emperor; empty: it is not on demand
 	Socket SocketRights `json:"socket,omitzero"`
@@ -230,13 +231,13 @@ func setMTU(c *Config, p ini.Pair) error {
 }
 
 func setDeviceRule(c *Config, p ini.Pair) error {
-	direction, rule, err := firewall.ParseDeviceRule(p.Value)
+	r, err := tuntap.ParseDeviceRule(p.Value)
 	if err != nil {
 		return fmt.Errorf("device rule: %w", err)
 	}
-	rule.File, rule.Line = p.Pos.File, p.Pos.Line
+	r.Rule.File, r.Rule.Line = p.Pos.File, p.Pos.Line
 	d := c.device(p.Pos)
-	d.Rules = append(d.Rules, tuntap.DeviceRule{Direction: direction, Rule: rule})
+	d.Rules = append(d.Rules, r)
 	return nil
 }
 

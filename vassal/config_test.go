@@ -91,13 +91,14 @@ func TestParseGood(t *testing.T) {
 			"command = a\ntuntap-device-address = 10.9.0.7, fd00::7", func(c *Config) any { return c.Devices[0].Addresses },
 			[]netip.Addr{netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("fd00::7")},
 		},
-		"gateway":      {"command = a\ntuntap-device-gateway = 10.9.0.1", func(c *Config) any { return c.Devices[0].Gateways[0].String() }, "10.9.0.1"},
-		"mtu":          {"command = a\ntuntap-device-mtu = 1400", func(c *Config) any { return c.Devices[0].MTU }, 1400},
-		"rule":         {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Dst.String() }, "10.0.0.0/8"},
-		"rule's place": {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Line }, 4},
-		"rule belongs": {"command = a\ntuntap-device = u0\ntuntap-device = u1\ntuntap-device-rule = in 0.0.0.0 10.0.0.1 allow", func(c *Config) any { return len(c.Devices[1].Rules) }, 1},
-		"hook":         {"command = a\nhook-as-root = !exec:secret", func(c *Config) any { return c.Hooks[0].String() }, "exec"},
-		"needless":     {"command = a\nmaster = true\nprocesses = 4", func(c *Config) any { return c.Needless }, []string{"master", "processes"}},
+		"gateway":       {"command = a\ntuntap-device-gateway = 10.9.0.1", func(c *Config) any { return c.Devices[0].Gateways[0].String() }, "10.9.0.1"},
+		"mtu":           {"command = a\ntuntap-device-mtu = 1400", func(c *Config) any { return c.Devices[0].MTU }, 1400},
+		"rule":          {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Dst.String() }, "10.0.0.0/8"},
+		"rule's place":  {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.0.0.0/8 deny", func(c *Config) any { return c.Devices[0].Rules[0].Rule.Line }, 4},
+		"rule's target": {"command = a\ntuntap-device = u0\ntuntap-device-rule = out 0.0.0.0 10.10.0.0/16 gateway 198.51.100.2:4040", func(c *Config) any { return c.Devices[0].Rules[0].Target.String() }, "198.51.100.2:4040"},
+		"rule belongs":  {"command = a\ntuntap-device = u0\ntuntap-device = u1\ntuntap-device-rule = in 0.0.0.0 10.0.0.1 allow", func(c *Config) any { return len(c.Devices[1].Rules) }, 1},
+		"hook":          {"command = a\nhook-as-root = !exec:secret", func(c *Config) any { return c.Hooks[0].String() }, "exec"},
+		"needless":      {"command = a\nmaster = true\nprocesses = 4", func(c *Config) any { return c.Needless }, []string{"master", "processes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good(t, tc.text)

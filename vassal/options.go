@@ -97,7 +97,7 @@ var Options = slices.Concat([]ini.Option[Config]{
 	},
 	{
 		Name: "tuntap-device-rule", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: setDeviceRule,
-		Meaning: "in|out SRC DST ACTION: a rule of the device before it",
+		Meaning: "in|out SRC DST ACTION: a rule of the device before it. ACTION is allow, deny, reject, or for out: route IP:PORT (or gateway IP:PORT), to a far end that the emperor's ini names",
 	},
 	{
 		Name: "tuntap-device-address", Kind: ini.Address, Since: "0.1", Repeats: true, Set: setAddress,

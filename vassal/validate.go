@@ -76,6 +76,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 		report(c.Devices[i].Pos, c.Devices[i].check(names, seen))
 	}
+	errs = append(errs, c.CheckAttributes()...)
 	return errs[:min(len(errs), maxErrors)]
 }
 
@@ -181,6 +182,11 @@ func (d *DeviceSpec) check(names map[string]bool, seen map[netip.Addr]bool) erro
 	names[d.Name] = true
 	if d.MTU != 0 && (d.MTU < minMTU || d.MTU > maxMTU) {
 		return fmt.Errorf("device %s: %d is no MTU: want %d to %d bytes", d.Name, d.MTU, minMTU, maxMTU)
+	}
+	for _, r := range d.Rules {
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("device %s: rule %s: %w", d.Name, r.Rule, err)
+		}
 	}
 	for _, a := range d.Addresses {
 		if err := checkAddress(a); err != nil {

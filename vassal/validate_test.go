@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"fiefdom/firewall"
+	"fiefdom/tuntap"
 )
 
 // TestValidateForged gives the emperor's side what no parser would make: the
@@ -49,16 +52,19 @@ func TestValidateForged(t *testing.T) {
 		"endless mercy":      {func(c *Config) { c.ReloadMercy = 1 << 62 }, "at most"},
 		"negative mercy":     {func(c *Config) { c.ReloadMercy = -time.Second }, "at most"},
 		"umask":              {func(c *Config) { c.Umask = &bad }, "umask"},
-		"hook action":        {func(c *Config) { c.Hooks = []Hook{{Phase: AsRoot, Action: "fly"}} }, "unknown action"},
-		"hook phase":         {func(c *Config) { c.Hooks = []Hook{{Phase: "later", Action: "exec"}} }, "unknown phase"},
-		"many hooks":         {func(c *Config) { c.Hooks = slices.Repeat([]Hook{{Phase: AsUser, Action: "log"}}, maxHooks+1) }, "at most 1000"},
-		"another phase":      {func(c *Config) { c.Hooks = []Hook{{Phase: AsVassal, Action: "exec"}} }, "unknown phase"},
-		"clone flags":        {func(c *Config) { c.Isolation.Unshare = 1 << 8 }, "no namespaces"},
-		"relative root":      {func(c *Config) { c.Isolation.Root = "srv" }, "absolute"},
-		"the host's root":    {func(c *Config) { c.Isolation.Root = "/" }, "the host's root"},
-		"long hostname":      {func(c *Config) { c.Isolation.Root, c.Isolation.Hostname = "/srv", strings.Repeat("x", 65) }, "at most 64"},
-		"hostname alone":     {func(c *Config) { c.Isolation.Hostname = "x" }, "ROOTFS"},
-		"kept, no root":      {func(c *Config) { c.Isolation.Keep = []Keep{{"/a", "/b"}} }, "without namespace"},
+		"a route in": {func(c *Config) {
+			c.Devices = []DeviceSpec{{Name: "d0", Rules: []tuntap.DeviceRule{{Direction: firewall.In, Target: netip.MustParseAddrPort("198.51.100.2:1")}}}}
+		}, "only packets on their way out"},
+		"hook action":     {func(c *Config) { c.Hooks = []Hook{{Phase: AsRoot, Action: "fly"}} }, "unknown action"},
+		"hook phase":      {func(c *Config) { c.Hooks = []Hook{{Phase: "later", Action: "exec"}} }, "unknown phase"},
+		"many hooks":      {func(c *Config) { c.Hooks = slices.Repeat([]Hook{{Phase: AsUser, Action: "log"}}, maxHooks+1) }, "at most 1000"},
+		"another phase":   {func(c *Config) { c.Hooks = []Hook{{Phase: AsVassal, Action: "exec"}} }, "unknown phase"},
+		"clone flags":     {func(c *Config) { c.Isolation.Unshare = 1 << 8 }, "no namespaces"},
+		"relative root":   {func(c *Config) { c.Isolation.Root = "srv" }, "absolute"},
+		"the host's root": {func(c *Config) { c.Isolation.Root = "/" }, "the host's root"},
+		"long hostname":   {func(c *Config) { c.Isolation.Root, c.Isolation.Hostname = "/srv", strings.Repeat("x", 65) }, "at most 64"},
+		"hostname alone":  {func(c *Config) { c.Isolation.Hostname = "x" }, "ROOTFS"},
+		"kept, no root":   {func(c *Config) { c.Isolation.Keep = []Keep{{"/a", "/b"}} }, "without namespace"},
 		"many kept": {func(c *Config) {
 			c.Isolation.Root, c.Isolation.Keep = "/srv", slices.Repeat([]Keep{{"/a", "/b"}}, maxKeeps+1)
 		}, "at most 100"},

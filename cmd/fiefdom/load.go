@@ -137,7 +137,10 @@ func knownToEmperor(name string) bool {
 func (l *loaded) vassalNetworks() []emperor.Network {
 	var all []emperor.Network
 	for _, n := range l.networks {
-		all = append(all, emperor.Network{Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll})
+		all = append(all, emperor.Network{
+			Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll,
+			Gateway: n.Gateway.IsValid(), FarEnds: n.AllFarEnds(),
+		})
 	}
 	return all
 }

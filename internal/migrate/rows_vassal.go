@@ -4,7 +4,7 @@ var jailRows = []row{
 	{names: of("jailed"), side: Vassal, differs: "no longer needed: a vassal with a device always is"},
 	{names: of("tuntap-device"), side: Vassal, differs: "the emperor makes and connects it, the app holds neither the device nor the socket, and lives on when the router is gone. " +
 		"A router that is not there is an error of the start. IPv6 need not be switched off"},
-	{names: of("tuntap-device-rule"), side: Vassal, differs: "masks are what they say, and a line that is no rule stops the start"},
+	{names: of("tuntap-device-rule"), side: Vassal, differs: "masks are what they say, and a line that is no rule stops the start; route and gateway go to far ends that the emperor's ini names (tuntap-router-route, tuntap-router-gateway-peer)"},
 	{names: of("uid", "gid", "add-gid"), side: Vassal, differs: "given up for good before anything of the app runs. Without `gid` the app has its user's groups; without `uid`, in a native network, a user of its own"},
 	{names: of("no-initgroups"), side: Vassal, missing: "the app has all groups of its user; choose a user with fewer, or write a number that no user has"},
 	{names: of("immediate-uid", "immediate-gid"), side: Vassal, missing: "write `uid` and `gid`: they hold before anything of the app runs"},
