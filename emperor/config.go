@@ -51,6 +51,7 @@ type Config struct {
 	StopHook  string // the program that runs after every vassal's end
 
 	Stats    string // address of uWSGI's emperor-stats; empty: none
+	LogTo    string // the log's file; empty: standard error
 	PIDFile  string // where the emperor's pid stands; empty: nowhere
 	ProcName string // that the emperor's process shows; empty: its command line
 }
@@ -147,7 +148,11 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 		Meaning: "a socket's path or ADDRESS:PORT that tells uWSGI's JSON about the emperor and its vassals, one document a connection",
 	},
 	{
-		Name: "emperor-pidfile", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.PIDFile, p) },
+		Name: "logto", Aliases: []string{"logto2"}, Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.LogTo, p) },
+		Meaning: "the file that the emperor's log is appended to, instead of standard error, once it has the instance",
+	},
+	{
+		Name: "emperor-pidfile", Aliases: []string{"pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"}, Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.PIDFile, p) },
 		Meaning: "the file that has the emperor's pid as long as he runs",
 	},
 	{

@@ -85,6 +85,9 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
+	if err := logTo(l.config.LogTo); err != nil {
+		return err
+	}
 	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
 	err = r.run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
