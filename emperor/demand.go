@@ -151,19 +151,19 @@ func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *
 		x.Errors = append(x.Errors, ini.Error{Pos: pos, Warning: warning, Message: "emperor-on-demand-exec: " + printable(fmt.Appendf(nil, format, args...))})
 	}
 	command := e.Config.OnDemand.Exec
-	if e.Config.Tyrant {
-		if err := checkProgram(command); err != nil {
-			report(false, "%v", err)
-			return
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, demandTime)
 	defer cancel()
 	var out, complaints bytes.Buffer
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command+` "$1"`, "sh", x.file.path)
 	// As uWSGI names them: in a folder by the file, elsewhere by the path.
 	if dir := filepath.Dir(x.file.path); slices.ContainsFunc(e.Config.Monitors, func(m Monitor) bool { return m.Pattern == "" && m.Dir == dir }) {
-		cmd.Dir, cmd.Args[len(cmd.Args)-1] = dir, filepath.Base(x.file.path)
+		cmd.Dir, cmd.Args[len(cmd.Args)-1] = e.Config.workDir(x.file.path), filepath.Base(x.file.path)
+	}
+	if e.Config.Tyrant {
+		if err := checkProgram(command, cmd.Dir); err != nil {
+			report(false, "%v", err)
+			return
+		}
 	}
 	limited := &limitedBuffer{Buffer: &out, left: demandBytes}
 	cmd.Stdout = limited
@@ -192,7 +192,8 @@ func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *
 
 // checkProgram refuses a command that runs a file which somebody else than the
 // emperor's user could have written: in tyrant mode folders may be tenants'.
-func checkProgram(command string) error {
+// Relative names begin in dir.
+func checkProgram(command, dir string) error {
 	words, err := shlex.Split(command)
 	if err != nil {
 		return err
@@ -200,6 +201,9 @@ func checkProgram(command string) error {
 	for i, word := range words {
 		if path, err := exec.LookPath(word); i == 0 && err == nil {
 			word = path
+		}
+		if !filepath.IsAbs(word) {
+			word = filepath.Join(dir, word)
 		}
 		st, err := os.Stat(word)
 		if err != nil || !st.Mode().IsRegular() {

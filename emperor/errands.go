@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -86,8 +85,7 @@ func (e *Emperor) send(ctx context.Context, v *member, g *vassal.Generation, wha
 	before, done := v.errands.done, make(chan struct{})
 	v.errands.done = done
 	log := e.Log.With("vassal", v.name, "hook", what)
-	dir, file := filepath.Split(v.file.path)
-	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+file, "UWSGI_VASSAL_PID="+strconv.Itoa(g.PID),
+	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+v.file.base(), "UWSGI_VASSAL_PID="+strconv.Itoa(g.PID),
 		"UWSGI_VASSAL_UID="+strconv.Itoa(int(v.file.owner.uid)), "UWSGI_VASSAL_GID="+strconv.Itoa(int(v.file.owner.gid)))
 	e.jobs.Go(func() {
 		defer close(done)
@@ -103,7 +101,7 @@ func (e *Emperor) send(ctx context.Context, v *member, g *vassal.Generation, wha
 		defer release()
 		var said excerpt
 		cmd := command(limited)
-		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &said, &said
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = e.Config.workDir(v.file.path), env, &said, &said
 		err = runApart(e.Cgroup, "hook", cmd)
 		switch {
 		case ctx.Err() != nil:
