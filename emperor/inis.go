@@ -176,7 +176,16 @@ const unrestPause = 500 * time.Millisecond
 // lookAgain has the next scan take an ini for changed.
 func (e *Emperor) lookAgain(v *member) {
 	v.file.id = fileID{}
-	time.AfterFunc(unrestPause, func() { e.call(e.rescan) })
+	if e.unrest { // one scan for all of them: an owner may write many
+		return
+	}
+	e.unrest = true
+	time.AfterFunc(unrestPause, func() {
+		e.call(func() {
+			e.unrest = false
+			e.rescan()
+		})
+	})
 }
 
 // failures are the errors, without the warnings, one a line.

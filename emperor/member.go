@@ -105,6 +105,10 @@ func (e *Emperor) enter(v *member, to State) {
 	v.state, v.since = to, time.Now()
 }
 
+// leaving says that the vassal ends for good: its ini is gone, or another's
+// word by now. No operator's word brings back what it was.
+func (v *member) leaving() bool { return v.state == Stopping && v.then == forget }
+
 // decide does what was last asked for while the vassal was stopping.
 func (e *Emperor) decide(v *member) {
 	if v.timer != nil {
