@@ -40,22 +40,43 @@ const (
 )
 
 // withDoor adds what the scan needs to know of the file that holds a vassal's
-// address, if there is one.
-func (o *OnDemand) withDoor(f iniFile) iniFile {
-	if o.Extension == "" {
-		return f
+// address, if there is one. In tyrant mode a neighbour's is none: in a folder of
+// many he could put a file beside any ini.
+func (c *Config) withDoor(f iniFile) (iniFile, error) {
+	if c.OnDemand.Extension == "" {
+		return f, nil
 	}
-	path := f.path + o.Extension
+	path := f.path + c.OnDemand.Extension
+	link, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
 	door, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f
+		return f, nil
 	}
-	f.door = path // one that cannot be looked at is an error of the vassal
-	if err == nil {
-		sys := door.Sys().(*syscall.Stat_t)
-		f.doorID = fileID{sys.Dev, sys.Ino, sys.Mtim.Nano(), sys.Size}
+	if err != nil {
+		f.door = path // one that cannot be looked at is an error of the vassal
+		return f, nil
 	}
-	return f
+	if c.Tyrant {
+		if whose, strange := f.stranger(link, door); strange {
+			return f, fmt.Errorf("%s is no socket's address of %s: it was put there by uid %d, who is neither root nor uid %d; remove it", printable([]byte(path)), f.path, whose, f.owner.uid)
+		}
+	}
+	f.door, f.doorID = path, idOf(door)
+	return f, nil
+}
+
+// stranger says who put a file beside the ini, if it was neither root nor the
+// ini's owner.
+func (f iniFile) stranger(link, target fs.FileInfo) (uid uint32, is bool) {
+	for _, info := range []fs.FileInfo{link, target} {
+		if uid = ownerOf(info).uid; uid != 0 && uid != f.owner.uid {
+			return uid, true
+		}
+	}
+	return uid, false
 }
 
 // readDoor reads the file that holds a vassal's address, with the rights of

@@ -29,7 +29,7 @@ func (e *Emperor) rescan() {
 		}
 	}
 	for _, name := range seen.order {
-		f := e.Config.OnDemand.withDoor(seen.found[name])
+		f := seen.found[name]
 		v := e.vassals[name]
 		switch {
 		case v == nil:
