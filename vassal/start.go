@@ -71,7 +71,7 @@ func (e Exit) String() string {
 func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 	ours, theirs, err := newPipe()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Cgroup.discard())
 	}
 	defer ours.close()
 	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper, inode: j.Inode}
