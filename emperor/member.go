@@ -261,7 +261,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 		exit := g.Wait()
 		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
 		e.call(func() {
-			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
+			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name), e.Instance.forgetCgroup(v.name))
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}

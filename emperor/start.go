@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -132,11 +133,14 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
+	name := safeName(s.name) + "." + strconv.Itoa(s.launch)
 	if above == "" {
 		above = s.e.Cgroup
+	} else if err := s.e.Instance.recordCgroup(s.name, vassal.Cgroup(filepath.Join(string(above), name))); err != nil {
+		return err
 	}
 	if above != "" { // the last: from here on it is the start's to remove
-		if l.Cgroup, err = above.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
+		if l.Cgroup, err = above.Make(name); err != nil {
 			return err
 		}
 	}
