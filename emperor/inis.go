@@ -116,7 +116,7 @@ func (e *Emperor) expanded(got []expansion) {
 	for i := range got {
 		x := &got[i]
 		v := e.vassals[x.Name]
-		if v == nil || v.removed || v.file != x.file || e.ending {
+		if v == nil || v.removed || v.dethroned || v.file != x.file || e.ending {
 			continue // overtaken by another scan: another file, or another owner, whose word this is not
 		}
 		x.Errors = append(x.Errors, e.claim(v, x)...)

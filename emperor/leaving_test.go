@@ -34,6 +34,41 @@ func TestNoWordBringsBackWhoLeaves(t *testing.T) {
 	}
 }
 
+// Of the vassal of before, its output and its command, a new owner of the ini
+// learns nothing while it stops.
+func TestNewOwnersSeeNothingOfTheOld(t *testing.T) {
+	const alice, bob = 61001, 61002
+	r := newRealm(t, func(e *Emperor) { e.Config.Tyrant, e.Config.Freq = true, 50*time.Millisecond })
+	staged := r.dir + "/../blog.new"
+	write(t, staged, "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; echo secret; while :; do sleep 0.05; done'\nreload-mercy = 2\n")
+	if err := os.Chown(staged, alice, alice); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(staged, r.dir+"/blog.ini"); err != nil {
+		t.Fatal(err)
+	}
+	first := r.awaitState(t, "blog", Running)
+	r.awaitOutput(t, "blog | secret")
+	if code, text := r.as(t, alice, "GET", "/vassals/blog/logs"); code != 200 || !strings.Contains(text, "secret") {
+		t.Errorf("its own owner: %d %q", code, text)
+	}
+	if err := unix.Chown(first.File, bob, bob); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState(t, "blog", Stopping)
+	r.Reload() // what it says is not done with what is left of the old one
+	for _, path := range []string{"/vassals/blog/logs", "/vassals/blog"} {
+		if code, text := r.as(t, bob, "GET", path); code != 404 {
+			t.Errorf("%s: %d %q", path, code, text)
+		}
+	}
+	r.await(t, "blog", "is the new owner's", func(s Status) bool { return s.State == Running && s.UID == bob })
+	nettest.Eventually(t, 10*time.Second, "the new owner's own", func() bool {
+		code, text := r.as(t, bob, "GET", "/vassals/blog/logs")
+		return code == 200 && text == "secret\n"
+	})
+}
+
 // In tyrant mode an ini that changes hands stops its vassal, and what the new
 // owner asks for meanwhile is done with his ini alone.
 func TestWordsOfANewOwner(t *testing.T) {
@@ -52,6 +87,7 @@ func TestWordsOfANewOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitState(t, "blog", Stopping)
+	r.Reload()
 	if s, err := r.Do(t.Context(), "blog", "restart"); err != nil || s.UID != bob {
 		t.Errorf("%+v, %v", s, err)
 	}

@@ -18,6 +18,8 @@ type member struct {
 	then    action // what to do when stopping is over
 	removed bool   // its ini is gone
 
+	dethroned bool // its ini is another owner's word by now, who has nothing to do with what stops here
+
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
 	warnings []string
