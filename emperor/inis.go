@@ -36,8 +36,9 @@ func (e *Emperor) rescan() {
 			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
-		case !v.removed && e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
-			if v.file != f {
+		case e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
+			if v.removed || v.file != f {
+				v.removed = false
 				e.dethrone(v, f)
 				freed = true
 			}

@@ -38,6 +38,34 @@ func TestNoWordBringsBackWhoLeaves(t *testing.T) {
 // learns nothing while it stops.
 func TestNewOwnersSeeNothingOfTheOld(t *testing.T) {
 	const alice, bob = 61001, 61002
+	for name, change := range map[string]func(t *testing.T, r *realm, file string) error{
+		"it changes hands": func(_ *testing.T, _ *realm, file string) error { return unix.Chown(file, bob, bob) },
+		"another's comes": func(t *testing.T, r *realm, file string) error {
+			t.Helper()
+			b, err := os.ReadFile(file)
+			if err == nil {
+				err = os.Remove(file)
+			}
+			r.awaitState(t, "blog", Stopping)
+			if err == nil {
+				err = os.WriteFile(r.dir+"/../blog.bob", b, 0o644)
+			}
+			if err == nil {
+				err = unix.Chown(r.dir+"/../blog.bob", bob, bob)
+			}
+			if err == nil {
+				err = os.Rename(r.dir+"/../blog.bob", file)
+			}
+			r.awaitLog(t, "another owner; stopping")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { newOwnerSeesNothing(t, alice, bob, change) })
+	}
+}
+
+func newOwnerSeesNothing(t *testing.T, alice, bob int, change func(t *testing.T, r *realm, file string) error) {
+	t.Helper()
 	r := newRealm(t, func(e *Emperor) { e.Config.Tyrant, e.Config.Freq = true, 50*time.Millisecond })
 	staged := r.dir + "/../blog.new"
 	write(t, staged, "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; echo secret; while :; do sleep 0.05; done'\nreload-mercy = 2\n")
@@ -52,7 +80,7 @@ func TestNewOwnersSeeNothingOfTheOld(t *testing.T) {
 	if code, text := r.as(t, alice, "GET", "/vassals/blog/logs"); code != 200 || !strings.Contains(text, "secret") {
 		t.Errorf("its own owner: %d %q", code, text)
 	}
-	if err := unix.Chown(first.File, bob, bob); err != nil {
+	if err := change(t, r, first.File); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitState(t, "blog", Stopping)
