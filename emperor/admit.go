@@ -90,6 +90,13 @@ func tyrant(c *vassal.Config, o owner) ini.Errors {
 	for _, g := range c.AddGID {
 		deny(g.Pos, "add-gid is not allowed")
 	}
+	for i := range c.Attached {
+		d := &c.Attached[i]
+		if d.UID != nil && d.UID.ID != int(o.uid) || d.GID != nil && d.GID.ID != int(o.gid) {
+			deny(d.Pos, "a process under other ids than the owner's is not allowed")
+		}
+		d.UID, d.GID = nil, nil
+	}
 	if c.Chroot != "" {
 		deny(at("chroot"), "chroot is not allowed")
 	}

@@ -26,6 +26,9 @@ func newBackoff(c *Config) backoff {
 	return b
 }
 
+// limit sets the longest delay.
+func (b *backoff) limit(most time.Duration) { b.max, b.first = most, min(b.first, most) }
+
 // died returns the delay after a life of that length; a failed start is a
 // life of 0. A loyal vassal is back at once, though not more often than once
 // in the first delay, whatever it says about itself. The delay has up to a

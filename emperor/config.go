@@ -88,7 +88,7 @@ var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
-		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern",
+		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern; one such as /srv/*/app.ini names its vassals by their folders",
 	},
 	{
 		Name: "emperor-freq", Kind: ini.Duration, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setDuration(&c.Freq, p) },

@@ -252,6 +252,9 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 			return fmt.Errorf("socket %s is already that of %s; a socket wakes one vassal", a, v.file.path)
 		}
 	}
+	if len(c.App) == 0 && len(c.Command) == 0 && !slices.ContainsFunc(c.Attached, func(d vassal.Attached) bool { return d.Stdin }) {
+		return fmt.Errorf("nobody would take the connections of socket %s; write command = PROGRAM ARGUMENTS, or stdin=true in attach-daemon2", a)
+	}
 	s := doorSpec{address: a, rights: doorRights{uid: r.plan.UID, gid: r.plan.GID, mode: 0o666}} // uWSGI's mode
 	s.rights.allow(e.Config.OnDemand.Rights)
 	if e.Config.Tyrant {
@@ -273,8 +276,7 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 		own, err := parseAddress(value, filepath.Dir(c.File))
 		return err == nil && own == a
 	})
-	r.plan.Args = behind.Args()
-	r.plan.Settings, r.document = behind.Settings()
+	r.employ(behind)
 	return nil
 }
 

@@ -27,4 +27,20 @@
 //
 // Vassals that speak uWSGI's emperor protocol (protocol.go) reload themselves
 // where their new ini starts the same app, and stay running meanwhile.
+//
+// A vassal with attached processes has a crew (crew.go): its generation runs no
+// app, and every process joins it, with restarts of its own.
+//
+// Where to look:
+//
+//	which inis there are     monitor.go look.go distrust.go inis.go
+//	what is in them          expander.go read.go common.go, under the owner's uid
+//	what a vassal gets       resolve.go claims.go leases.go rights.go foreign.go admit.go wrapper.go
+//	its life                 emperor.go member.go states.go start.go backoff.go router.go
+//	the emperor's protocol   protocol.go stats.go orders.go
+//	on demand                demand.go address.go door.go sleep.go
+//	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
+//	beside it                output.go errands.go
+//	the instance itself      config.go instance.go leftovers.go self.go
+//	what others are told     api.go client.go status.go check.go
 package emperor

@@ -37,13 +37,15 @@ func HookMain(in io.Reader, out io.Writer) error {
 // errands is what the emperor has done for a vassal, one after the other,
 // beside the loop. A start waits until those of the generation before are over.
 type errands struct {
+	pid  int                // of the app that they are told of
 	done chan struct{}      // closed when all so far are over; nil: there was none
 	end  context.CancelFunc // ends those of the generation that runs
 }
 
-// greet does the hooks as-emperor of a generation that has started. They end
-// with it at the latest.
-func (e *Emperor) greet(v *member, g *vassal.Generation) {
+// greet does the hooks as-emperor of a generation whose app, or the first of
+// its crew, runs. They end with it at the latest.
+func (e *Emperor) greet(v *member, pid int) {
+	v.errands.pid = pid
 	hooks := vassal.PhaseOf(e.Config.Hooks, vassal.AsEmperor)
 	if len(hooks) == 0 {
 		return
@@ -55,7 +57,7 @@ func (e *Emperor) greet(v *member, g *vassal.Generation) {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	v.errands.end = end
-	e.send(ctx, v, g, string(vassal.AsEmperor), func(ctx context.Context) *exec.Cmd {
+	e.send(ctx, v, string(vassal.AsEmperor), func(ctx context.Context) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "/proc/self/exe")
 		cmd.Args = []string{os.Args[0], HookProcess}
 		cmd.Stdin = bytes.NewReader(in)
@@ -65,7 +67,7 @@ func (e *Emperor) greet(v *member, g *vassal.Generation) {
 
 // mourn ends what is done for a generation that has ended, and runs
 // vassals-stop-hook.
-func (e *Emperor) mourn(v *member, g *vassal.Generation) {
+func (e *Emperor) mourn(v *member) {
 	if v.errands.end != nil {
 		v.errands.end()
 		v.errands.end = nil
@@ -74,18 +76,18 @@ func (e *Emperor) mourn(v *member, g *vassal.Generation) {
 	if hook == "" {
 		return
 	}
-	e.send(context.Background(), v, g, "vassals-stop-hook", func(ctx context.Context) *exec.Cmd {
+	e.send(context.Background(), v, "vassals-stop-hook", func(ctx context.Context) *exec.Cmd {
 		return exec.CommandContext(ctx, hook, file)
 	})
 }
 
 // send runs a command for a vassal, after those before it. How it went only
 // the log says.
-func (e *Emperor) send(ctx context.Context, v *member, g *vassal.Generation, what string, command func(context.Context) *exec.Cmd) {
+func (e *Emperor) send(ctx context.Context, v *member, what string, command func(context.Context) *exec.Cmd) {
 	before, done := v.errands.done, make(chan struct{})
 	v.errands.done = done
 	log := e.Log.With("vassal", v.name, "hook", what)
-	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+v.file.base(), "UWSGI_VASSAL_PID="+strconv.Itoa(g.PID),
+	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+v.file.base(), "UWSGI_VASSAL_PID="+strconv.Itoa(v.errands.pid),
 		"UWSGI_VASSAL_UID="+strconv.Itoa(int(v.file.owner.uid)), "UWSGI_VASSAL_GID="+strconv.Itoa(int(v.file.owner.gid)))
 	e.jobs.Go(func() {
 		defer close(done)

@@ -87,7 +87,7 @@ func (i *Instance) recordApp(vassal string, pid int) error {
 func (i *Instance) forgetApp(vassal string) error {
 	err := os.Remove(i.Path(appRecords, safeName(vassal)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // its cgroup is the record
+		return nil // its cgroup is the record, or it had no process of its own
 	}
 	return err
 }

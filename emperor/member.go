@@ -51,6 +51,8 @@ type member struct {
 	locked  bool               // its door could not be opened; err says why
 	output  *output
 	uid     int
+	crew    *crew     // of the generation, if it has attached processes
+	clock   cronClock // of their jobs
 }
 
 func (e *Emperor) newMember(f iniFile) {
@@ -209,8 +211,12 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
-	e.greet(v, job.gen)
+	e.enlist(v, job)
+	if v.crew == nil {
+		e.greet(v, job.gen.PID)
+	}
 	e.happen(v, started)
+	e.muster(v)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
 	}
@@ -271,7 +277,11 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				v.err = v.reason(exit)
 			}
 			v.said.forgetPulse()
-			e.mourn(v, g)
+			if v.crew != nil {
+				content = v.crew.content
+			}
+			e.disband(v)
+			e.mourn(v)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
 			}
@@ -296,6 +306,8 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 // reason says why the running app ended.
 func (v *member) reason(exit vassal.Exit) string {
 	switch {
+	case v.crew != nil && v.crew.reason != "":
+		return v.crew.reason
 	case v.said.silent:
 		return exit.String() + " by the emperor: no heartbeat (emperor-required-heartbeat)"
 	case exile(v.gen, exit):
@@ -323,7 +335,11 @@ func (e *Emperor) terminate(v *member) {
 	}
 	mercy := e.mercy(v.running)
 	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
-	e.dismiss(v)
+	if v.crew != nil {
+		e.endCrew(v, v.then == launch)
+	} else {
+		e.dismiss(v)
+	}
 	v.timer = time.AfterFunc(mercy, func() {
 		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
 		g.Kill()

@@ -38,7 +38,7 @@ func parseMonitor(s string) (Monitor, error) {
 		return Monitor{}, fmt.Errorf("unknown monitor %q; want a directory, dir://DIRECTORY or glob://PATTERN", scheme)
 	case s == "":
 		return Monitor{}, errors.New("want a directory, dir://DIRECTORY or glob://PATTERN")
-	case strings.ContainsAny(file, "*?["):
+	case hasWildcard(file):
 		_, err := filepath.Match(file, "")
 		return Monitor{Pattern: file, Section: section}, err
 	}
@@ -95,6 +95,9 @@ func (c *Config) scan() *inis {
 		}
 		for _, path := range paths {
 			f, err := c.look(path, m.Section)
+			if folders := m.folders(path); folders != "" {
+				f.name = c.nameOf(folders, m.Section)
+			}
 			s.see(path, f, err)
 		}
 	}
@@ -106,6 +109,29 @@ func (c *Config) scan() *inis {
 	}
 	return s
 }
+
+// folders are what tells the files of a pattern apart that all have the same
+// name of their own, as of /srv/*/conf/app.ini: the folders that its wildcards
+// stand for. It is empty where the files' names do.
+func (m Monitor) folders(path string) string {
+	pattern, parts := strings.Split(m.Pattern, "/"), strings.Split(path, "/")
+	last := len(pattern) - 1
+	if len(parts) != len(pattern) || hasWildcard(pattern[last]) {
+		return ""
+	}
+	var folders []string
+	for i, part := range pattern {
+		if hasWildcard(part) {
+			folders = append(folders, parts[i])
+		}
+	}
+	if name := strings.Join(folders, "-"); printableName(name) && len(name) <= maxName {
+		return name
+	}
+	return ""
+}
+
+func hasWildcard(pattern string) bool { return strings.ContainsAny(pattern, "*?[") }
 
 func (s *inis) see(path string, f iniFile, err error) {
 	switch {
@@ -185,7 +211,7 @@ func (c *Config) watch(ctx context.Context, log *slog.Logger, changed func()) {
 				dir = filepath.Dir(dir)
 			}
 		}
-		if strings.ContainsAny(dir, "*?[") {
+		if hasWildcard(dir) {
 			continue
 		}
 		if err := w.Add(dir); err != nil {

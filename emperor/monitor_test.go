@@ -43,6 +43,21 @@ func TestParseMonitor(t *testing.T) {
 	}
 }
 
+func TestNamesOfAPatternsFolders(t *testing.T) {
+	for name, tt := range map[string]struct{ pattern, path, want string }{
+		"own names":             {"/srv/*/conf/app-*.ini", "/srv/blog/conf/app-a.ini", ""},
+		"a pattern of files":    {"/srv/*.ini", "/srv/blog.ini", ""},
+		"no pattern":            {"", "/srv/blog.ini", ""},
+		"one folder":            {"/srv/*/conf/app.ini", "/srv/blog.example/conf/app.ini", "blog.example"},
+		"two folders":           {"/srv/*/[ab]/app.ini", "/srv/blog/a/app.ini", "blog-a"},
+		"a name of other bytes": {"/srv/*/app.ini", "/srv/a\nb/app.ini", ""},
+	} {
+		if got := (Monitor{Pattern: tt.pattern}).folders(tt.path); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
 func TestScanSees(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "blog.ini")

@@ -101,13 +101,7 @@ func (o *output) read() {
 func (o *output) take(b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.total += int64(len(b))
-	o.kept = append(o.kept, b...)
-	if len(o.kept) > 2*outputKept {
-		o.kept = append([]byte(nil), o.kept[len(o.kept)-outputKept:]...)
-	}
-	close(o.grown)
-	o.grown = make(chan struct{})
+	o.keep(b)
 	if o.file != nil {
 		_, _ = o.file.Write(b) // a full disk loses lines, never the vassal
 		return
@@ -127,6 +121,31 @@ func (o *output) take(b []byte) {
 	if len(o.partial) == 0 {
 		o.partial = nil
 	}
+}
+
+// Write takes whole lines of a process beside the app.
+func (o *output) Write(lines []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.keep(lines)
+	if o.file != nil {
+		return o.file.Write(lines)
+	}
+	for line := range bytes.Lines(lines) {
+		o.print(bytes.TrimSuffix(line, []byte("\n")))
+	}
+	return len(lines), nil
+}
+
+// keep remembers the last of what was written.
+func (o *output) keep(b []byte) {
+	o.total += int64(len(b))
+	o.kept = append(o.kept, b...)
+	if len(o.kept) > 2*outputKept {
+		o.kept = append([]byte(nil), o.kept[len(o.kept)-outputKept:]...)
+	}
+	close(o.grown)
+	o.grown = make(chan struct{})
 }
 
 func (o *output) print(line []byte) {

@@ -25,10 +25,7 @@ const maxText = 256 << 10
 // emperor puts around it. check, if any, sees the very file that is read.
 func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x expansion) {
 	x.Name = f.Name
-	dir, base := filepath.Split(f.Path)
-	if dir == "" {
-		dir = "."
-	}
+	dir, base := filepath.Dir(f.Path), filepath.Base(f.Path)
 	name := base
 	if f.Section != "" {
 		name += ":" + f.Section

@@ -34,7 +34,7 @@ const defaultMTU = 1500
 // the vassal needs.
 func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	flags := e.Config.Namespaces | c.Isolation.Namespaces()
-	joins := c.Isolation.Join != "" // another's namespaces, its network too
+	joins := c.Isolation.Setns != "" // another's namespaces, its network too
 	r := &resolved{net: flags&unix.CLONE_NEWNET != 0 && !joins, namespaces: flags &^ unix.CLONE_NEWNET}
 	specs := c.Devices
 	if len(specs) == 0 && !joins {
@@ -73,6 +73,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
 	if err := e.isolate(r, c); err != nil {
+		return nil, err
+	}
+	if err := e.checkAttached(r, c); err != nil {
 		return nil, err
 	}
 	r.introduce(c)
@@ -255,7 +258,7 @@ func (e *Emperor) settleLeases() {
 func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string) error {
 	p := &r.plan
 	*p = vassal.Plan{
-		Name: c.Name, Args: c.Args(), UID: -1, GID: -1, Umask: -1, LogUID: -1,
+		Name: c.Name, UID: -1, GID: -1, Umask: -1, LogUID: -1,
 		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
 		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
 		Proc:     r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
@@ -263,7 +266,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		Protocol: c.Speaks(),
 		Caps:     c.Cap, KeepCaps: c.CapSet, Bounded: native || e.Config.Tyrant, CleanEnv: native || e.Config.Tyrant,
 	}
-	p.Settings, r.document = c.Settings()
+	r.employ(c)
 	if hook := e.Config.StartHook; hook != "" {
 		dir, file := filepath.Split(c.File)
 		p.StartHook = &vassal.StartHook{Args: []string{hook, file}, Dir: dir, AsUser: e.Config.Tyrant}
@@ -308,6 +311,15 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.Env = append(CleanEnv(home), c.Env...)
 	}
 	return nil
+}
+
+// employ adds to the plan what the init stage becomes, and its options. With
+// attached processes it becomes nobody: the command joins as they do.
+func (r *resolved) employ(c *vassal.Config) {
+	if len(c.Attached) == 0 {
+		r.plan.Args = c.Args()
+	}
+	r.plan.Settings, r.document = c.Settings()
 }
 
 // CleanEnv is what an app finds of the host's environment in a native network.

@@ -372,7 +372,7 @@ func TestTyrantAllows(t *testing.T) {
 // A hostile expander can leave out where its options are, not that they are there.
 func TestTyrantRefusesForged(t *testing.T) {
 	c := goodVassal(t, "blog", "")
-	c.Isolation = vassal.Isolation{Join: "/run/ns", Cgroups: []string{"/sys/fs/cgroup/a"}}
+	c.Isolation = vassal.Isolation{Setns: "/run/ns", Cgroups: []string{"/sys/fs/cgroup/a"}}
 	if errs := tyrant(c, owner{1500, 1500}); len(errs) != 2 || errs[0].Pos.File != c.File {
 		t.Errorf("got %v", errs)
 	}

@@ -31,7 +31,7 @@ func (e *Emperor) isolate(r *resolved, c *vassal.Config) *ini.Error {
 	p.Isolation.At = nil // where in the ini it stands changes no start
 	p.Bound, p.BoundSet = e.Config.Bound, e.Config.BoundSet
 	p.Hooks = append(e.asVassal(), p.Hooks...)
-	if c.Isolation.Join != "" {
+	if c.Isolation.Setns != "" {
 		p.Reaper = true // what is born in another's pid namespace has to be a child
 	}
 	if r.namespaces&unix.CLONE_NEWUSER != 0 {
@@ -52,7 +52,7 @@ func (e *Emperor) isolate(r *resolved, c *vassal.Config) *ini.Error {
 func (e *Emperor) reaches(r *resolved, c *vassal.Config) *ini.Error {
 	for _, d := range c.Devices {
 		switch {
-		case c.Isolation.Join != "":
+		case c.Isolation.Setns != "":
 			return &ini.Error{Pos: d.Pos, Message: "a vassal that joins another's namespaces (setns) has that one's network, and no device of its own"}
 		case r.namespaces&unix.CLONE_NEWUSER != 0 && !d.Native():
 			return &ini.Error{Pos: d.Pos, Message: fmt.Sprintf(

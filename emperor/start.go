@@ -28,7 +28,7 @@ type startJob struct {
 	r      *resolved
 	jail   *vassal.Jail // kept from before, or made here
 	output *output
-	door   *door // that becomes the app's stdin; nil: none
+	door   *door // that becomes the stdin of the app, or of its crew; nil: none
 	left   <-chan struct{}
 	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
@@ -123,7 +123,7 @@ func (s *startJob) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.door != nil {
+	if s.door != nil && len(l.Plan.Args) > 0 { // else it is for who joins
 		if l.Stdin, err = s.door.stdin(); err != nil {
 			return err
 		}
@@ -144,11 +144,17 @@ func (s *startJob) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.gen, err = s.jail.Start(ctx, l); err != nil || above != "" && above == s.e.Cgroup {
+	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.gen.PID == 0 || s.e.records(l.Cgroup) {
 		return err
 	}
 	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {
 		s.e.Log.Warn("record the app", "vassal", s.name, "err", err)
 	}
 	return nil
+}
+
+// records says whether the next emperor finds what runs in a generation's
+// cgroup by the instance's own; else its processes have to be recorded.
+func (e *Emperor) records(generation vassal.Cgroup) bool {
+	return generation != "" && filepath.Dir(string(generation)) == string(e.Cgroup)
 }

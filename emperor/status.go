@@ -28,6 +28,7 @@ type Status struct {
 	Command   []string          `json:"command,omitempty"`
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
+	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
 	owner owner
 }
@@ -107,5 +108,6 @@ func (v *member) status() Status {
 			s.State = Starting // nobody can come yet
 		}
 	}
+	v.describe(&s)
 	return s
 }

@@ -52,7 +52,7 @@ func OwnCgroup() (Cgroup, error) {
 // Make makes the child cgroup name of c.
 func (c Cgroup) Make(name string) (Cgroup, error) {
 	child := Cgroup(filepath.Join(string(c), name))
-	if err := os.MkdirAll(string(child), 0o755); err != nil {
+	if err := os.Mkdir(string(child), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("make cgroup: %w", err)
 	}
 	if _, err := os.Stat(child.file("cgroup.kill")); err != nil {

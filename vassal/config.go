@@ -26,6 +26,8 @@ type Config struct {
 	BinaryPath string     `json:"binary_path,omitempty"` // of that uwsgi; empty: found in PATH
 	Pushed     []ini.Pair `json:"pushed,omitempty"`      // the options that a command which speaks the emperor protocol gets by its config pipe
 
+	Attached []Attached `json:"attached,omitempty"` // further processes, or the only ones
+
 	UID    *Identity  `json:"uid,omitempty"`
 	GID    *Identity  `json:"gid,omitempty"`
 	AddGID []Identity `json:"add_gid,omitempty"`
@@ -93,6 +95,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
+	errs = append(errs, c.attach(f.Pairs)...)
 	errs = append(errs, c.unrun(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
@@ -113,6 +116,8 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 		case appsOwn:
 			serves = true
 			app = append(app, p)
+		case attached:
+			app = append(app, p)
 		case needless:
 			if !isTuntapPlugin(p) {
 				app = append(app, p)
@@ -132,11 +137,6 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 	case serves:
 		c.App = app
 	}
-	for i, p := range pairs {
-		if len(c.App) == 0 && p.Key == "attach-daemon" && len(c.Command) == 0 {
-			c.Command = []string{"/bin/sh", "-c", pairs[i].Value}
-		}
-	}
 }
 
 // noteNeedless lists the options that only an app server would have a use for,
@@ -144,7 +144,7 @@ func (c *Config) chooseApp(pairs []ini.Pair) {
 func (c *Config) noteNeedless(pairs []ini.Pair) {
 	for _, p := range pairs {
 		idle := class(p.Key) == needless || class(p.Key) == appsOwn
-		if len(c.Command) > 0 && !c.Speaks() && idle && p.Key != "attach-daemon" && !slices.Contains(c.Needless, p.Key) {
+		if len(c.App) == 0 && !c.Speaks() && idle && !slices.Contains(legionOptions, p.Key) && !slices.Contains(c.Needless, p.Key) {
 			c.Needless = append(c.Needless, p.Key)
 		}
 	}
@@ -298,9 +298,10 @@ func (c *Config) Speaks() bool {
 }
 
 // Args is the argv of the app. A uwsgi that does not take its options from a
-// file (Settings) gets them one by one, as the dialect's "set".
+// file (Settings) gets them one by one, as the dialect's "set". Without a
+// command there are only attached processes, and no argv.
 func (c *Config) Args() []string {
-	if len(c.Command) > 0 {
+	if len(c.Command) > 0 || len(c.App) == 0 {
 		return c.Command
 	}
 	binary := c.BinaryPath

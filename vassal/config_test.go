@@ -48,8 +48,8 @@ func TestParseGood(t *testing.T) {
 	}{
 		"command":       {"command = /bin/app 'a b' c", func(c *Config) any { return c.Command }, []string{"/bin/app", "a b", "c"}},
 		"patch alias":   {"unprivileged-binary-patch-arg = /bin/app x", func(c *Config) any { return c.Command }, []string{"/bin/app", "x"}},
-		"patch, one":    {"privileged-binary-patch = /bin/my app", func(c *Config) any { return c.Command }, []string{"/bin/my app"}},
-		"attach-daemon": {"attach-daemon = app; b", func(c *Config) any { return c.Command }, []string{"/bin/sh", "-c", "app; b"}},
+		"patch, one":    {"privileged-binary-patch = /bin/my app", func(c *Config) any { return append(c.Command[:2:2], filepath.Base(c.Command[2])) }, []string{"/bin/my app", "--ini", "blog.ini"}},
+		"attach-daemon": {"attach-daemon = app; b", func(c *Config) any { return c.Attached[0].Command }, "app; b"},
 		"last wins":     {"command = a\ncommand = b", func(c *Config) any { return c.Command }, []string{"b"}},
 		"uid number":    {"command = a\nuid = 12345", func(c *Config) any { return c.UID.ID }, 12345},
 		"uid name":      {"command = a\nuid = nobody", func(c *Config) any { return c.UID.Home }, "/nonexistent"},

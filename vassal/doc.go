@@ -19,6 +19,9 @@
 //	                                        hooks as-user, chdir
 //	                                  ◄──── end of file: it is the app now (or an error)
 //
+// A generation without an app lays the ground (ground.go) for processes that join
+// it: an init stage each (init_join.go), which enters where another runs hooks.
+//
 // An app that speaks uWSGI's emperor protocol keeps one descriptor more, its end
 // of a pair of datagram sockets (channel.go).
 package vassal

@@ -43,6 +43,11 @@ type Plan struct {
 	Settings Settings `json:"settings"` // how the app takes its options; not without Protocol
 	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
 
+	Joined  bool   `json:"joined"`  // a process more in a generation: no hooks, no registration
+	Enter   int    `json:"enter"`   // the namespaces of the generation that it enters first; -1: it is in them already
+	Nest    bool   `json:"nest"`    // a pid namespace of its own in the generation's: start a reaper there, wait, end with it
+	Pidfile string `json:"pidfile"` // the app's pid is written here
+
 	Isolation  Isolation `json:"isolation"`
 	Limits     Limits    `json:"limits"`
 	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
@@ -58,9 +63,12 @@ type word struct {
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
 	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word
+
+	Settled bool     `json:"settled,omitempty"` // there is no app: hold the namespaces, then say go
+	Env     []string `json:"env,omitempty"`     // what the hooks have made of the environment
 }
 
-// goAhead is the emperor's answer to Waiting and to Log.
+// goAhead is the emperor's answer to Waiting, Log and Settled.
 type goAhead struct {
 	Go bool `json:"go"`
 }

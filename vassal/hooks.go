@@ -130,7 +130,7 @@ func (h Hook) checkAction() error {
 
 // unrun warns of hooks that only a uwsgi would run, where the app is none.
 func (c *Config) unrun(pairs []ini.Pair) ini.Errors {
-	if len(c.Command) == 0 {
+	if len(c.App) > 0 {
 		return nil
 	}
 	var errs ini.Errors

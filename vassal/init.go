@@ -43,20 +43,29 @@ func Init() int {
 }
 
 func (plan *Plan) run(p *pipe) (int, error) {
+	ctx := context.Background()
+	if plan.Joined {
+		return plan.joined(ctx, p)
+	}
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
 	}
-	if plan.Isolation.Join != "" {
-		if err := plan.join(); err != nil {
+	if plan.Isolation.Setns != "" {
+		if err := plan.setns(); err != nil {
 			return 1, err
 		}
 	}
 	if plan.Reaper {
 		return plan.reap(p)
 	}
-	ctx := context.Background()
 	if err := plan.prepare(ctx, p); err != nil {
 		return 1, err
+	}
+	if len(plan.Args) == 0 {
+		if err := plan.settle(ctx); err != nil {
+			return 1, err
+		}
+		return 0, plan.settled(p)
 	}
 	return 1, plan.become(ctx, p)
 }
@@ -67,17 +76,8 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
 	plan.runStartHook(ctx, false)
-	if plan.CleanEnv {
-		os.Clearenv()
-	}
-	if err := clearProtocolEnv(); err != nil {
+	if err := plan.environment(); err != nil {
 		return err
-	}
-	for _, e := range plan.Env {
-		name, value, _ := strings.Cut(e, "=")
-		if err := os.Setenv(name, value); err != nil {
-			return fmt.Errorf("env %s: %w", name, err)
-		}
 	}
 	for _, step := range []func() error{
 		plan.bound,
@@ -93,6 +93,23 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 		}
 	}
 	return waitForGo(p)
+}
+
+// environment is that of the hooks and the app.
+func (plan *Plan) environment() error {
+	if plan.CleanEnv {
+		os.Clearenv()
+	}
+	if err := clearProtocolEnv(); err != nil {
+		return err
+	}
+	for _, e := range plan.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("env %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // phases runs the hooks of some phases, one after the other.
@@ -207,8 +224,8 @@ func (plan *Plan) privateMounts() error {
 	return nil
 }
 
-// become drops what the app must not have and is the app from then on.
-func (plan *Plan) become(ctx context.Context, p *pipe) error {
+// settle drops what the app must not have.
+func (plan *Plan) settle(ctx context.Context) error {
 	if err := plan.confine(); err != nil {
 		return err
 	}
@@ -223,6 +240,17 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	}
 	if plan.Umask >= 0 {
 		unix.Umask(plan.Umask)
+	}
+	return nil
+}
+
+// become settles and is the app from then on.
+func (plan *Plan) become(ctx context.Context, p *pipe) error {
+	if err := plan.settle(ctx); err != nil {
+		return err
+	}
+	if err := plan.writePidfile(); err != nil {
+		return err
 	}
 	if err := closeOnExecAbove(2); err != nil {
 		return err

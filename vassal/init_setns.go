@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// joinTime bounds the wait for the socket of setns and for its answer.
-const joinTime = 30 * time.Second
+// setnsTime bounds the wait for the socket of setns and for its answer.
+const setnsTime = 30 * time.Second
 
-// join takes this thread into the namespaces that the socket of setns gives.
+// setns takes this thread into the namespaces that the socket of setns gives.
 // What is the same as here already is left out: a process with threads, as we
 // are, cannot enter a time or user namespace, not even its own.
-func (plan *Plan) join() error {
-	path := plan.Isolation.Join
+func (plan *Plan) setns() error {
+	path := plan.Isolation.Setns
 	fds, err := askNamespaces(path)
 	if err != nil {
 		return fmt.Errorf("setns %s: %w", path, err)
@@ -53,7 +53,7 @@ func askNamespaces(path string) ([]int, error) {
 		return nil, err
 	}
 	defer unix.Close(sock)
-	timeout := unix.NsecToTimeval(int64(joinTime))
+	timeout := unix.NsecToTimeval(int64(setnsTime))
 	if err := unix.SetsockoptTimeval(sock, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func dialNamespaces(path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	deadline := time.Now().Add(joinTime)
+	deadline := time.Now().Add(setnsTime)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err = unix.Connect(sock, &unix.SockaddrUnix{Name: path})
 		if err == nil {

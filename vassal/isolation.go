@@ -25,7 +25,7 @@ type Isolation struct {
 	PivotRoot string `json:"pivot_root,omitempty"` // the new root, a mount
 	PivotOld  string `json:"pivot_old,omitempty"`  // where the old one is then, below the new
 
-	Join  string   `json:"join,omitempty"`  // the socket of setns
+	Setns string   `json:"setns,omitempty"` // the socket of another, whose namespaces are joined
 	Serve string   `json:"serve,omitempty"` // the socket of setns-socket
 	Skip  []string `json:"skip,omitempty"`  // namespaces that are not served, as in /proc/PID/ns
 
@@ -63,7 +63,7 @@ func (i *Isolation) RootOnly() []string {
 	var names []string
 	for name, used := range map[string]bool{
 		"namespace": i.Root != "" || i.Hostname != "" || len(i.Keep) > 0, "pivot_root": i.PivotRoot != "" || i.PivotOld != "",
-		"setns": i.Join != "", "setns-socket": i.Serve != "",
+		"setns": i.Setns != "", "setns-socket": i.Serve != "",
 		"cgroup": len(i.Cgroups) > 0, "cgroup-opt": len(i.CgroupOpts) > 0, "cgroup-dir-mode": i.CgroupMode != nil,
 	} {
 		if used {
@@ -121,7 +121,7 @@ var isolationOptions = []ini.Option[Config]{
 		Meaning: "[SOURCE:]TARGET: what lies at SOURCE on the host is at TARGET in the root of namespace",
 	},
 	{
-		Name: "setns", Kind: ini.Path, Since: "0.1", Set: isolated("setns", func(i *Isolation, p ini.Pair) error { return absolute("setns", &i.Join, p) }),
+		Name: "setns", Kind: ini.Path, Since: "0.1", Set: isolated("setns", func(i *Isolation, p ini.Pair) error { return absolute("setns", &i.Setns, p) }),
 		Meaning: "the setns-socket of another process, trusted as root is, whose namespaces the vassal joins",
 	},
 	{

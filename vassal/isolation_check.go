@@ -28,7 +28,7 @@ func (i *Isolation) check() (ini.Pos, error) {
 		{"namespace", i.checkRoot()},
 		{"namespace-keep-mount", i.checkKeeps()},
 		{"pivot_root", i.checkPivot()},
-		{"setns", checkPath("setns", i.Join)},
+		{"setns", checkPath("setns", i.Setns)},
 		{"setns-socket", i.checkServe()},
 		{"cgroup", i.checkCgroups()},
 	} {
@@ -135,11 +135,11 @@ func (i *Isolation) Needs(namespaces uintptr) (ini.Pos, error) {
 		return i.At["pivot_root"], errors.New("pivot_root in the host's own mounts would change the host's root; write unshare = fs too")
 	}
 	for option, path := range map[string]string{"namespace": i.Root, "pivot_root": i.PivotRoot} {
-		if i.Join != "" && path != "" {
+		if i.Setns != "" && path != "" {
 			return i.At["setns"], fmt.Errorf("%s in the namespaces that setns joins would change the root of all who are there, maybe the host's; leave out %[1]s or setns", option)
 		}
 	}
-	if i.Join != "" && namespaces&unix.CLONE_NEWUSER != 0 {
+	if i.Setns != "" && namespaces&unix.CLONE_NEWUSER != 0 {
 		return i.At["setns"], errors.New("setns takes rights over the namespaces that are joined, which a user namespace has not; leave user out of " + strings.Join([]string{"emperor-use-clone", "unshare"}, " and "))
 	}
 	return ini.Pos{}, nil

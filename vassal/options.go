@@ -122,7 +122,7 @@ func setCommand(c *Config, p ini.Pair) error {
 		return fmt.Errorf("empty command; want PROGRAM [ARGUMENT...]")
 	}
 	if p.Key == "unprivileged-binary-patch" || p.Key == "privileged-binary-patch" {
-		argv = []string{p.Value}
+		argv = []string{p.Value, "--ini", c.File} // what uWSGI's emperor gives its vassals
 	}
 	c.Command = argv
 	return nil
@@ -263,6 +263,7 @@ const (
 	honoured             // ours, and it does something
 	needless             // accepted: the job is done anyway, or it only shapes an app server
 	appsOwn              // an option of the app server
+	attached             // of a process beside the command, or the app server's where there is one
 	logic                // the dialect's own: include, if-env, set, …
 )
 
@@ -288,6 +289,9 @@ var classes = sync.OnceValue(func() map[string]optionClass {
 	for _, d := range ini.Docs("hooks", HookOptions) {
 		m[d.Name] = honoured
 	}
+	for _, d := range ini.Docs("attached", AttachOptions) {
+		m[d.Name] = attached
+	}
 	return m
 })
 
@@ -298,7 +302,7 @@ var needlessOptions = []string{
 	"vacuum", "processes", "workers", "threads", "enable-threads", "die-on-term", "no-orphans", "auto-procname",
 	"procname", "procname-prefix", "procname-prefix-spaced", "need-app", "no-initgroups",
 	"lazy", "lazy-apps", "single-interpreter", "thunder-lock", "harakiri", "buffer-size", "listen", "memory-report",
-	"disable-logging", "log-date", "attach-daemon", "logger", "req-logger", "touch-reload", "pidfile", "safe-pidfile", "heartbeat",
+	"disable-logging", "log-date", "logger", "req-logger", "touch-reload", "pidfile", "safe-pidfile", "heartbeat",
 	"setns-preopen", "refork", "refork-as-root", "refork-post-jail",
 }
 

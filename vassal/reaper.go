@@ -28,6 +28,8 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
 	ignoreSignals()
 	none := Plan{Bounded: true, UID: -1, GID: -1}
 	if err := none.confine(); err != nil {
@@ -37,8 +39,11 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 		var status syscall.WaitStatus
 		switch done, err := syscall.Wait4(-1, &status, 0, nil); {
 		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.ECHILD) && len(plan.Args) == 0:
+			<-children // there is no app whose end would be ours; who joins is not our child, his orphans are
 		case err != nil:
 			return 1, nil
+		case done == pid && len(plan.Args) == 0 && status.ExitStatus() == 0: // the hooks are done
 		case done == pid && status.Signaled():
 			return signalExit + int(status.Signal()), nil
 		case done == pid:
@@ -74,8 +79,12 @@ func (plan *Plan) startSecond(p *pipe) (int, error) {
 	if plan.Settings != SettingsNone {
 		files = append(files, settingsFD)
 	}
+	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true}
+	if plan.Nest {
+		sys.Cloneflags = unix.CLONE_NEWPID
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{os.Args[0], InitStage}, &syscall.ProcAttr{
-		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true},
+		Env: os.Environ(), Files: files, Sys: sys,
 	})
 	if err != nil {
 		return 0, err

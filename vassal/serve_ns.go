@@ -58,6 +58,14 @@ func serveNamespaces(iso *Isolation, pid int) (*nsServer, error) {
 	return s, nil
 }
 
+// serve gives the namespaces away where the ini says so.
+func (g *Generation) serve(iso *Isolation) (err error) {
+	if iso.Serve != "" {
+		g.names, err = serveNamespaces(iso, g.PID)
+	}
+	return err
+}
+
 // listen takes the place of a socket that an ended generation left, and of
 // nothing else.
 func (s *nsServer) listen(path string) error {

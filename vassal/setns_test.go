@@ -45,7 +45,7 @@ func TestSetns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server, theirs := serving(t, j, Isolation{Skip: tc.skip})
 			p := planOf(own + `; hostname; ls /mnt; echo "pid $$"; sleep 0 & wait; exit 3`)
-			p.Isolation.Join, p.Reaper = iso(server), true
+			p.Isolation.Setns, p.Reaper = iso(server), true
 			out, exit := startApp(t, host, Launch{Plan: p}).end(t)
 			if exit.Code != 3 || !strings.Contains(out, "\nserved\n") {
 				t.Errorf("%v: %s", exit, out)
@@ -68,7 +68,7 @@ func TestSetns(t *testing.T) {
 			}
 			server.Kill()
 			server.Wait()
-			if _, err := os.Stat(p.Isolation.Join); err == nil {
+			if _, err := os.Stat(p.Isolation.Setns); err == nil {
 				t.Error("the socket is left")
 			}
 		})

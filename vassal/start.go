@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +26,14 @@ type Launch struct {
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
 	Log func(*os.File)
+
+	// Pidfile makes the app one that goes into the background: whoever it names
+	// within Patience of the app's end is the app then. Followed is told its pid.
+	Pidfile  string
+	Patience time.Duration
+	Followed func(pid int)
+
+	Group bool // signals are for the whole process group of the app
 }
 
 // Generation is one start of a vassal's app. Whoever started it must call Wait.
@@ -45,36 +52,33 @@ type Generation struct {
 	names   *nsServer // of setns-socket
 	reaped  bool      // behind a reaper: exit codes over 128 are signals
 
+	jail   *Jail
+	ground *ground // of a generation without an app
+	base   *ground // that this process has joined
+	launch Launch
+
 	once sync.Once
 	exit Exit
 
-	mu   sync.Mutex
-	over bool // app is closed
-}
-
-// Exit is how an app ended.
-type Exit struct {
-	Code   int            // meaningful when Signal is 0
-	Signal syscall.Signal // 0: it exited
-	Err    error          // cleaning up after it failed: processes may be left
-}
-
-func (e Exit) String() string {
-	if e.Signal != 0 {
-		return "killed by " + unix.SignalName(e.Signal)
-	}
-	return "exit code " + strconv.Itoa(e.Code)
+	mu     sync.Mutex
+	over   bool // app is closed
+	waited bool // process has been waited for
 }
 
 // Start clones the init stage into the jail and waits until it has become the
 // app. Whatever went wrong, nothing of the attempt is left.
-func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
+//
+// Without Args there is no app: the hooks are run, and the generation is there
+// for processes that Join it, until Kill.
+func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) { return j.start(ctx, l, nil) }
+
+func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, error) {
 	ours, theirs, err := newPipe()
 	if err != nil {
 		return nil, errors.Join(err, l.Cgroup.discard())
 	}
 	defer ours.close()
-	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper, inode: j.Inode}
+	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest, inode: j.Inode, jail: j, base: base, launch: l}
 	files := []*os.File{theirs}
 	if l.Plan.Protocol {
 		var end *os.File
@@ -103,6 +107,12 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	err = g.converse(ctx, j, ours, &l)
+	if err == nil && g.ground == nil {
+		err = g.serve(&l.Plan.Isolation)
+	}
+	if g.ground != nil && !g.reaped {
+		g.PID = 0
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -110,13 +120,6 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) {
 		g.Kill()
 		g.Wait()
 		return nil, err
-	}
-	if l.Plan.Isolation.Serve != "" {
-		if g.names, err = serveNamespaces(&l.Plan.Isolation, g.PID); err != nil {
-			g.Kill()
-			g.Wait()
-			return nil, err
-		}
 	}
 	g.Started = time.Now()
 	return g, nil
@@ -155,6 +158,9 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		in = null
 	}
 	files := append([]*os.File{in, l.Output, l.Output}, extra...)
+	if g.base != nil {
+		files = append(files, g.base.files()...)
+	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
 	if err := mapUsers(sys, &l.Plan); err != nil {
@@ -172,7 +178,7 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	if dir == "" {
 		dir = "/"
 	}
-	if err := j.Do(func() error {
+	if err := g.base.clone(j, func() error {
 		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: dir, Sys: sys})
 		return err
 	}); err != nil {
@@ -184,19 +190,13 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	return nil
 }
 
-// awaitEnd waits until the process has ended, in the poller: a thousand
-// vassals would be a thousand threads in waitid. A pidfd becomes readable
-// then (pidfd_open(2)).
+// awaitEnd waits until the process has ended. From then on its pid is its own
+// only until it is waited for.
 func (g *Generation) awaitEnd() {
 	if g.end == nil {
 		return
 	}
-	if raw, err := g.end.SyscallConn(); err == nil {
-		_ = raw.Read(func(fd uintptr) bool {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-		})
-	}
+	awaitPidfd(g.end)
 	_ = g.end.Close()
 }
 
@@ -206,13 +206,13 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 	if err := p.send(plan); err != nil {
 		return err
 	}
-	ready := false
+	ready, stage := plan.Joined, *plan
 	for {
 		var w word
 		fd, err := p.receive(&w)
 		switch {
 		case errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET):
-			if !ready {
+			if !ready || len(plan.Args) == 0 && g.ground == nil {
 				return fmt.Errorf("the init stage ended early (%s)", g.Wait())
 			}
 			return nil
@@ -229,10 +229,15 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			second := *plan
-			second.Reaper, second.Mounts = false, false
-			second.Isolation.Join = ""
-			if err := p.send(second); err != nil {
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Enter, stage.Isolation.Setns = stage.Nest, false, false, -1, ""
+			if err := p.send(stage); err != nil {
+				return err
+			}
+		case w.Settled:
+			if err := g.lay(plan, w.Env); err != nil {
+				return err
+			}
+			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}
 		case w.Plain:
@@ -252,6 +257,9 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.
 func (g *Generation) adopt(fd int) error {
 	g.mu.Lock() // a start that is cancelled may kill meanwhile
+	if g.app != nil {
+		_ = g.app.Close() // a reaper's
+	}
 	g.app = os.NewFile(uintptr(fd), "app")
 	g.mu.Unlock()
 	pid, err := pidOf(fd)
@@ -284,27 +292,27 @@ func pidOf(pidfd int) (int, error) {
 
 // Signal sends a signal to the app; to a process that is gone it does nothing.
 func (g *Generation) Signal(sig syscall.Signal) error {
-	var err error
-	if g.app != nil {
-		err = g.signalApp(sig)
-	} else {
-		err = g.process.Signal(sig)
-	}
+	err := g.signal(sig)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	return err
 }
 
-// signalApp signals the app behind a reaper, if it is there, unless Wait has
-// given it up.
-func (g *Generation) signalApp(sig syscall.Signal) error {
+// signal signals the app, behind a reaper or followed by its pidfile, unless
+// Wait has given it up; else the process, or its group.
+func (g *Generation) signal(sig syscall.Signal) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over || g.app == nil {
+	switch {
+	case g.over:
 		return nil
+	case g.app != nil:
+		return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
+	case g.launch.Group && !g.waited:
+		return unix.Kill(-g.process.Pid, sig)
 	}
-	return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
+	return g.process.Signal(sig)
 }
 
 // closeApp gives the app's pidfd up, once nobody uses it.
@@ -320,11 +328,17 @@ func (g *Generation) closeApp() error {
 
 // Kill ends the app and every process that it left, whatever they ignore.
 func (g *Generation) Kill() {
+	g.mu.Lock()
+	ground := g.ground
+	g.mu.Unlock()
+	if ground != nil {
+		ground.end()
+	}
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	_ = g.signalApp(unix.SIGKILL) // behind a reaper that is no pid 1
-	_ = g.process.Kill()          // its children too when it is a reaper; else Wait looks for them
+	_ = g.signal(unix.SIGKILL) // behind a reaper that is no pid 1
+	_ = g.process.Kill()       // its children too when it is a reaper; else Wait looks for them
 }
 
 // Wait waits for the app's end, ends what is left of it, and says how it
@@ -332,22 +346,38 @@ func (g *Generation) Kill() {
 func (g *Generation) Wait() Exit {
 	g.once.Do(func() {
 		g.awaitEnd()
+		g.mu.Lock()
+		if g.base != nil && g.cgroup == "" && g.end != nil {
+			_ = unix.Kill(-g.process.Pid, unix.SIGKILL) // all that is known of its children
+		}
+		g.waited = true
+		g.mu.Unlock()
 		state, err := g.process.Wait()
 		g.exit.Err = err
 		if err == nil {
 			g.exit = g.exitOf(state.Sys().(syscall.WaitStatus))
 		}
+		g.follow()
+		if g.ground != nil {
+			g.ground.await(g.reaped)
+		}
 		if g.cgroup != "" {
 			ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
 			defer cancel()
 			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
-		} else if g.inode != 0 {
+		} else if g.inode != 0 && g.base == nil {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
 		if g.names != nil {
 			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
 		}
 		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
+		if g.ground != nil {
+			g.exit.Err = errors.Join(g.exit.Err, g.ground.close())
+		}
+		if g.base != nil {
+			g.base.leave(g)
+		}
 	})
 	return g.exit
 }
@@ -355,13 +385,3 @@ func (g *Generation) Wait() Exit {
 // removeTimeout bounds the wait for killed processes: only one stuck in the
 // kernel (state D) takes longer.
 const removeTimeout = 10 * time.Second
-
-func (g *Generation) exitOf(s syscall.WaitStatus) Exit {
-	if s.Signaled() {
-		return Exit{Signal: s.Signal()}
-	}
-	if code := s.ExitStatus(); g.reaped && code > signalExit {
-		return Exit{Signal: syscall.Signal(code - signalExit)}
-	}
-	return Exit{Code: s.ExitStatus()}
-}

@@ -60,6 +60,13 @@ func (c *Config) Validate() ini.Errors {
 		}
 		report(h.Pos, h.check())
 	}
+	for i, d := range c.Attached {
+		if i == maxAttached {
+			report(d.Pos, fmt.Errorf("%d attached processes; at most %d are allowed", len(c.Attached), maxAttached))
+			break
+		}
+		report(d.Pos, d.check(c.Attached[:i]))
+	}
 	// What would only fail in the kernel, while the vassal starts, does not get that far.
 	names, seen := map[string]bool{}, map[netip.Addr]bool{}
 	for i := range c.Devices {
@@ -73,7 +80,10 @@ func (c *Config) Validate() ini.Errors {
 }
 
 func (c *Config) checkApp() error {
-	if len(c.Command) == 0 && len(c.App) == 0 {
+	if len(c.Attached) > 0 && c.Speaks() {
+		return errors.New("emperor-protocol is for a command alone; leave it or the attached processes out")
+	}
+	if len(c.Command) == 0 && len(c.App) == 0 && len(c.Attached) == 0 {
 		return errors.New("nothing to run: write command = PROGRAM ARGUMENTS (or an app-server option of uWSGI such as psgi or wsgi-file)")
 	}
 	if len(c.Command) > 0 && c.Command[0] == "" {
@@ -131,7 +141,11 @@ func (c *Config) checkCap() error {
 
 func (c *Config) identities() []Identity {
 	all := slices.Clone(c.AddGID)
-	for _, id := range []*Identity{c.UID, c.GID} {
+	ids := []*Identity{c.UID, c.GID}
+	for _, d := range c.Attached {
+		ids = append(ids, d.UID, d.GID)
+	}
+	for _, id := range ids {
 		if id != nil {
 			all = append(all, *id)
 		}

@@ -65,7 +65,7 @@ func TestValidateForged(t *testing.T) {
 		"relative keep":     {func(c *Config) { c.Isolation.Root, c.Isolation.Keep = "/srv", []Keep{{"/a", "b"}} }, "absolute"},
 		"old root outside":  {func(c *Config) { c.Isolation.PivotRoot, c.Isolation.PivotOld = "/new", "/old" }, "below the first"},
 		"old root alone":    {func(c *Config) { c.Isolation.PivotOld = "/old" }, "below the first"},
-		"relative setns":    {func(c *Config) { c.Isolation.Join = "x" }, "absolute"},
+		"relative setns":    {func(c *Config) { c.Isolation.Setns = "x" }, "absolute"},
 		"long setns-socket": {func(c *Config) { c.Isolation.Serve = "/" + strings.Repeat("x", 108) }, "at most 107"},
 		"cgroup's option":   {func(c *Config) { c.Isolation.Cgroups, c.Isolation.CgroupOpts = []string{"/a"}, []string{"../b=1"} }, "FILE=VALUE"},
 		"option, no cgroup": {func(c *Config) { c.Isolation.CgroupOpts = []string{"b=1"} }, "without cgroup"},

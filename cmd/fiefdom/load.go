@@ -10,7 +10,6 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
-	"fiefdom/internal/migrate"
 	"fiefdom/tuntap"
 	"fiefdom/vassal"
 )
@@ -88,27 +87,10 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 		e.Warning = false
 		errs = append(errs, e)
 	}
-	errs = append(errs, idle(f)...)
 	if len(config.Monitors) == 0 && len(networks) == 0 {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
 	}
 	return &loaded{config: config, networks: networks}, errs
-}
-
-// idle warns of options that uWSGI's emperor would honour and ours does not.
-func idle(f *ini.File) ini.Errors {
-	var errs ini.Errors
-	said := map[string]bool{}
-	for _, p := range f.Pairs {
-		if said[p.Key] || f.Placeholders[p.Key] || !knownToEmperor(p.Key) {
-			continue
-		}
-		said[p.Key] = true
-		if fate, why := migrationTables.Judge(migrate.Option{Name: p.Key, Side: migrate.Emperor}); fate == migrate.Missing {
-			errs = append(errs, ini.Error{Pos: p.Pos, Warning: true, Message: fmt.Sprintf("%s does nothing in an emperor's file: %s", p.Key, why)})
-		}
-	}
-	return errs
 }
 
 // emperorDocs are the options that an emperor's file honours.

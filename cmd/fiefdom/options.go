@@ -17,6 +17,7 @@ import (
 func allDocs() []ini.Doc {
 	docs := emperorDocs()
 	docs = append(docs, ini.Docs("vassal", vassal.Options)...)
+	docs = append(docs, ini.Docs("attached", vassal.AttachOptions)...)
 	return append(docs, ini.Dialect()...)
 }
 
@@ -66,7 +67,8 @@ func chosen(docs []ini.Doc, words []string) []ini.Doc {
 func writeMarkdown(w io.Writer, docs []ini.Doc) error {
 	titles := map[string]string{
 		"emperor": "The emperor's file", "network": "Networks, in the emperor's file",
-		"hooks": "Hooks, in the emperor's file and in vassals'", "emperor-hooks": "Hooks, in the emperor's file alone", "vassal": "A vassal's file", "ini": "The dialect, everywhere",
+		"hooks": "Hooks, in the emperor's file and in vassals'", "emperor-hooks": "Hooks, in the emperor's file alone",
+		"vassal": "A vassal's file", "attached": "More processes of a vassal, in its file", "ini": "The dialect, everywhere",
 	}
 	var b strings.Builder
 	b.WriteString("# Options\n\nMade by `fiefdom options --markdown`. An option marked … may be given several times; of the others the last one counts.\n")

@@ -46,11 +46,14 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table prints a line a vassal. The last column is there when somebody has an
+// table prints a line a vassal, and below it one for each process beside its
+// command. The last column is there when somebody has an
 // error: without it the usual line fits a terminal of 80 columns.
 func table(out io.Writer, all []emperor.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	failed := slices.ContainsFunc(all, func(s emperor.Status) bool { return s.Error != "" })
+	failed := slices.ContainsFunc(all, func(s emperor.Status) bool {
+		return s.Error != "" || slices.ContainsFunc(s.Processes, func(p emperor.ProcessStatus) bool { return p.Error != "" })
+	})
 	end := func(text string) string {
 		if !failed {
 			return "\n"
@@ -61,6 +64,10 @@ func table(out io.Writer, all []emperor.Status) error {
 	for _, s := range all {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
 			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(firstLine(plain(s.Error), 60)))
+		for _, p := range s.Processes {
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t-\t%d\t-\t-\t-%s", p.Name, p.State, ago(p.Since), number(p.PID), uid(p.UID),
+				p.Restarts, end(firstLine(plain(p.Error), 60)))
+		}
 	}
 	return w.Flush()
 }

@@ -62,6 +62,9 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("restarts", fmt.Sprint(s.Restarts))
 	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
 	line("drops", strings.Join(byCount(s.Drops), ", "))
+	for _, p := range s.Processes {
+		line(p.Kind, processLine(p))
+	}
 	for _, warning := range s.Warnings {
 		line("warning", warning)
 	}
@@ -74,6 +77,22 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	for _, l := range lines[max(0, len(lines)-last):] {
 		fmt.Fprintln(w, l)
 	}
+}
+
+func processLine(p emperor.ProcessStatus) string {
+	text := fmt.Sprintf("%s, %s since %s", p.Name, p.State, ago(p.Since))
+	if p.PID != 0 {
+		text += fmt.Sprintf(", pid %d, uid %s", p.PID, uid(p.UID))
+	}
+	if p.Kind == "cron" {
+		text += fmt.Sprintf(", %d runs", p.Runs)
+	} else {
+		text += fmt.Sprintf(", %d restarts", p.Restarts)
+	}
+	if p.Error != "" {
+		text += " (" + p.Error + ")"
+	}
+	return text + ": " + p.Command
 }
 
 func logsCommand(t *target) *cobra.Command {

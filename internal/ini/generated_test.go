@@ -1,7 +1,6 @@
 package ini
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -109,7 +108,7 @@ func (u realUWSGI) differences(t *testing.T, scenarios []scenario) []string {
 		t.Fatalf("run uwsgi: %v\n%s", err, out)
 	}
 	differences := make([]string, len(scenarios))
-	for i, s := range scenarios {
+	for i := range scenarios {
 		out, err := os.ReadFile(filepath.Join(place(i), ".out"))
 		if err != nil {
 			t.Fatal(err)
@@ -119,10 +118,14 @@ func (u realUWSGI) differences(t *testing.T, scenarios []scenario) []string {
 		}
 		want, accepted := configOf(string(out), "main.ini")
 		o := u.loadOptions(place(i), scenarioEnv)
-		stdin := bytes.NewReader([]byte(s["stdin"]))
+		stdin, err := os.Open(filepath.Join(place(i), "stdin"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		o.Stdin = stdin
 		o.FD = func(int) ([]byte, error) { return io.ReadAll(stdin) }
 		got, ok := u.load("main.ini", o)
+		stdin.Close()
 		differences[i] = differ(got, ok, want, accepted)
 	}
 	return differences

@@ -225,6 +225,10 @@ func (l *loader) load(s source) {
 	}
 	defer func() { l.depth-- }()
 
+	if s.name == "" {
+		l.fail(s.pos, "it names no file; write its name, or :SECTION for another section of the last one")
+		return
+	}
 	name, section := splitSection(s.name)
 	if s.first {
 		l.firstFile, s.pos = name, Pos{File: name}

@@ -35,7 +35,8 @@ func (o *Options) useMachine() {
 		o.Binary, _ = os.Executable()
 	}
 	if o.Exec == nil {
-		o.Exec = shell(o.Dir, execTime)
+		stdin, _ := o.Stdin.(*os.File)
+		o.Exec = shell(o.Dir, stdin, execTime)
 	}
 	if o.Stat == nil {
 		o.Stat = os.Stat
@@ -101,27 +102,33 @@ func readAll(r io.Reader) ([]byte, error) {
 
 // shell returns a function that runs commands by sh -c, all of them together
 // for the time given; the one that takes too long is ended with its process
-// group. What a failing command wrote is returned beside the error.
-func shell(dir string, limit time.Duration) func(string) ([]byte, error) {
+// group. What a failing command wrote is returned beside the error. stdin is
+// the commands' too; nil: they have none.
+func shell(dir string, stdin *os.File, limit time.Duration) func(string) ([]byte, error) {
 	deadline := sync.OnceValue(func() time.Time { return time.Now().Add(limit) })
 	return func(command string) ([]byte, error) {
-		return capture(dir, deadline(), limit, nil, "sh", "-c", command)
+		return capture(dir, deadline(), limit, func(cmd *exec.Cmd) {
+			if stdin != nil {
+				cmd.Stdin = stdin
+			}
+		}, "sh", "-c", command)
 	}
 }
 
 // Execute runs the program that f is, in dir, and returns what it writes: up to
 // 1 MiB within 10 s. It is that very file, whatever its name means by now.
 func Execute(f *os.File, dir string) ([]byte, error) {
-	return capture(dir, time.Now().Add(execTime), execTime, []*os.File{f}, "/proc/self/fd/3")
+	return capture(dir, time.Now().Add(execTime), execTime, func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{f} }, "/proc/self/fd/3")
 }
 
-// capture runs a command to its end, or ends it with its process group.
-func capture(dir string, deadline time.Time, limit time.Duration, files []*os.File, name string, args ...string) ([]byte, error) {
+// capture runs a command with files of give's to its end, or ends it with its
+// process group.
+func capture(dir string, deadline time.Time, limit time.Duration, give func(*exec.Cmd), name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	out := &bounded{cancel: cancel}
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.ExtraFiles = files
+	give(cmd)
 	cmd.Dir = dir
 	cmd.Stdout = out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

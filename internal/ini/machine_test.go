@@ -66,7 +66,7 @@ func TestReadFileOnlyRegularAndShort(t *testing.T) {
 
 func TestShell(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	run := shell(t.TempDir(), time.Minute)
+	run := shell(t.TempDir(), nil, time.Minute)
 	for _, tt := range []struct{ name, command, out, err string }{
 		{"output", "echo hi; pwd >&2", "hi\n", ""},
 		{"exit status", "echo hi; exit 3", "hi\n", "exit status 3"},
@@ -86,7 +86,7 @@ func TestShell(t *testing.T) {
 
 func TestShellTime(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	run := shell(t.TempDir(), 50*time.Millisecond)
+	run := shell(t.TempDir(), nil, 50*time.Millisecond)
 	for range 2 { // the second has no time left at all
 		if _, err := run("sleep 1000"); err == nil || err.Error() != "it takes longer than 50ms" {
 			t.Errorf("got %v", err)
@@ -98,7 +98,7 @@ func TestShellTime(t *testing.T) {
 // the processes that it started.
 func TestShellEndsTheWholeGroup(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := shell(dir, time.Minute)("sleep 1000 & echo $! >child; yes"); err == nil {
+	if _, err := shell(dir, nil, time.Minute)("sleep 1000 & echo $! >child; yes"); err == nil {
 		t.Fatal("no error")
 	}
 	pid, err := os.ReadFile(dir + "/child")

@@ -61,9 +61,12 @@ const perFile = "opsdcenxij"
 func (l *loader) fillMagic(s source, section string) error {
 	m := &l.magic
 	name, _ := splitSection(s.name)
-	m['o'], m['x'] = name, section
-	if name != "" && name != "-" && scheme(name) == "" {
-		l.fillPath(name)
+	m['o'] = name
+	if name != "-" && scheme(name) == "" {
+		m['x'] = section
+		if name != "" {
+			l.fillPath(name)
+		}
 	}
 	if l.aside {
 		m['n'] = m['N']

@@ -27,7 +27,7 @@ func TestHTTP(t *testing.T) {
 	o := Options{HTTP: readHTTP}
 	for name, want := range map[string]string{
 		"/a.ini":   "a = " + server.URL + "/a.ini\nini = :b\nb = b\n",
-		"/a.ini:b": "b = b\n",
+		"/a.ini:b": "b = \n",
 		"/big":     "it has more than 1048576 bytes",
 		"/moved":   "the server says 302 Found",
 		"/no":      "the server says 404 Not Found",

@@ -29,7 +29,7 @@ var jailRows = []row{
 }
 
 var appRows = []row{
-	{names: of("unprivileged-binary-patch", "unprivileged-binary-patch-arg", "privileged-binary-patch", "privileged-binary-patch-arg"), side: Vassal, differs: "the app, in our words `command`: run without a shell, under the `uid` if there is one, and still supervised, " +
+	{names: of("unprivileged-binary-patch", "unprivileged-binary-patch-arg", "privileged-binary-patch", "privileged-binary-patch-arg"), side: Vassal, differs: "the app, in our words `command`: run without a shell (a patch without `-arg` gets `--ini FILE`), under the `uid` if there is one, and still supervised, " +
 		"with its signals, its log and its restarts"},
 	{names: of("binary-path"), side: Vassal},
 	{names: of("reload-mercy"), side: Vassal, differs: "10 seconds without it, for stopping too; what is left then is killed, whatever it has become"},

@@ -1,0 +1,37 @@
+package vassal
+
+import (
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit is how an app ended.
+type Exit struct {
+	Code   int            // meaningful when Signal is 0
+	Signal syscall.Signal // 0: it exited
+	Err    error          // cleaning up after it failed: processes may be left
+
+	Followed bool // by its pidfile: how it ended is known to its parent alone
+}
+
+func (e Exit) String() string {
+	if e.Followed {
+		return "the process of its pidfile ended"
+	}
+	if e.Signal != 0 {
+		return "killed by " + unix.SignalName(e.Signal)
+	}
+	return "exit code " + strconv.Itoa(e.Code)
+}
+
+func (g *Generation) exitOf(s syscall.WaitStatus) Exit {
+	if s.Signaled() {
+		return Exit{Signal: s.Signal()}
+	}
+	if code := s.ExitStatus(); g.reaped && code > signalExit {
+		return Exit{Signal: syscall.Signal(code - signalExit)}
+	}
+	return Exit{Code: s.ExitStatus()}
+}
