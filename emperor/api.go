@@ -203,7 +203,7 @@ func (e *Emperor) apiDo(w http.ResponseWriter, r *http.Request, ev event) {
 	}
 	before := -1
 	e.call(func() {
-		if v := e.vassals[s.Name]; v != nil {
+		if v := e.vassals[s.Name]; v != nil && !v.leaving() {
 			before = v.turns()
 			v.backoff.clear()
 			e.happen(v, ev)

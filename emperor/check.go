@@ -28,7 +28,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	}
 	var all []*expansion
 	for _, name := range seen.order {
-		x := c.checkFile(c.OnDemand.withDoor(seen.found[name]))
+		x := c.checkFile(seen.found[name])
 		c.OnDemand.find(x)
 		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
 		all = append(all, x)

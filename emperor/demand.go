@@ -40,22 +40,43 @@ const (
 )
 
 // withDoor adds what the scan needs to know of the file that holds a vassal's
-// address, if there is one.
-func (o *OnDemand) withDoor(f iniFile) iniFile {
-	if o.Extension == "" {
-		return f
+// address, if there is one. In tyrant mode a neighbour's is none: in a folder of
+// many he could put a file beside any ini.
+func (c *Config) withDoor(f iniFile) (iniFile, error) {
+	if c.OnDemand.Extension == "" {
+		return f, nil
 	}
-	path := f.path + o.Extension
+	path := f.path + c.OnDemand.Extension
+	link, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
 	door, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f
+		return f, nil
 	}
-	f.door = path // one that cannot be looked at is an error of the vassal
-	if err == nil {
-		sys := door.Sys().(*syscall.Stat_t)
-		f.doorID = fileID{sys.Dev, sys.Ino, sys.Mtim.Nano(), sys.Size}
+	if err != nil {
+		f.door = path // one that cannot be looked at is an error of the vassal
+		return f, nil
 	}
-	return f
+	if c.Tyrant {
+		if whose, strange := f.stranger(link, door); strange {
+			return f, fmt.Errorf("%s is no socket's address of %s: it was put there by uid %d, who is neither root nor uid %d; remove it", printable([]byte(path)), f.path, whose, f.owner.uid)
+		}
+	}
+	f.door, f.doorID = path, idOf(door)
+	return f, nil
+}
+
+// stranger says who put a file beside the ini, if it was neither root nor the
+// ini's owner.
+func (f iniFile) stranger(link, target fs.FileInfo) (uid uint32, is bool) {
+	for _, info := range []fs.FileInfo{link, target} {
+		if uid = ownerOf(info).uid; uid != 0 && uid != f.owner.uid {
+			return uid, true
+		}
+	}
+	return uid, false
 }
 
 // readDoor reads the file that holds a vassal's address, with the rights of
@@ -151,19 +172,19 @@ func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *
 		x.Errors = append(x.Errors, ini.Error{Pos: pos, Warning: warning, Message: "emperor-on-demand-exec: " + printable(fmt.Appendf(nil, format, args...))})
 	}
 	command := e.Config.OnDemand.Exec
-	if e.Config.Tyrant {
-		if err := checkProgram(command); err != nil {
-			report(false, "%v", err)
-			return
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, demandTime)
 	defer cancel()
 	var out, complaints bytes.Buffer
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command+` "$1"`, "sh", x.file.path)
 	// As uWSGI names them: in a folder by the file, elsewhere by the path.
 	if dir := filepath.Dir(x.file.path); slices.ContainsFunc(e.Config.Monitors, func(m Monitor) bool { return m.Pattern == "" && m.Dir == dir }) {
-		cmd.Dir, cmd.Args[len(cmd.Args)-1] = dir, filepath.Base(x.file.path)
+		cmd.Dir, cmd.Args[len(cmd.Args)-1] = e.Config.workDir(x.file.path), filepath.Base(x.file.path)
+	}
+	if e.Config.Tyrant {
+		if err := checkProgram(command, cmd.Dir); err != nil {
+			report(false, "%v", err)
+			return
+		}
 	}
 	limited := &limitedBuffer{Buffer: &out, left: demandBytes}
 	cmd.Stdout = limited
@@ -192,7 +213,8 @@ func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *
 
 // checkProgram refuses a command that runs a file which somebody else than the
 // emperor's user could have written: in tyrant mode folders may be tenants'.
-func checkProgram(command string) error {
+// Relative names begin in dir.
+func checkProgram(command, dir string) error {
 	words, err := shlex.Split(command)
 	if err != nil {
 		return err
@@ -200,6 +222,9 @@ func checkProgram(command string) error {
 	for i, word := range words {
 		if path, err := exec.LookPath(word); i == 0 && err == nil {
 			word = path
+		}
+		if !filepath.IsAbs(word) {
+			word = filepath.Join(dir, word)
 		}
 		st, err := os.Stat(word)
 		if err != nil || !st.Mode().IsRegular() {

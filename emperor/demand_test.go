@@ -58,10 +58,14 @@ func found(t *testing.T, o OnDemand, tyrant bool, name, sidecar string) (*vassal
 	if sidecar != "" {
 		write(t, path+o.Extension, sidecar)
 	}
-	f := o.withDoor(iniFile{name: name, path: path})
+	c := &Config{OnDemand: o, Tyrant: tyrant, Monitors: []Monitor{{Dir: dir}}}
+	f, err := c.withDoor(iniFile{name: name, path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
 	x := expandFileOf(f.request(), new(Common), uint32(os.Getuid()), uint32(os.Getgid()))
 	x.file = f
-	e := &Emperor{Config: &Config{OnDemand: o, Tyrant: tyrant, Monitors: []Monitor{{Dir: dir}}}}
+	e := &Emperor{Config: c}
 	got := []expansion{x}
 	e.findDoors(t.Context(), (*exec.Cmd).Run, got)
 	return got[0].Config, got[0].Errors

@@ -56,7 +56,8 @@ func refusedFirst(files []iniFile) (read []iniFile, refused []expansion) {
 }
 
 // dethrone stops a vassal whose ini is not the same owner's word any more.
-// What it is now begins anew when nothing of the old one is left.
+// What it is now begins anew when nothing of the old one is left; until then
+// only root sees and commands what is left.
 func (e *Emperor) dethrone(v *member, f iniFile) {
 	if f.refused != "" {
 		e.Log.Warn("ini refused; stopping the vassal", "vassal", v.name, "file", f.path, "reason", f.refused)
@@ -64,6 +65,6 @@ func (e *Emperor) dethrone(v *member, f iniFile) {
 		e.Log.Warn("ini has another owner; stopping the vassal", "vassal", v.name, "file", f.path, "from", v.file.owner.uid, "to", f.owner.uid)
 	}
 	e.claims.Remove(v.name)
-	v.file = f
+	v.file, v.dethroned = f, true
 	e.happen(v, gone)
 }

@@ -59,6 +59,7 @@ type Emperor struct {
 	complaint string // the last scan's, said once
 	ending    bool
 	checking  bool // the files of doors, beside the loop
+	unrest    bool // inis that somebody was writing are looked at again soon
 	slots     chan struct{}
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -88,8 +87,7 @@ func (e *Emperor) send(ctx context.Context, v *member, what string, command func
 	before, done := v.errands.done, make(chan struct{})
 	v.errands.done = done
 	log := e.Log.With("vassal", v.name, "hook", what)
-	dir, file := filepath.Split(v.file.path)
-	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+file, "UWSGI_VASSAL_PID="+strconv.Itoa(v.errands.pid),
+	env := append(os.Environ(), "UWSGI_VASSAL_CONFIG="+v.file.base(), "UWSGI_VASSAL_PID="+strconv.Itoa(v.errands.pid),
 		"UWSGI_VASSAL_UID="+strconv.Itoa(int(v.file.owner.uid)), "UWSGI_VASSAL_GID="+strconv.Itoa(int(v.file.owner.gid)))
 	e.jobs.Go(func() {
 		defer close(done)
@@ -105,7 +103,7 @@ func (e *Emperor) send(ctx context.Context, v *member, what string, command func
 		defer release()
 		var said excerpt
 		cmd := command(limited)
-		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &said, &said
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = e.Config.workDir(v.file.path), env, &said, &said
 		err = runApart(e.Cgroup, "hook", cmd)
 		if text := said.text(); text != "" {
 			log = log.With("said", text)

@@ -29,15 +29,16 @@ func (e *Emperor) rescan() {
 		}
 	}
 	for _, name := range seen.order {
-		f := e.Config.OnDemand.withDoor(seen.found[name])
+		f := seen.found[name]
 		v := e.vassals[name]
 		switch {
 		case v == nil:
 			e.newMember(f)
 			e.Log.Info("vassal found", "vassal", name, "file", f.path)
 			e.queue(f)
-		case !v.removed && e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
-			if v.file != f {
+		case e.Config.Tyrant && (v.file.owner != f.owner || f.refused != ""):
+			if v.removed || v.file != f {
+				v.removed = false
 				e.dethrone(v, f)
 				freed = true
 			}
@@ -116,7 +117,7 @@ func (e *Emperor) expanded(got []expansion) {
 	for i := range got {
 		x := &got[i]
 		v := e.vassals[x.Name]
-		if v == nil || v.removed || v.file != x.file || e.ending {
+		if v == nil || v.removed || v.dethroned || v.file != x.file || e.ending {
 			continue // overtaken by another scan: another file, or another owner, whose word this is not
 		}
 		x.Errors = append(x.Errors, e.claim(v, x)...)
@@ -176,7 +177,16 @@ const unrestPause = 500 * time.Millisecond
 // lookAgain has the next scan take an ini for changed.
 func (e *Emperor) lookAgain(v *member) {
 	v.file.id = fileID{}
-	time.AfterFunc(unrestPause, func() { e.call(e.rescan) })
+	if e.unrest { // one scan for all of them: an owner may write many
+		return
+	}
+	e.unrest = true
+	time.AfterFunc(unrestPause, func() {
+		e.call(func() {
+			e.unrest = false
+			e.rescan()
+		})
+	})
 }
 
 // failures are the errors, without the warnings, one a line.

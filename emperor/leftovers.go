@@ -45,7 +45,7 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("end leftovers: %w", err)
 		}
 	}
-	if err := errors.Join(i.endBridges(), i.endApps()); err != nil {
+	if err := errors.Join(i.endBridges(), i.endApps(), i.endCgroups(ctx)); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)

@@ -18,6 +18,8 @@ type member struct {
 	then    action // what to do when stopping is over
 	removed bool   // its ini is gone
 
+	dethroned bool // its ini is another owner's word by now, who has nothing to do with what stops here
+
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
 	warnings []string
@@ -106,6 +108,10 @@ func (e *Emperor) enter(v *member, to State) {
 	e.Log.Debug("state", "vassal", v.name, "from", v.state, "to", to)
 	v.state, v.since = to, time.Now()
 }
+
+// leaving says that the vassal ends for good: its ini is gone, or another's
+// word by now. No operator's word brings back what it was.
+func (v *member) leaving() bool { return v.state == Stopping && v.then == forget }
 
 // decide does what was last asked for while the vassal was stopping.
 func (e *Emperor) decide(v *member) {
@@ -263,7 +269,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 		exit := g.Wait()
 		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
 		e.call(func() {
-			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name))
+			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name), e.Instance.forgetCgroup(v.name))
 			if exit.Err != nil {
 				e.Log.Error("cleaning up after a vassal", "vassal", v.name, "err", exit.Err)
 			}

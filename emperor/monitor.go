@@ -101,6 +101,12 @@ func (c *Config) scan() *inis {
 			s.see(path, f, err)
 		}
 	}
+	for _, name := range s.order {
+		f, err := c.withDoor(s.found[name])
+		if s.found[name] = f; err != nil {
+			s.errs = append(s.errs, err)
+		}
+	}
 	return s
 }
 

@@ -11,7 +11,7 @@ import (
 func (e *Emperor) Scan() { e.call(e.rescan) }
 
 // Forgive forgets that vassals died young, as SIGURG asks: those in a back-off
-// start now, and the next death of any is its first.
+// start now, or sleep if they are on demand, and the next death of any is its first.
 func (e *Emperor) Forgive() {
 	e.call(func() {
 		e.Log.Info("all back-offs end")
@@ -19,7 +19,7 @@ func (e *Emperor) Forgive() {
 			v := e.vassals[name]
 			v.backoff.clear()
 			if v.state == Backoff {
-				e.happen(v, due)
+				e.happen(v, v.asDue())
 			}
 		}
 	})

@@ -128,6 +128,8 @@ func TestResolveIsolationThatFails(t *testing.T) {
 		"pivot_root on the host": {"pivot_root = /new /new/old", func(*Config) {}, 3, "write unshare = fs too"},
 		"setns with a device":    {"setns = /run/ns\ntuntap-device = u0", func(*Config) {}, 4, "no device of its own"},
 		"setns in a user ns":     {"setns = /run/ns\nunshare = user", func(*Config) {}, 3, "leave user out"},
+		"setns and a root":       {"setns = /run/ns\nnamespace = /srv/root", func(*Config) {}, 3, "leave out namespace or setns"},
+		"setns and pivot_root":   {"setns = /run/ns\nunshare = fs\npivot_root = /new /new/old", func(*Config) {}, 3, "leave out pivot_root or setns"},
 		"hooks' device":          {"tuntap-device = u0 /run/uwsgi0", func(c *Config) { c.Namespaces = unix.CLONE_NEWUSER }, 3, "write tuntap-device-address"},
 		"cap beyond the bound":   {"cap = net_raw", func(c *Config) { c.BoundSet = true }, 3, "not in emperor-cap"},
 	} {

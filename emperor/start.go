@@ -129,18 +129,21 @@ func (s *startJob) start(ctx context.Context) error {
 		}
 		defer l.Stdin.Close()
 	}
-	if above == "" {
-		above = s.e.Cgroup
-	}
-	if above != "" {
-		if l.Cgroup, err = above.Make(safeName(s.name) + "." + strconv.Itoa(s.launch)); err != nil {
-			return err
-		}
-	}
 	if l.Output, err = s.output.writer(s.r.plan.UID); err != nil {
 		return err
 	}
 	defer l.Output.Close()
+	name := safeName(s.name) + "." + strconv.Itoa(s.launch)
+	if above == "" {
+		above = s.e.Cgroup
+	} else if err := s.e.Instance.recordCgroup(s.name, vassal.Cgroup(filepath.Join(string(above), name))); err != nil {
+		return err
+	}
+	if above != "" { // the last: from here on it is the start's to remove
+		if l.Cgroup, err = above.Make(name); err != nil {
+			return err
+		}
+	}
 	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.gen.PID == 0 || s.e.records(l.Cgroup) {
 		return err
 	}

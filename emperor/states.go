@@ -51,7 +51,7 @@ const (
 	forget    action = "forget"    // the vassal and its jail
 	rest      action = "rest"      // close the jail and the door, stay down
 	doze      action = "doze"      // close the jail, wait for somebody at the door
-	decide    action = "decide"    // stopping is over: launch, rest doze or forget, as was last asked
+	decide    action = "decide"    // stopping is over: launch, rest, doze or forget, as was last asked
 )
 
 // reaction is a cell of the table. then, when set, is what to do once the app

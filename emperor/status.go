@@ -98,6 +98,9 @@ func (v *member) status() Status {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)
 		s.Warnings = append(slices.Clone(s.Warnings), v.jail.Troubles()...)
 	}
+	if v.dethroned {
+		s.owner = owner{}
+	}
 	if v.config != nil {
 		s.Command = v.config.Args()
 	}

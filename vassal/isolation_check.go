@@ -129,10 +129,15 @@ func (i *Isolation) checkCgroups() error {
 }
 
 // Needs says what the ini asks for that cannot be without a namespace which is
-// not among these: it would happen to the host.
+// not among these: it would happen to the host, or to whoever is joined.
 func (i *Isolation) Needs(namespaces uintptr) (ini.Pos, error) {
 	if i.PivotRoot != "" && namespaces&unix.CLONE_NEWNS == 0 {
 		return i.At["pivot_root"], errors.New("pivot_root in the host's own mounts would change the host's root; write unshare = fs too")
+	}
+	for option, path := range map[string]string{"namespace": i.Root, "pivot_root": i.PivotRoot} {
+		if i.Setns != "" && path != "" {
+			return i.At["setns"], fmt.Errorf("%s in the namespaces that setns joins would change the root of all who are there, maybe the host's; leave out %[1]s or setns", option)
+		}
 	}
 	if i.Setns != "" && namespaces&unix.CLONE_NEWUSER != 0 {
 		return i.At["setns"], errors.New("setns takes rights over the namespaces that are joined, which a user namespace has not; leave user out of " + strings.Join([]string{"emperor-use-clone", "unshare"}, " and "))

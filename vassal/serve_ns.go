@@ -70,6 +70,13 @@ func (g *Generation) serve(iso *Isolation) (err error) {
 // nothing else.
 func (s *nsServer) listen(path string) error {
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() == fs.ModeSocket {
+		c, err := net.DialTimeout("unix", path, time.Second)
+		if err == nil {
+			return errors.Join(fmt.Errorf("%s: somebody else listens there; choose another path", path), c.Close())
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return err
+		}
 		if err := os.Remove(path); err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) { retur
 func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, error) {
 	ours, theirs, err := newPipe()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Cgroup.discard())
 	}
 	defer ours.close()
 	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest, inode: j.Inode, jail: j, base: base, launch: l}

@@ -92,9 +92,9 @@ func printErrors(errs ini.Errors) error {
 	})
 	for _, err := range inOrder {
 		if err.Warning {
-			fmt.Fprintf(os.Stderr, "%s (warning)\n", err)
+			fmt.Fprintf(os.Stderr, "%s (warning)\n", plain(err.Error()))
 		} else {
-			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(os.Stderr, plain(err.Error()))
 		}
 	}
 	if errs.Failed() {

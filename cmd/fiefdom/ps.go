@@ -63,10 +63,10 @@ func table(out io.Writer, all []emperor.Status) error {
 	fmt.Fprint(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS", end("ERROR"))
 	for _, s := range all {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
-			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(firstLine(s.Error, 60)))
+			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(firstLine(plain(s.Error), 60)))
 		for _, p := range s.Processes {
 			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t-\t%d\t-\t-\t-%s", p.Name, p.State, ago(p.Since), number(p.PID), uid(p.UID),
-				p.Restarts, end(firstLine(p.Error, 60)))
+				p.Restarts, end(firstLine(plain(p.Error), 60)))
 		}
 	}
 	return w.Flush()

@@ -47,7 +47,7 @@ func statusCommand(t *target) *cobra.Command {
 func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%10s: %s\n", name, value)
+			fmt.Fprintf(w, "%10s: %s\n", name, plain(value))
 		}
 	}
 	line("vassal", s.Name)
@@ -154,7 +154,7 @@ func tell(ctx context.Context, out io.Writer, client *emperor.Client, name, word
 	}
 	fmt.Fprintf(out, "%s is %s\n", s.Name, s.State)
 	if s.Error != "" && word != "stop" {
-		return fmt.Errorf("%s: %s", s.Name, s.Error)
+		return fmt.Errorf("%s: %s", s.Name, plain(s.Error))
 	}
 	return nil
 }
