@@ -23,12 +23,25 @@ func (e *Emperor) claim(v *member, x *expansion) ini.Errors {
 	e.Config.Common.onlyNamed(x.Config)
 	if e.Config.Tyrant {
 		errs = append(errs, tyrant(x.Config, v.file.owner)...)
+	} else if v.file.owner.uid != 0 {
+		errs = append(errs, asRoot(x.Config, v.file.owner)...)
 	}
 	errs = append(errs, e.leasedToOthers(x.Config)...)
 	if errs.Failed() {
 		return errs
 	}
 	return append(errs, e.claims.Add(x.Config)...)
+}
+
+// asRoot warns of what an ini that is not root's does with root's rights. As
+// under uWSGI's emperor it may, without tyrant mode.
+func asRoot(c *vassal.Config, o owner) ini.Errors {
+	i := slices.IndexFunc(c.Hooks, func(h vassal.Hook) bool { return h.Phase != vassal.AsUser })
+	if i < 0 {
+		return nil
+	}
+	return ini.Errors{{Pos: c.Hooks[i].Pos, Warning: true, Message: fmt.Sprintf(
+		"hook %s runs as root, and the file is not root's but that of uid %d, who so has root's rights; chown it to root, or use emperor-tyrant", c.Hooks[i].Phase, o.uid)}}
 }
 
 // leasedToOthers reports declared addresses that another vassal of now has on

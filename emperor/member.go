@@ -336,6 +336,9 @@ func (e *Emperor) terminate(v *member) {
 		return
 	}
 	mercy := e.mercy(v.running)
+	if v.dethroned { // the name is another's by now
+		mercy = min(mercy, vassal.DefaultMercy)
+	}
 	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
 	if v.crew != nil {
 		e.endCrew(v, v.then == launch)
