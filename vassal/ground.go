@@ -25,6 +25,9 @@ type ground struct {
 	root, dir  *os.File
 	env        []string
 
+	looking sync.RWMutex // held by who uses root; close ends it
+	closed  bool
+
 	over     chan struct{} // closed by end
 	mu       sync.Mutex
 	ended    bool
@@ -106,6 +109,9 @@ func (g *ground) files() []*os.File {
 
 // close gives the namespaces back.
 func (g *ground) close() error {
+	g.looking.Lock()
+	defer g.looking.Unlock()
+	g.closed = true
 	var errs []error
 	for _, f := range append(g.namespaces, g.pids, g.root, g.dir) {
 		if f != nil {
@@ -209,6 +215,11 @@ func (g *ground) clone(j *Jail, fn func() error) error {
 func (g *ground) openIn(path string, flags uint64) (*os.File, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("%q is no absolute path", path)
+	}
+	g.looking.RLock()
+	defer g.looking.RUnlock()
+	if g.closed {
+		return nil, os.ErrClosed
 	}
 	fd, err := unix.Openat2(int(g.root.Fd()), path, &unix.OpenHow{
 		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
