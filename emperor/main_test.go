@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,6 +152,13 @@ func newRealm(t *testing.T, change func(*Emperor)) *realm {
 		if err := instance.Unlock(); err != nil {
 			t.Error(err)
 		}
+		nettest.Eventually(t, 10*time.Second, "no process of a vassal to be left", func() bool {
+			left, err := filepath.Glob("/proc/[0-9]*/cwd")
+			return err == nil && !slices.ContainsFunc(left, func(link string) bool {
+				where, err := os.Readlink(link)
+				return err == nil && strings.HasPrefix(where, r.dir)
+			})
+		})
 	})
 	t.Cleanup(r.end)
 	nettest.Eventually(t, 5*time.Second, "the API's socket", func() bool {

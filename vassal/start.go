@@ -347,7 +347,7 @@ func (g *Generation) Wait() Exit {
 	g.once.Do(func() {
 		g.awaitEnd()
 		g.mu.Lock()
-		if g.base != nil && g.cgroup == "" && g.end != nil {
+		if (g.base != nil || g.inode == 0) && g.cgroup == "" && g.end != nil {
 			_ = unix.Kill(-g.process.Pid, unix.SIGKILL) // all that is known of its children
 		}
 		g.waited = true
