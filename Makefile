@@ -42,7 +42,9 @@ demo: deps build ## Tell and check the whole story in namespaces of its own (roo
 test: deps build lint ## Everything that CI runs: lint, all tests, 10 s of each fuzz target
 	@$(MAKE) --no-print-directory tests fuzz
 
+# Each raced program waits for 1 s at its end, and the tests end thousands.
 .PHONY: tests
+tests: export GORACE = atexit_sleep_ms=50
 tests: build
 	@echo "== tests, with the race detector$(if $(ROOT),; as root nothing may be skipped,; not root: what needs it is skipped)"
 	@$(if $(ROOT),FIEFDOM_TEST_ROOT=1) $(GOTEST) -v ./... 2>&1 | awk -v strict=$(ROOT) -f .ci/summary.awk
