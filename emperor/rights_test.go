@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,11 +41,12 @@ func TestSoakNoIniGivesRights(t *testing.T) {
 	e := testEmperor(t, twoNetworks()...)
 	e.Config.Tyrant = true
 	path := filepath.Join(t.TempDir(), "blog.ini")
+	wishes := slices.Concat(askables, grasps)
 	accepted := 0
 	for range rounds {
 		text := "[uwsgi]\ncommand = /bin/true\n"
 		for range 1 + rng.IntN(4) {
-			text += askables[rng.IntN(len(askables))] + "\n"
+			text += wishes[rng.IntN(len(wishes))] + "\n"
 		}
 		e.Config.Namespaces = []uintptr{0, unix.CLONE_NEWUSER, unix.CLONE_NEWPID | unix.CLONE_NEWNS}[rng.IntN(3)]
 		write(t, path, text)
