@@ -257,10 +257,16 @@ func TestManyAtTheDoor(t *testing.T) {
 	}
 	// One after another, while it comes and goes.
 	for i := range 30 {
-		p.ask(t, "blog", []string{"", "leave", "die"}[i%3])
-		if i == 10 {
-			p.hire(t, "blog", "env = A=1\n")
+		what := []string{"", "leave", "die"}[i%3]
+		if i != 11 {
+			p.ask(t, "blog", what)
+			continue
 		}
+		p.hire(t, "blog", "env = A=1\n")
+		nettest.Eventually(t, 10*time.Second, "who came to the old one is answered by the new", func() bool {
+			_, err := p.say("blog", what)
+			return err == nil
+		})
 	}
 	p.await(t, "blog", "comes to rest", func(s Status) bool { return s.State == Running || s.State == Sleeping })
 }
