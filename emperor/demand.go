@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/shlex"
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
@@ -94,7 +93,7 @@ func (x *expansion) readDoor(path string) {
 }
 
 // findDoors finds out where the doors of good inis are. It runs beside the loop.
-func (e *Emperor) findDoors(ctx context.Context, run func(*exec.Cmd) error, got []expansion) {
+func (e *Emperor) findDoors(ctx context.Context, got []expansion) {
 	slots := make(chan struct{}, demandSlots)
 	var wg sync.WaitGroup
 	for i := range got {
@@ -106,13 +105,10 @@ func (e *Emperor) findDoors(ctx context.Context, run func(*exec.Cmd) error, got 
 			e.Config.OnDemand.find(x)
 			continue
 		}
-		if run == nil {
-			continue
-		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			e.askForDoor(ctx, run, x)
+			e.askForDoor(ctx, x)
 		})
 	}
 	wg.Wait()
@@ -166,7 +162,7 @@ func (x *expansion) setDoor(text string, pos ini.Pos) {
 
 // askForDoor runs the command of emperor-on-demand-exec. The ini's name is an
 // argument of its own, so that a name means nothing to the shell.
-func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *expansion) {
+func (e *Emperor) askForDoor(ctx context.Context, x *expansion) {
 	pos := ini.Pos{File: x.file.path}
 	report := func(warning bool, format string, args ...any) {
 		x.Errors = append(x.Errors, ini.Error{Pos: pos, Warning: warning, Message: "emperor-on-demand-exec: " + printable(fmt.Appendf(nil, format, args...))})
@@ -189,10 +185,7 @@ func (e *Emperor) askForDoor(ctx context.Context, run func(*exec.Cmd) error, x *
 	limited := &limitedBuffer{Buffer: &out, left: demandBytes}
 	cmd.Stdout = limited
 	cmd.Stderr = &limitedBuffer{Buffer: &complaints, left: demandBytes}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // with what it started
-	cmd.WaitDelay = time.Second
-	err := run(cmd)
+	err := runBelow(e.Cgroup, "door", cmd)
 	text := firstWord(out.String())
 	var exit *exec.ExitError
 	switch {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,7 +66,7 @@ func found(t *testing.T, o OnDemand, tyrant bool, name, sidecar string) (*vassal
 	x.file = f
 	e := &Emperor{Config: c}
 	got := []expansion{x}
-	e.findDoors(t.Context(), (*exec.Cmd).Run, got)
+	e.findDoors(t.Context(), got)
 	return got[0].Config, got[0].Errors
 }
 
@@ -130,7 +129,7 @@ func TestDemandCommandIsBounded(t *testing.T) {
 	defer cancel()
 	got := []expansion{{Name: "blog", Config: goodVassal(t, "blog", ""), file: iniFile{path: "/tmp/blog.ini"}}}
 	began := time.Now()
-	e.findDoors(ctx, (*exec.Cmd).Run, got)
+	e.findDoors(ctx, got)
 	if !got[0].Errors.Failed() || time.Since(began) > 10*time.Second {
 		t.Errorf("%v after %v", got[0].Errors, time.Since(began))
 	}

@@ -40,7 +40,7 @@
 //	the emperor's protocol   protocol.go stats.go orders.go
 //	on demand                demand.go address.go door.go sleep.go
 //	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
-//	beside it                output.go errands.go
+//	beside it                output.go errands.go below.go
 //	the instance itself      config.go instance.go leftovers.go self.go
 //	what others are told     api.go client.go status.go check.go
 package emperor

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/unixsock"
 )
 
 // door is the listening socket of an on demand vassal. The emperor holds it and
@@ -98,7 +100,7 @@ func (d *door) bind(fd int, sa unix.Sockaddr) error {
 		return err
 	}
 	err := withRightsOf(d.as, func() error {
-		if err := removeStale(d.address.path); err != nil {
+		if err := unixsock.RemoveStale(d.address.path); err != nil {
 			return err
 		}
 		return unix.Bind(fd, sa)
@@ -127,41 +129,6 @@ func (d *door) setRights(fd int) error {
 		return fmt.Errorf("owner %d:%d: %w", d.rights.uid, d.rights.gid, err)
 	}
 	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", path), d.rights.mode)
-}
-
-// removeStale removes the socket that somebody who is gone has left at path.
-func removeStale(path string) error {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil
-	case err != nil:
-		return err
-	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return errors.New("something is there that is no socket; remove it, or choose another path")
-	}
-	if err := unlistened(path); err != nil {
-		return err
-	}
-	return unix.Unlink(path)
-}
-
-// unlistened is nil if surely nobody has the socket at path.
-func unlistened(path string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-	switch {
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
-		return nil
-	case err == nil, errors.Is(err, unix.EAGAIN):
-		return errors.New("somebody else listens there; choose another path")
-	}
-	return fmt.Errorf("a socket is there already: %w", err)
 }
 
 // change gives a door that may be open other rights.

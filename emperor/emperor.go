@@ -87,7 +87,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 			defer release()
 		}
 		got := expanders.expandAll(expanding, o, files)
-		e.findDoors(expanding, expanders.run, got)
+		e.findDoors(expanding, got)
 		return got
 	}
 	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {

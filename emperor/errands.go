@@ -4,18 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"fiefdom/vassal"
 )
@@ -104,7 +98,7 @@ func (e *Emperor) send(ctx context.Context, v *member, what string, command func
 		var said excerpt
 		cmd := command(limited)
 		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = e.Config.workDir(v.file.path), env, &said, &said
-		err = runApart(e.Cgroup, "hook", cmd)
+		err = runBelow(e.Cgroup, "hook", cmd)
 		if text := said.text(); text != "" {
 			log = log.With("said", text)
 		}
@@ -119,38 +113,6 @@ func (e *Emperor) send(ctx context.Context, v *member, what string, command func
 			log.Info("hook done")
 		}
 	})
-}
-
-// apart numbers the cgroups of runApart.
-var apart atomic.Uint64
-
-// runApart runs a command to its end in a session of its own, and then ends
-// what it has left, as far as there is a cgroup to find it by.
-func runApart(parent vassal.Cgroup, name string, cmd *exec.Cmd) (err error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.WaitDelay = time.Second
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) } // not reaped yet: nobody else has the number
-	if parent != "" {
-		c, err := parent.Make(name + "." + strconv.FormatUint(apart.Add(1), 10))
-		if err != nil {
-			return err
-		}
-		defer func() {
-			ctx, cancel := context.WithTimeout(context.Background(), vassal.HookTime)
-			defer cancel()
-			err = errors.Join(err, c.Remove(ctx))
-		}()
-		dir, err := c.Open()
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-	}
-	if err = cmd.Run(); errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it left a child behind that holds the output open
-	}
-	return err
 }
 
 // excerpt keeps the end of what is written to it.

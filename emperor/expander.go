@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -94,34 +93,13 @@ func (x *expanders) expandFiles(ctx context.Context, o owner, files []iniFile) [
 // expanders starts expander processes. With a cgroup each is born into one of
 // its own and ended with everything that it started: an ini may run commands.
 type expanders struct {
-	cgroup  vassal.Cgroup // of the instance; empty where there is no v2 tree
-	limit   time.Duration // for a batch; 0: expandTime
-	common  Common
-	started atomic.Uint64
+	cgroup vassal.Cgroup // of the instance; empty where there is no v2 tree
+	limit  time.Duration // for a batch; 0: expandTime
+	common Common
 }
 
-// run runs one expander process to its end.
-func (x *expanders) run(cmd *exec.Cmd) (err error) {
-	if x.cgroup == "" {
-		return cmd.Run()
-	}
-	c, err := x.cgroup.Make("expander." + strconv.FormatUint(x.started.Add(1), 10))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), expandTime)
-		defer cancel()
-		err = errors.Join(err, c.Remove(ctx))
-	}()
-	dir, err := c.Open()
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-	return cmd.Run()
-}
+// run runs one process to its end, and ends what it has started.
+func (x *expanders) run(cmd *exec.Cmd) error { return runBelow(x.cgroup, "expander", cmd) }
 
 func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([]expansion, error) {
 	limit := cmp.Or(x.limit, expandTime)
@@ -141,8 +119,6 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Stdout = &limitedBuffer{Buffer: &out, left: expandAnswers}
 	cmd.Stderr = &limitedBuffer{Buffer: &complaints, left: 4096}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.WaitDelay = time.Second
 	if o.uid != 0 {
 		cmd.Env = CleanEnv("/") // $(NAME) in an owner's ini must not read the emperor's secrets
 	}

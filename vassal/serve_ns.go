@@ -5,15 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/unixsock"
 )
 
 // setnsGreeting begins the answer of a setns-socket; the number of descriptors
@@ -69,17 +69,8 @@ func (g *Generation) serve(iso *Isolation) (err error) {
 // listen takes the place of a socket that an ended generation left, and of
 // nothing else.
 func (s *nsServer) listen(path string) error {
-	if st, err := os.Lstat(path); err == nil && st.Mode().Type() == fs.ModeSocket {
-		c, err := net.DialTimeout("unix", path, time.Second)
-		if err == nil {
-			return errors.Join(fmt.Errorf("%s: somebody else listens there; choose another path", path), c.Close())
-		}
-		if !errors.Is(err, unix.ECONNREFUSED) {
-			return err
-		}
-		if err := os.Remove(path); err != nil {
-			return err
-		}
+	if err := unixsock.RemoveStale(path); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	// Who may not write to it cannot connect. It has its mode before its name.
 	mode := func(_, _ string, conn syscall.RawConn) error {

@@ -17,6 +17,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
+	"fiefdom/internal/unixsock"
 	"fiefdom/tuntap"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
@@ -158,8 +159,8 @@ func setAddress(device string, a netip.Prefix) error {
 // dead process left there is replaced; one that somebody serves is not.
 func (r *runner) listen(network, address string, mode uint32) (*os.File, error) {
 	if network == "unix" {
-		if err := clearSocket(address); err != nil {
-			return nil, err
+		if err := unixsock.RemoveStale(address); err != nil {
+			return nil, fmt.Errorf("%s: %w", address, err)
 		}
 	}
 	l, err := net.Listen(network, address)
@@ -184,24 +185,6 @@ func (r *runner) listen(network, address string, mode uint32) (*os.File, error) 
 	}
 	r.later(f.Close)
 	return f, nil
-}
-
-func clearSocket(path string) error {
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case st.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and is no socket; remove it or choose another path", path)
-	}
-	c, err := net.Dial("unix", path)
-	if err == nil {
-		_ = c.Close()
-		return fmt.Errorf("socket %s is served by another process; choose another path", path)
-	}
-	return os.Remove(path)
 }
 
 // setUpHost makes the host's side of the networks that masquerade. Without
