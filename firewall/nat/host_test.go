@@ -1,19 +1,13 @@
 package nat
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,17 +56,6 @@ func TestPolicyDrop(t *testing.T) {
 	wantReach(t, false, s.pool, host4, host6, lan4)
 	wantReach(t, true, s.host, pool4, pool6)
 	wantReach(t, false, s.inet, host4, host6)
-}
-
-// What the operator forbids before our jump is forbidden.
-func TestOperatorsRulesComeFirst(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.host.Run(t, "iptables", "-A", "FORWARD", "-d", inet4, "-j", "DROP")
-	h := newHost(t, s.host, "test", t.TempDir())
-	apply(t, s.host, h, network())
-	wantReach(t, false, s.pool, inet4)
-	wantReach(t, true, s.pool, inet6)
 }
 
 func TestNothingEntersThePool(t *testing.T) {
@@ -173,160 +156,6 @@ func forwardedTo(t *testing.T, s *site, to string) (n int) {
 	return n
 }
 
-func forwarding(t *testing.T, ns *nettest.NS, h *Host) (lines []string, err error) {
-	t.Helper()
-	ns.Do(t, func() { lines, err = h.Forwarding() })
-	return lines, err
-}
-
-func TestForwardingIsRemembered(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	dir := t.TempDir()
-	h := newHost(t, s.host, "test", dir)
-	if got, err := forwarding(t, s.host, h); err != nil || len(got) != 0 {
-		t.Fatalf("before: %v, %v", got, err)
-	}
-	apply(t, s.host, h, network())
-	want := []string{"net.ipv4.conf.eth0.forwarding = 1", "net.ipv4.conf.fief0.forwarding = 1", "net.ipv6.conf.eth0.force_forwarding = 1", "net.ipv6.conf.fief0.force_forwarding = 1"}
-	off := []string{"ipv4/ip_forward", "ipv4/conf/eth1/forwarding", "ipv6/conf/all/forwarding", "ipv6/conf/eth1/force_forwarding"}
-	var single bool
-	s.host.Do(t, func() {
-		var err error
-		if single, err = h.perDevice(true); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if !single { // other tests are about IPv6 on such kernels
-		want, off = want[:2], off[:2]
-	}
-	for _, name := range off {
-		if got := sysctl(t, s.host, name); got != "0" {
-			t.Errorf("%s is %s", name, got)
-		}
-	}
-	remove(t, s.host, h)
-	again := newHost(t, s.host, "test", dir)
-	got, err := forwarding(t, s.host, again)
-	if !single {
-		got = slices.DeleteFunc(got, func(line string) bool { return strings.HasPrefix(line, "net.ipv6.") })
-	}
-	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("after: %q, %v, want %q", got, err, want)
-	}
-	s.host.Run(t, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding")
-	if got, err := forwarding(t, s.host, again); err != nil || slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) {
-		t.Errorf("after one was switched off: %q, %v", got, err)
-	}
-	// Elsewhere, or after a boot, the file says nothing.
-	if got, err := forwarding(t, s.lan, newHost(t, s.lan, "test", dir)); err != nil || len(got) != 0 {
-		t.Errorf("in another namespace: %q, %v", got, err)
-	}
-}
-
-func TestForwardingThatWasOn(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.host.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
-	dir := t.TempDir()
-	h := newHost(t, s.host, "test", dir)
-	apply(t, s.host, h, network())
-	if got, err := forwarding(t, s.host, h); err != nil || len(got) != 0 {
-		t.Errorf("switched on %q, %v", got, err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "forwarding.json")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a note without need: %v", err)
-	}
-	wantReach(t, true, s.pool, inet4, inet6)
-	s.inet.Run(t, "ip", "route", "add", lan4, "via", host4)
-	wantReach(t, true, s.inet, lan4) // a router stays a router
-}
-
-// Once the owner makes the host a router, the guard is in his way no more.
-func TestGuardIsLifted(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.inet.Run(t, "ip", "route", "add", lan4, "via", host4)
-	h := newHost(t, s.host, "test", t.TempDir())
-	apply(t, s.host, h, network())
-	wantReach(t, false, s.inet, lan4)
-	watch(t, s.host, h)
-	s.host.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-	nettest.Eventually(t, soon, "the guard is lifted", func() bool { return reaches(t, s.inet, lan4, "0.2") })
-	if forwardedTo(t, s, lan4) == 0 { // so that a 0 elsewhere means something
-		t.Error("nothing was forwarded without the guard")
-	}
-}
-
-func TestOldIPv6KeepsRouterAdvertisements(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.host.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra; echo 0 >/proc/sys/net/ipv6/conf/eth1/accept_ra")
-	h := newHost(t, s.host, "test", t.TempDir())
-	h.oldIPv6 = true
-	apply(t, s.host, h, network())
-	if got := sysctl(t, s.host, "ipv6/conf/all/forwarding"); got != "1" {
-		t.Errorf("IPv6 forwarding is %s", got)
-	}
-	if a, b := sysctl(t, s.host, "ipv6/conf/eth0/accept_ra"), sysctl(t, s.host, "ipv6/conf/eth1/accept_ra"); a != "2" || b != "0" {
-		t.Errorf("accept_ra is %s and %s, want 2 and 0", a, b)
-	}
-	got, err := forwarding(t, s.host, h)
-	if want := "net.ipv6.conf.eth0.accept_ra = 2"; err != nil || !slices.Contains(got, want) {
-		t.Errorf("forwarding %q, %v has no %q", got, err, want)
-	}
-}
-
-// The default route that the host learnt from its provider's router stays, and
-// so does the learning.
-func TestOldIPv6KeepsTheLearntRoute(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.host.Run(t, "sh", "-c", "ip -6 route del default; echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra")
-	learnt := func() bool {
-		return strings.Contains(s.host.Run(t, "ip", "-6", "route", "show", "default"), "dev eth0 proto ra")
-	}
-	learn := func(t *testing.T) {
-		t.Helper()
-		nettest.Eventually(t, 10*time.Second, "the route is learnt", func() bool { advertise(t, s.inet); return learnt() })
-	}
-	learn(t)
-	h := newHost(t, s.host, "test", t.TempDir())
-	h.oldIPv6 = true
-	apply(t, s.host, h, network())
-	if !learnt() {
-		t.Errorf("the learnt route is gone:\n%s", s.host.Run(t, "ip", "-6", "route"))
-	}
-	wantReach(t, true, s.pool, inet6)
-	s.host.Run(t, "ip", "-6", "route", "del", "default")
-	learn(t)
-}
-
-// advertise sends a router advertisement (RFC 4861, 4.2) from the namespace's eth0.
-func advertise(t *testing.T, ns *nettest.NS) {
-	t.Helper()
-	ns.Do(t, func() {
-		eth0, err := net.InterfaceByName("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
-			t.Fatal(err)
-		}
-		message := []byte{0: 134, 4: 64, 6: 0x07, 7: 0x08, 15: 0} // a router for 1800 s
-		to := &unix.SockaddrInet6{ZoneId: uint32(eth0.Index), Addr: netip.MustParseAddr("ff02::1").As16()}
-		// Until the link-local address has passed its duplicate detection there is none to send from.
-		if err := unix.Sendto(fd, message, 0, to); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			t.Fatal(err)
-		}
-	})
-}
-
 func TestWithoutMasquerade(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -388,72 +217,6 @@ func TestApplyErrors(t *testing.T) {
 	}
 }
 
-// randomRules fills the tables with rules of somebody else.
-func randomRules(t *testing.T, ns *nettest.NS, n int) {
-	t.Helper()
-	rnd := rand.New(rand.NewPCG(1, 2))
-	for _, cmd := range []string{"iptables-restore", "ip6tables-restore"} {
-		v6 := cmd != "iptables-restore"
-		var b strings.Builder
-		b.WriteString("*filter\n:others - [0:0]\n")
-		for range n {
-			hook := []string{"INPUT", "FORWARD", "OUTPUT", "others"}[rnd.IntN(4)]
-			fmt.Fprintf(&b, "-A %s -s %s -p tcp -m tcp --dport %d -j %s\n", hook, randomPrefix(rnd, v6), rnd.IntN(65536), []string{"ACCEPT", "DROP", "RETURN"}[rnd.IntN(3)])
-		}
-		b.WriteString("-A FORWARD -m comment --comment \"a canary, with 'quotes'\" -j others\nCOMMIT\n*nat\n")
-		for range n / 4 {
-			fmt.Fprintf(&b, "-A POSTROUTING -s %s -o eth1 -j MASQUERADE\n", randomPrefix(rnd, v6))
-		}
-		b.WriteString("COMMIT\n*mangle\n-A FORWARD -j MARK --set-mark 7\nCOMMIT\n")
-		ns.Run(t, "sh", "-c", cmd+" <<'END'\n"+b.String()+"END\n")
-	}
-}
-
-func randomPrefix(rnd *rand.Rand, v6 bool) string {
-	if v6 {
-		return fmt.Sprintf("2001:db8:%x::/48", rnd.IntN(65536))
-	}
-	return fmt.Sprintf("203.0.%d.0/24", rnd.IntN(256))
-}
-
-// Rules of others, before ours and after, survive byte for byte.
-func TestForeignRulesSurvive(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	randomRules(t, s.host, 300)
-	before := foreign(t, s.host)
-	all := rules(t, s.host)
-	h := newHost(t, s.host, "test", t.TempDir())
-	other := newHost(t, s.host, "testing", t.TempDir())
-	for i := range 10 {
-		apply(t, s.host, h, network())
-		if i == 0 {
-			for _, cmd := range []string{"iptables", "ip6tables"} { // after our jump
-				s.host.Run(t, cmd, "-A", "FORWARD", "-m", "comment", "--comment", "later", "-j", "ACCEPT")
-			}
-			before = foreign(t, s.host)
-		}
-		apply(t, s.host, other, network())
-		if got := foreign(t, s.host); got != before {
-			t.Fatalf("cycle %d: foreign rules changed from\n%s\nto\n%s", i, before, got)
-		}
-		remove(t, s.host, h)
-		if got := rules(t, s.host); !strings.Contains(got, "-j fiefdom-testing-fwd") || strings.Contains(got, "fiefdom-test-") {
-			t.Fatalf("cycle %d: removing one instance left\n%s", i, got)
-		}
-		remove(t, s.host, other)
-		if got := rules(t, s.host); got != before {
-			t.Fatalf("cycle %d: removing changed the rules from\n%s\nto\n%s", i, before, got)
-		}
-	}
-	for _, cmd := range []string{"iptables", "ip6tables"} {
-		s.host.Run(t, cmd, "-D", "FORWARD", "-m", "comment", "--comment", "later", "-j", "ACCEPT")
-	}
-	if got := rules(t, s.host); got != all {
-		t.Errorf("at the end the rules are not what they were:\n%s\nnow\n%s", all, got)
-	}
-}
-
 // The next start of a killed instance knows nothing of it but its name.
 func TestRemoveOfADeadInstance(t *testing.T) {
 	t.Parallel()
@@ -470,14 +233,4 @@ func TestRemoveOfADeadInstance(t *testing.T) {
 	if got := rules(t, s.host); stripEmpty(got) != stripEmpty(before) {
 		t.Errorf("rules were\n%s\nand are\n%s", before, got)
 	}
-}
-
-// stripEmpty leaves rules only: iptables-nft makes a table when it is first used.
-func stripEmpty(s string) (out string) {
-	for line := range strings.Lines(s) {
-		if strings.HasPrefix(line, "-A") {
-			out += line
-		}
-	}
-	return out
 }
