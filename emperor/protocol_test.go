@@ -72,7 +72,7 @@ func TestOrderToStop(t *testing.T) {
 	}{
 		"by its byte":         {speaking(`trap "" TERM; ` + ready + listen + `echo end`), "blog |    0\nblog | end\n"},
 		"also without a word": {speaking(`trap "" TERM; echo up; ` + listen + `echo end`), "blog |    0\nblog | end\n"},
-		"and by its signal":   {"[uwsgi]\nstop-signal = USR1\n" + strings.TrimPrefix(speaking(`trap "echo signal" USR1; `+ready+`echo up; `+listen+`echo end`), "[uwsgi]\n"), "blog | signal\n"},
+		"and by its signal":   {"[uwsgi]\nstop-signal = USR1\n" + strings.TrimPrefix(speaking(`trap "echo signal; exit" USR1; `+ready+`echo up; `+listen+`while :; do sleep 0.05; done`), "[uwsgi]\n"), "blog | signal\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRealm(t, nil)
