@@ -229,7 +229,7 @@ func scale(t *testing.T, p plan, r *report) {
 			before := o.rss(t)
 			o.drop(t, peers)
 			o.await(t, peers+2)
-			time.Sleep(time.Second) // the router's last allocations
+			time.Sleep(5 * time.Second) // idle: the router has given back what taking them over had cost
 			r.add("memory", name, (o.rss(t)-before)/float64(peers))
 		}
 		systems = append(systems, pair)

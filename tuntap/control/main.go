@@ -65,6 +65,7 @@ func run(args []string, log *slog.Logger) error {
 	s.router.BusyPoll(time.Duration(numbers[4]))
 	go s.speak() // both end with the process
 	go s.listen()
+	go giveBack()
 	// TERM lets it close its devices side by side; the kernel's own close at
 	// the end of a process takes them one after another.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
