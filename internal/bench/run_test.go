@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	mode    = flag.String("mode", "smoke", "smoke: a few seconds, no figures; quick: a round of the main lines; full: everything")
+	mode    = flag.String("mode", "smoke", "smoke: a few seconds, no figures; quick: a round of the main lines; peers: one of idle peers; full: everything")
 	rounds  = flag.Int("rounds", 5, "rounds of a full run")
 	program = flag.String("program", "", "the fiefdom that is measured (default: built for the run)")
 	outDir  = flag.String("out", "", "the folder for results.json and results.svg")
@@ -40,6 +40,7 @@ type plan struct {
 var plans = map[string]plan{
 	"smoke": {rounds: 1, span: 100 * time.Millisecond, families: 1, jails: 3},
 	"quick": {rounds: 1, span: time.Second, tcp: true, uwsgi: true, families: 1, jails: 20, rules: []int{1000}, peers: []int{100}},
+	"peers": {rounds: 1, span: time.Second, families: 1, jails: 3, peers: []int{10, 100, 1000}},
 	"full": {
 		span: 2 * time.Second, tcp: true, uwsgi: true, families: 2, jails: 200,
 		rules: []int{10, 100, 1000, 10000}, peers: []int{10, 100, 1000},
