@@ -29,7 +29,9 @@ func showCommand() *cobra.Command {
 				return runAs(owner, "show", "--foreign", "--origin="+strconv.FormatBool(origin), "--", args[0])
 			}
 			options := ini.Options{IsOption: knownToEmperor}
-			if !foreign {
+			if foreign {
+				options = ini.Networked(options)
+			} else {
 				options = ini.Trusted(options)
 			}
 			f, err := ini.Load(args[0], options)
