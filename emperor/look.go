@@ -134,5 +134,5 @@ func idOf(info fs.FileInfo) fileID {
 
 // request is what an expander is asked about the file.
 func (f iniFile) request() expandFileRequest {
-	return expandFileRequest{Name: f.name, Path: f.path, Section: f.section, Skeleton: f.skeleton, Door: f.door}
+	return expandFileRequest{Name: f.name, Path: f.path, Section: f.section, Skeleton: f.skeleton, Door: f.door, Show: f.show}
 }

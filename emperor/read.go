@@ -71,6 +71,10 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 		place(dir, &got.Pairs[i].Pos)
 	}
 	placeAll(dir, got.Warnings)
+	if f.Show {
+		x.Pairs, x.Errors = got.Pairs, got.Warnings
+		return x
+	}
 	config, errs := vassal.Parse(f.Name, got)
 	x.Config, x.Errors = config, append(got.Warnings, errs...)
 	c.readAttributes(&x, own, dir, text, options)
