@@ -25,7 +25,7 @@ if something is wrong.`,
 			var all ini.Errors
 			check := checkFile
 			if t.config != "" {
-				l, err := loadEmperor(t.config)
+				l, err := emperorOf(t.config)
 				if err != nil {
 					return err
 				}
@@ -70,6 +70,18 @@ func checkFile(path string) (ini.Errors, error) {
 		return nil, fmt.Errorf("check the vassals of %s: %w", path, err)
 	}
 	return append(errs, more...), nil
+}
+
+// emperorOf reads the emperor's ini that --config names. As without --config, a
+// tenant's is none: it is expanded with the rights of who runs the command.
+func emperorOf(config string) (*loaded, error) {
+	if owner, foreign := ownerOf(config); foreign {
+		return nil, printErrors(ini.Errors{{
+			Pos:     ini.Pos{File: config},
+			Message: fmt.Sprintf("it belongs to uid %d, and what it says would be done with the rights of root; give it to root", owner.Uid),
+		}})
+	}
+	return loadEmperor(config)
 }
 
 // checkVassal checks one file as a vassal of the emperor.

@@ -65,7 +65,7 @@ it gives to all vassals is there too.`,
 
 // showVassal prints the options of a vassal of the emperor's that config describes.
 func showVassal(out io.Writer, config, file, section string, origin bool) error {
-	l, err := loadEmperor(config)
+	l, err := emperorOf(config)
 	if err != nil {
 		return err
 	}
