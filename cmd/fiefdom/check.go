@@ -11,21 +11,31 @@ import (
 	"fiefdom/internal/ini"
 )
 
-func checkCommand() *cobra.Command {
+func checkCommand(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use: "check FILE...", Short: "Check emperors' and vassals' inis",
 		Long: `Check reads inis as the emperor would and prints everything that is wrong with
 them. With an emperor's ini the vassals in its directories are checked too,
-also against each other. The exit code is 4 if something is wrong.`,
-		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini",
+also against each other. With --config the files are vassals of that emperor:
+with the options that it gives to all, and among its others. The exit code is 4
+if something is wrong.`,
+		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, files []string) error {
 			var all ini.Errors
+			check := checkFile
+			if t.config != "" {
+				l, err := emperorOf(t.config)
+				if err != nil {
+					return err
+				}
+				check = l.checkVassal
+			}
 			for _, file := range files {
 				if err := mustExist(file); err != nil {
 					return err
 				}
-				errs, err := checkFile(file)
+				errs, err := check(file)
 				if err != nil {
 					return err
 				}
@@ -60,6 +70,27 @@ func checkFile(path string) (ini.Errors, error) {
 		return nil, fmt.Errorf("check the vassals of %s: %w", path, err)
 	}
 	return append(errs, more...), nil
+}
+
+// emperorOf reads the emperor's ini that --config names. As without --config, a
+// tenant's is none: it is expanded with the rights of who runs the command.
+func emperorOf(config string) (*loaded, error) {
+	if owner, foreign := ownerOf(config); foreign {
+		return nil, printErrors(ini.Errors{{
+			Pos:     ini.Pos{File: config},
+			Message: fmt.Sprintf("it belongs to uid %d, and what it says would be done with the rights of root; give it to root", owner.Uid),
+		}})
+	}
+	return loadEmperor(config)
+}
+
+// checkVassal checks one file as a vassal of the emperor.
+func (l *loaded) checkVassal(path string) (ini.Errors, error) {
+	errs, err := emperor.CheckAmong(l.config, l.vassalNetworks(), path)
+	if err != nil {
+		return nil, fmt.Errorf("check %s among the vassals: %w", path, err)
+	}
+	return errs, nil
 }
 
 func isEmperors(f *ini.File) bool {

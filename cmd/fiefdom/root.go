@@ -41,7 +41,7 @@ described by an ini file each, behind a userspace router that decides what may p
 	root.Flags().StringVar(&file, "ini", "", "run this emperor's ini, as uwsgi --ini does")
 	root.PersistentFlags().StringVar(&t.instance, "instance", "", "the emperor's name, when several run")
 	root.PersistentFlags().StringVar(&t.config, "config", "", "the emperor's ini, instead of its name")
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), optionsCommand(), psCommand(&t), statusCommand(&t),
+	root.AddCommand(runCommand(), checkCommand(&t), showCommand(&t), optionsCommand(), psCommand(&t), statusCommand(&t),
 		logsCommand(&t), migrateCommand(), doctorCommand(&t), versionCommand(), demoCommand())
 	for _, c := range wordCommands(&t) {
 		root.AddCommand(c)
