@@ -84,18 +84,18 @@ test: deps build lint ## Everything that CI runs: lint, all tests, 10 s of each 
 # Each raced program waits for 1 s at its end, and the tests end thousands.
 .PHONY: tests
 tests: export GORACE = atexit_sleep_ms=50
-tests: build
+tests: build deb
 	@echo "== tests, with the race detector$(if $(ROOT),; as root nothing may be skipped,; not root: what needs it is skipped)"
 	@$(if $(ROOT),FIEFDOM_TEST_ROOT=1) $(GOTEST) -v ./... 2>&1 | awk -v strict=$(ROOT) -f .ci/summary.awk
 
 .PHONY: test-root
-test-root: deps build ## All tests, none of which may be skipped (root)
+test-root: deps build deb ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
 LOADTIME ?= 1h
 
 .PHONY: soak
-soak: deps build ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
+soak: deps build deb ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
 	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 	@$(MAKE) --no-print-directory soak-load
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
