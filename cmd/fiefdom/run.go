@@ -63,13 +63,14 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	signal.Ignore(syscall.SIGPIPE)
 	// The modes of what is made, and vassals' own umask, do not depend on the shell.
 	syscall.Umask(0o022)
+	lines := newLogWriter(out)
+	defer lines.close()
+	log := newLog(lines, format)
+	manager := takeNotifier(log)
 	l, err := loadEmperor(file)
 	if err != nil {
 		return err
 	}
-	lines := newLogWriter(out)
-	defer lines.close()
-	log := newLog(lines, format)
 	for _, w := range l.warnings {
 		log.Warn(w.Error())
 	}
@@ -88,8 +89,9 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err := logTo(l.config.LogTo); err != nil {
 		return err
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager}
 	err = r.run(ctx)
+	manager.end()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
 	}
@@ -103,6 +105,7 @@ type runner struct {
 	log      *slog.Logger
 	out      io.Writer
 	orders   chan os.Signal
+	manager  *notifier // of services
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
@@ -161,6 +164,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		e.RouterUID, _ = routerUID()
 	}
 	r.emperor = e
+	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
 	if err != nil {
 		return err
