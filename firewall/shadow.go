@@ -62,7 +62,8 @@ var everyPrefix = [2]netip.Prefix{
 // boxes are the packets that a rule matches.
 func boxes(r *Rule) (list []box) {
 	for f, every := range everyPrefix {
-		if f == 0 && !(in4(r.Src) && in4(r.Dst)) || f == 1 && !(in6(r.Src) && in6(r.Dst)) {
+		has := [2]func(netip.Prefix) bool{in4, in6}[f]
+		if !has(r.Src) || !has(r.Dst) {
 			continue
 		}
 		b := box{src: every, dst: every}

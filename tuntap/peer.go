@@ -104,12 +104,13 @@ type identity struct {
 	uid, gid uint32
 	pid      int32
 	chain    [2]*firewall.Chain
+	ways     *ways
 }
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
 	p.public.Store(&identity{
-		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
+		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain, ways: p.ways,
 	})
 }
 
