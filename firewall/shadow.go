@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -8,37 +9,34 @@ import (
 // Shadow is a rule that never decides, since others come first.
 type Shadow struct {
 	Rule int   // its index
-	By   []int // the rules before it that decide instead, in order; none: no packet is as the rule says
+	By   []int // rules that decide instead, enough of them, in order, counted through both chains; none: no packet is as the rule says
 }
 
-// shadowWork bounds what is spent on one rule. A chain that needs more is odd
-// enough that nothing is said about the rule.
-const shadowWork = 20_000
+// Bounds of what is spent on one rule, and on all: a chain that needs more is
+// odd enough, or so long, that nothing is said about the rules that are left.
+const (
+	shadowWork = 20_000
+	shadowAll  = 10_000_000
+)
 
-// Shadowed returns the rules that can never decide. It is exact for addresses,
+// Shadowed returns the rules that can never decide about a packet that chain
+// before, which may be empty, has let through. It is exact for addresses,
 // protocols and ports: rules that cover another only together count too. (A rule
 // that took more than a bounded number of steps to judge is left out.)
-func Shadowed(rules []Rule) []Shadow {
+func Shadowed(before, rules []Rule) []Shadow {
 	var found []Shadow
-	for i := range rules {
-		used := map[int]bool{}
-		work := shadowWork
-		dead := true
-		for _, b := range boxes(&rules[i]) {
-			if !covered(b, rules[:i], 0, used, &work) {
-				dead = false
-				break
-			}
+	c := cover{before: len(before), left: shadowAll}
+	for _, list := range [][]Rule{before, rules} {
+		for i := range list {
+			c.boxes, c.allows = append(c.boxes, boxes(&list[i])), append(c.allows, list[i].Action == Allow)
 		}
-		if !dead {
+	}
+	for i := range rules {
+		c.used, c.work, c.end = map[int]bool{}, shadowWork, len(before)+i
+		if slices.ContainsFunc(c.boxes[c.end], func(b box) bool { return !c.covers(b, 0) }) {
 			continue
 		}
-		s := Shadow{Rule: i}
-		for k := range used {
-			s.By = append(s.By, k)
-		}
-		slices.Sort(s.By)
-		found = append(found, s)
+		found = append(found, Shadow{Rule: i, By: slices.Sorted(maps.Keys(c.used))})
 	}
 	return found
 }
@@ -106,23 +104,48 @@ func (b box) withPorts(list []box, r *Rule) []box {
 	return list
 }
 
-// covered reports whether every flow of b is matched by one of rules, from the
-// given one on, and notes which. What a rule takes of b only in part is cut
-// off, and what is left goes on to the next.
-func covered(b box, rules []Rule, from int, used map[int]bool, work *int) bool {
-	for i := from; i < len(rules); i++ {
-		for _, other := range boxes(&rules[i]) {
-			if *work--; *work < 0 {
+// cover is the question whether rules decide about every packet of another.
+type cover struct {
+	boxes  [][]box // of each rule
+	allows []bool  // of each rule: its action
+	before int     // how many are of the chain before: what these allow goes on to the others
+	end    int     // the rules that count
+	used   map[int]bool
+	work   int
+	left   int // of the work for all
+}
+
+// covers reports whether every packet of b is decided about by one of the rules,
+// from the given one on, and notes which. Where no rule takes b as a whole
+// (of the chain before that would not be enough), what the first takes of it is cut off, and what is left goes on to the next.
+func (c *cover) covers(b box, from int) bool {
+	for i := max(from, c.before); i < c.end; i++ {
+		c.work, c.left = c.work-1, c.left-1
+		if slices.ContainsFunc(c.boxes[i], b.within) {
+			c.used[i] = true
+			return true
+		}
+	}
+	for i := from; i < c.end; i++ {
+		for _, other := range c.boxes[i] {
+			c.work, c.left = c.work-1, c.left-1
+			if c.work < 0 || c.left < 0 {
 				return false
 			}
-			rest, overlaps := b.without(other)
+			rest, common, overlaps := b.without(other)
 			if !overlaps {
 				continue
 			}
-			used[i] = true
+			if c.passes(i) {
+				if !c.covers(common, c.before) {
+					return false
+				}
+			} else {
+				c.used[i] = true
+			}
 			for _, piece := range rest {
 				// The same rule again: it may have more boxes.
-				if !covered(piece, rules, i, used, work) {
+				if !c.covers(piece, i) {
 					return false
 				}
 			}
@@ -132,11 +155,21 @@ func covered(b box, rules []Rule, from int, used map[int]bool, work *int) bool {
 	return false
 }
 
-// without cuts other off b and returns the rest, in pieces; false when they
-// have nothing in common.
-func (b box) without(other box) (rest []box, overlaps bool) {
+// passes says that what a rule matches goes on to the other chain.
+func (c *cover) passes(i int) bool { return i < c.before && c.allows[i] }
+
+// within reports whether all of b is in other.
+func (b box) within(other box) bool {
+	return other.src.Bits() <= b.src.Bits() && other.src.Contains(b.src.Addr()) &&
+		other.dst.Bits() <= b.dst.Bits() && other.dst.Contains(b.dst.Addr()) &&
+		b.proto.and(other.proto) == b.proto && b.port.and(other.port) == b.port
+}
+
+// without cuts other off b and returns the rest, in pieces, and what they have
+// in common; false when that is nothing.
+func (b box) without(other box) (rest []box, common box, overlaps bool) {
 	if !b.src.Overlaps(other.src) || !b.dst.Overlaps(other.dst) || !b.proto.meets(other.proto) || !b.port.meets(other.port) {
-		return nil, false
+		return nil, box{}, false
 	}
 	for b.src.Bits() < other.src.Bits() {
 		low, high := halves(b.src)
@@ -167,7 +200,8 @@ func (b box) without(other box) (rest []box, overlaps bool) {
 		away.port = s
 		rest = append(rest, away)
 	}
-	return rest, true
+	b.port = b.port.and(other.port)
+	return rest, b, true
 }
 
 // halves are the two prefixes that one of fewer bits than an address is made of.
