@@ -33,6 +33,7 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
 		all = append(all, x)
 	}
+	sockets := e.ownSockets()
 	for _, x := range all {
 		if !x.Errors.Failed() {
 			if r, err := e.resolve(x.Config); err != nil {
@@ -41,6 +42,8 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 				x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
 				e.vassals[x.Name].config = x.Config
 				x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
+				x.Errors = append(x.Errors, e.shadowed(x.Config)...)
+				x.Errors = append(x.Errors, sockets.add(x.Config)...)
 			}
 		}
 		errs = append(errs, x.Errors...)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
 
@@ -22,6 +23,8 @@ type Network struct {
 	Resolv    string           // the resolv.conf of its vassals; empty: the host's
 	Gateway   bool             // it has a UDP gateway
 	FarEnds   []netip.AddrPort // that devices' own rules may route to
+
+	Shadowed func(*vassal.DeviceSpec) ini.Errors // warns of a device's rules that the network's leave nothing of; for Check
 }
 
 // Traffic is what the router counted for a vassal, seen from the vassal.
