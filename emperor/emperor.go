@@ -51,6 +51,7 @@ type Emperor struct {
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
 	Explain func(ctx context.Context, vassal string, query url.Values, sees Sees) (any, error) // asks the router about a packet
+	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
 
 	made    sync.Once
 	calls   chan func() // to the loop

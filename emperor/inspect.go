@@ -32,12 +32,29 @@ func (e *Emperor) apiExplain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if e.Explain == nil {
-		http.Error(w, "this emperor has no network, so no packet passes a router of his", http.StatusConflict)
+		http.Error(w, noNetwork, http.StatusConflict)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), apiTimeout)
 	defer cancel()
 	told(w, func() (any, error) { return e.Explain(ctx, s.Name, r.URL.Query(), e.sees(r)) })
+}
+
+const noNetwork = "this emperor has no network, so no packet passes a router of his"
+
+// apiDrops answers with the drops that happened to a vassal's packets.
+func (e *Emperor) apiDrops(w http.ResponseWriter, r *http.Request) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	if e.Drops == nil {
+		http.Error(w, noNetwork, http.StatusConflict)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), apiTimeout)
+	defer cancel()
+	told(w, func() (any, error) { return e.Drops(ctx, s.Name) })
 }
 
 // told answers with what ask says.
@@ -57,4 +74,9 @@ func told(w http.ResponseWriter, ask func() (any, error)) {
 // and the answer are the router's.
 func (c *Client) Explain(ctx context.Context, name string, query url.Values, into any) error {
 	return c.ask(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name)+"/explain?"+query.Encode(), into)
+}
+
+// Drops asks for the drops that happened to a vassal's packets, by peer.
+func (c *Client) Drops(ctx context.Context, name string, into any) error {
+	return c.ask(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name)+"/drops", into)
 }

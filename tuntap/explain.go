@@ -87,7 +87,7 @@ func (r *Router) Explain(q Query) (*Explanation, error) {
 	if !o.passed() && len(e.Changes) == 0 {
 		e.Advice = x.advice(&o)
 	}
-	e.Seen = x.seen(&o)
+	e.Seen = x.seen(rep, &o)
 	return e, nil
 }
 

@@ -49,6 +49,7 @@ type peer struct {
 	rx, tx traffic
 	drops  drops
 	noted  notes
+	book   atomic.Pointer[dropBook] // examples of the drops; made at the first one
 
 	// the first shard's
 	emperor  bool // the emperor connected

@@ -73,6 +73,38 @@ func TestExplainAndMend(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// The drops that happened are told with the lines that made them.
+func TestExplainLastDrops(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, walledNetwork, map[string]string{"blog": agentIni})
+	blog := r.reach("blog")
+	if _, err := r.sh(blog, "curl -sf -m 0.3 http://203.0.113.9/"); err == nil {
+		t.Fatal("a rule that denies does nothing")
+	}
+	if _, err := r.sh(blog, "curl -sf -m 0.3 http://192.168.7.7/"); err == nil {
+		t.Fatal("nothing isolates")
+	}
+	text := r.mustRun("explain", "--last-drops", "blog")
+	for _, want := range []string{
+		`/run/t/emperor.ini:9 "deny any 203.0.113.0/24"`, fmt.Sprintf("out tcp %s -> 203.0.113.9:80", blog.Addresses[0]),
+		"isolate", fmt.Sprintf("out tcp %s -> 192.168.7.7:80", blog.Addresses[0]),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q:\n%s", want, text)
+		}
+	}
+	var drops []tuntap.PeerDrops
+	if err := json.Unmarshal([]byte(r.mustRun("explain", "--json", "--last-drops", "blog")), &drops); err != nil || len(drops) != 1 || len(drops[0].Drops) != 2 {
+		t.Errorf("%+v, %v", drops, err)
+	}
+	if out := r.mustRun("explain", "blog", "out", "tcp", "203.0.113.9:80"); !strings.Contains(out, "last seen: ") {
+		t.Errorf("it does not tell of those that happened:\n%s", out)
+	}
+	if out, code := r.run("explain", "--last-drops", "nobody"); code != exitNotFound {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
 // insert writes a line that explain told.
 func (r *realm) insert(c tuntap.Change) {
 	r.t.Helper()

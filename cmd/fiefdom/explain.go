@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/netip"
@@ -13,20 +14,31 @@ import (
 )
 
 func explainCommand(t *target) *cobra.Command {
-	var asJSON bool
+	var asJSON, lastDrops bool
 	var from, network string
 	c := &cobra.Command{
-		Use: "explain NAME out|in PROTO ADDR[:PORT]", Short: "Tell what would become of a packet, and why",
+		Use: "explain NAME out|in PROTO ADDR[:PORT] | --last-drops NAME", Short: "Tell what would become of a packet, and why",
 		Long: `Explain asks the router what would become of a packet that begins something, a
 TCP SYN, a ping or a datagram, if it came now: from the vassal to ADDR (out), or
 from ADDR to the vassal (in). PORT is the destination's. It prints each rule that
-is looked at, the line that decides, and what to write to have it otherwise.`,
+is looked at, the line that decides, and what to write to have it otherwise.
+
+With --last-drops it tells of the drops that happened, by reason and rule.`,
 		Example: `  fiefdom explain shop out tcp 10.9.0.3:5432
   fiefdom explain shop in tcp 198.51.100.7:80
   fiefdom explain shop out icmp 10.9.0.1
-  fiefdom explain shop out udp 10.9.0.3:53 --from 10.9.0.99`,
-		Args: cobra.ExactArgs(4),
+  fiefdom explain shop out udp 10.9.0.3:53 --from 10.9.0.99
+  fiefdom explain --last-drops shop`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if lastDrops {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			return cobra.ExactArgs(4)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if lastDrops {
+				return explainDrops(cmd, t, args[0], asJSON)
+			}
 			q, err := parseQuestion(args[1], args[2], args[3])
 			if err == nil && from != "" {
 				q.From, err = parseAddr(from)
@@ -50,6 +62,7 @@ is looked at, the line that decides, and what to write to have it otherwise.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&lastDrops, "last-drops", false, "tell of the drops that happened to the vassal's packets")
 	c.Flags().StringVar(&from, "from", "", "the packet's source, if it is not the vassal's own address (out)")
 	c.Flags().StringVar(&network, "network", "", "the router's device, when the vassal is in several networks")
 	return c
@@ -57,7 +70,8 @@ is looked at, the line that decides, and what to write to have it otherwise.`,
 
 func printExplanation(out io.Writer, e *tuntap.Explanation) error {
 	fmt.Fprintf(out, "%s %s %s, %s -> %s: %s%s\n", e.Vassal, e.Direction, e.Proto, e.Src, withPort(e.Dst, e.Port), strings.ToUpper(e.Verdict), decided(e))
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	for _, s := range e.Steps {
 		name := s.Name
 		if s.Vassal != "" {
@@ -75,7 +89,13 @@ func printExplanation(out io.Writer, e *tuntap.Explanation) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
+	}
 	printChanges(out, e)
+	if s := e.Seen; s != nil {
+		fmt.Fprintf(out, "last seen: %s ago, %d such packets since the device was handed over\n", ago(s.Last), s.Count)
+	}
 	return nil
 }
 

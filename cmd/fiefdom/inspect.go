@@ -32,6 +32,12 @@ func (r *runner) explain(ctx context.Context, name string, values url.Values, se
 	return e, nil
 }
 
+// drops asks the router for the drops of a vassal's packets. The rules among
+// them are the vassal's or the network's: no peer is counted others' drops.
+func (r *runner) drops(ctx context.Context, name string) (any, error) {
+	return r.keeper.LastDrops(ctx, name)
+}
+
 // veil takes rules out of an explanation: others' own ones, and of the emperor's
 // those that did not decide.
 func veil(e *tuntap.Explanation, sees emperor.Sees) {

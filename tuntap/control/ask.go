@@ -12,20 +12,25 @@ import (
 type question struct {
 	ID      uint64        `json:"id"`
 	Explain *tuntap.Query `json:"explain,omitempty"`
+	Drops   string        `json:"drops,omitempty"` // the vassal whose drops are asked for
 }
 
 // answer is what the router says to a question.
 type answer struct {
 	ID          uint64              `json:"id"`
 	Explanation *tuntap.Explanation `json:"explanation,omitempty"`
+	Drops       []tuntap.PeerDrops  `json:"drops,omitempty"`
 	Error       string              `json:"error,omitempty"` // it has no answer; why
 }
 
 func (s *server) answer(q *question) *answer {
 	a := &answer{ID: q.ID}
 	var err error
-	if q.Explain != nil {
+	switch {
+	case q.Explain != nil:
 		a.Explanation, err = s.router.Explain(*q.Explain)
+	case q.Drops != "":
+		a.Drops = s.router.LastDrops(q.Drops)
 	}
 	if err != nil {
 		a.Error = err.Error()
@@ -49,6 +54,15 @@ func (k *Keeper) Explain(ctx context.Context, q tuntap.Query) (*tuntap.Explanati
 		return nil, err
 	}
 	return a.Explanation, nil
+}
+
+// LastDrops asks the router for the drops of a vassal's packets, by peer.
+func (k *Keeper) LastDrops(ctx context.Context, vassal string) ([]tuntap.PeerDrops, error) {
+	a, err := k.put(ctx, question{Drops: vassal})
+	if err != nil {
+		return nil, err
+	}
+	return a.Drops, nil
 }
 
 // put asks a question. An error is the router's, if it is no error of the way there.
