@@ -154,6 +154,8 @@ func (e *Emperor) routes() http.Handler {
 	mux.HandleFunc("GET /vassals", e.apiList)
 	mux.HandleFunc("GET /vassals/{name}", e.apiOne)
 	mux.HandleFunc("GET /vassals/{name}/logs", e.apiLogs)
+	mux.HandleFunc("GET /vassals/{name}/explain", e.apiExplain)
+	mux.HandleFunc("GET /vassals/{name}/drops", e.apiDrops)
 	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
 		mux.HandleFunc("POST /vassals/{name}/"+word, func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) })
 	}

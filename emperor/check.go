@@ -60,6 +60,7 @@ func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) 
 		x.Errors = append(x.Errors, e.claim(e.vassals[name], x)...)
 		all = append(all, x)
 	}
+	sockets := e.ownSockets()
 	for _, x := range all {
 		if x.Errors.Failed() {
 			continue
@@ -70,6 +71,8 @@ func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) 
 			x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
 			e.vassals[x.Name].config = x.Config
 			x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
+			x.Errors = append(x.Errors, e.shadowed(x.Config)...)
+			x.Errors = append(x.Errors, sockets.add(x.Config)...)
 		}
 	}
 	return all, nil

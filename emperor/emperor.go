@@ -5,10 +5,12 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"sync"
 	"time"
 
+	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
 
@@ -21,6 +23,8 @@ type Network struct {
 	Resolv    string           // the resolv.conf of its vassals; empty: the host's
 	Gateway   bool             // it has a UDP gateway
 	FarEnds   []netip.AddrPort // that devices' own rules may route to
+
+	Shadowed func(*vassal.DeviceSpec) ini.Errors // warns of a device's rules that the network's leave nothing of; for Check
 }
 
 // Traffic is what the router counted for a vassal, seen from the vassal.
@@ -46,6 +50,8 @@ type Emperor struct {
 
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
+	Explain func(ctx context.Context, vassal string, query url.Values, sees Sees) (any, error) // asks the router about a packet
+	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
 
 	made    sync.Once
 	calls   chan func() // to the loop

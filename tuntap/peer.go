@@ -49,6 +49,7 @@ type peer struct {
 	rx, tx traffic
 	drops  drops
 	noted  notes
+	book   atomic.Pointer[dropBook] // examples of the drops; made at the first one
 
 	// the first shard's
 	emperor  bool // the emperor connected
@@ -104,12 +105,13 @@ type identity struct {
 	uid, gid uint32
 	pid      int32
 	chain    [2]*firewall.Chain
+	ways     *ways
 }
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
 	p.public.Store(&identity{
-		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
+		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain, ways: p.ways,
 	})
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -8,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/firewall/nat"
 	"fiefdom/internal/ini"
+	"fiefdom/tuntap"
 )
 
 func checkCommand(t *target) *cobra.Command {
@@ -16,9 +19,10 @@ func checkCommand(t *target) *cobra.Command {
 		Use: "check FILE...", Short: "Check emperors' and vassals' inis",
 		Long: `Check reads inis as the emperor would and prints everything that is wrong with
 them. With an emperor's ini the vassals in its directories are checked too,
-also against each other. With --config the files are vassals of that emperor:
-with the options that it gives to all, and among its others. The exit code is 4
-if something is wrong.`,
+also against each other: addresses and sockets that two have, rules that never
+match because others come first, pools that this host uses already. With --config
+the files are vassals of that emperor: with the options that it gives to all, and
+among its others. The exit code is 4 if something is wrong.`,
 		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, files []string) error {
@@ -69,6 +73,7 @@ func checkFile(path string) (ini.Errors, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check the vassals of %s: %w", path, err)
 	}
+	errs = append(errs, networkWarnings(l.networks)...)
 	return append(errs, more...), nil
 }
 
@@ -91,6 +96,28 @@ func (l *loaded) checkVassal(path string) (ini.Errors, error) {
 		return nil, fmt.Errorf("check %s among the vassals: %w", path, err)
 	}
 	return errs, nil
+}
+
+// networkWarnings are about networks that are fine by themselves: rules that
+// never decide, and pools that are somebody else's on this host. It is no error:
+// the file may be for another host.
+func networkWarnings(networks []tuntap.NetworkOptions) (errs ini.Errors) {
+	said := map[ini.Error]bool{} // rules before any network are those of each
+	for i := range networks {
+		n := &networks[i]
+		warnings := n.Shadowed()
+		if n.Native() {
+			if clash, ok := errors.AsType[*nat.ClashError](nat.Clash(n.Pool(), n.Device)); ok {
+				warnings = append(warnings, ini.Error{Pos: n.Pos, Warning: true, Message: clash.Error() + "; on this host the emperor would not start"})
+			}
+		}
+		for _, w := range warnings {
+			if !said[w] {
+				said[w], errs = true, append(errs, w)
+			}
+		}
+	}
+	return errs
 }
 
 func isEmperors(f *ini.File) bool {

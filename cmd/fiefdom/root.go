@@ -51,6 +51,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		statusCommand(&t),
 		logsCommand(&t),
 		migrateCommand(),
+		explainCommand(&t),
 		doctorCommand(&t),
 		manCommand(),
 		versionCommand(),

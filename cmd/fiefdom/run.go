@@ -241,7 +241,8 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 			return nil
 		}
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
-		r.emperor.Reserve, r.emperor.Traffic = r.reserve, r.traffic
+		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
+		r.emperor.Drops = r.drops
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })

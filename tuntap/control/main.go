@@ -172,6 +172,8 @@ func (s *server) obey(o *order, files []*os.File) error {
 		s.report(report{Serving: true}, nil)
 	case o.Identified != nil:
 		s.router.Identified(o.Identified.Conn, o.Identified.Vassal)
+	case o.Ask != nil:
+		s.report(report{Answer: s.answer(o.Ask)}, nil)
 	case o.Snapshot != 0:
 		s.report(report{Snapshot: &snapshot{ID: o.Snapshot, Networks: s.router.Snapshot()}}, nil)
 	}
