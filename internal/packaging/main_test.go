@@ -108,7 +108,8 @@ cksum /etc/passwd /etc/group /etc/shadow /etc/gshadow; find /mnt/upper ! -type d
 	var kept []string
 	for line := range strings.SplitSeq(list, "\n") {
 		path, _, _ := strings.Cut(line, " ")
-		if path != "etc/.pwd.lock" && path != "run/lock" && !(strings.HasPrefix(path, "etc/") && strings.HasSuffix(path, "-")) && !strings.Contains(line, "__pycache__") {
+		backup := strings.HasPrefix(path, "etc/") && strings.HasSuffix(path, "-")
+		if !backup && path != "etc/.pwd.lock" && path != "run/lock" && !strings.Contains(line, "__pycache__") {
 			kept = append(kept, line)
 		}
 	}
