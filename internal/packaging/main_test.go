@@ -36,7 +36,7 @@ mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work
 mount -t overlay -o lowerdir=/usr,upperdir=/mnt/upper,workdir=/mnt/work overlay /usr
 for dir in /var/cache /var/log /root /srv /usr/local; do mount -t tmpfs -o mode=755 tmpfs $dir; done
-mkdir -p /var/cache/apt/archives/partial /var/log/apt /var/lib/apt/lists/partial /usr/local/sbin /run/systemd/system
+mkdir -p /var/cache/apt/archives/partial /var/log/apt /var/lib/apt/lists/partial /usr/local/bin /usr/local/sbin /run/systemd/system
 rm -rf /etc/fiefdom /usr/sbin/policy-rc.d
 sed -i /^fiefdom:/d /etc/passwd /etc/group /etc/shadow /etc/gshadow
 `
@@ -61,7 +61,8 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.give(self, "/usr/local/sbin/systemctl")
+	m.Run(t, "mv", "/usr/bin/systemctl", realSystemctl)
+	m.give(self, "/usr/bin/systemctl")
 	return m
 }
 
@@ -107,7 +108,8 @@ cksum /etc/passwd /etc/group /etc/shadow /etc/gshadow; find /mnt/upper ! -type d
 	var kept []string
 	for line := range strings.SplitSeq(list, "\n") {
 		path, _, _ := strings.Cut(line, " ")
-		if path != "etc/.pwd.lock" && path != "run/lock" && !(strings.HasPrefix(path, "etc/") && strings.HasSuffix(path, "-")) && !strings.Contains(line, "__pycache__") {
+		backup := strings.HasPrefix(path, "etc/") && strings.HasSuffix(path, "-")
+		if !backup && path != "etc/.pwd.lock" && path != "run/lock" && !strings.Contains(line, "__pycache__") {
 			kept = append(kept, line)
 		}
 	}

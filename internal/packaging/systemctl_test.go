@@ -20,8 +20,9 @@ import (
 // the real unit's lines and waited for by the real protocol.
 
 const (
-	managed     = "/run/manager" // UNIT: the pid of its main process; UNIT.told: what it said
-	managerTime = 30 * time.Second
+	managed       = "/run/manager" // UNIT: the pid of its main process; UNIT.told: what it said
+	managerTime   = 30 * time.Second
+	realSystemctl = "/usr/bin/systemctl.real"
 )
 
 // systemctl is what the machine's commands and maintainer scripts call.
@@ -47,7 +48,7 @@ func manage(args []string) error {
 	case "daemon-reload":
 		return nil
 	case "enable", "disable", "is-enabled":
-		c := exec.Command("/usr/bin/systemctl", args...)
+		c := exec.Command(realSystemctl, args...)
 		c.Env = append(os.Environ(), "SYSTEMD_OFFLINE=1")
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		if err := c.Run(); err != nil || !strings.Contains(strings.Join(args, " "), "--now") {
