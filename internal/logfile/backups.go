@@ -161,9 +161,7 @@ func (f *File) compressLater() {
 	if !f.rules.Compress || !f.busy.CompareAndSwap(false, true) {
 		return
 	}
-	f.tidying.Add(1)
-	go func() { // Close waits for it
-		defer f.tidying.Done()
+	f.tidying.Go(func() { // Close waits for it
 		defer f.busy.Store(false)
 		runtime.LockOSThread() // and never unlocked: its niceness ends with it
 		const low = 19
@@ -171,7 +169,7 @@ func (f *File) compressLater() {
 		if err := f.place.As(f.compressAll); err != nil && !errors.Is(err, os.ErrClosed) {
 			f.trouble(fmt.Errorf("compress: %w", err))
 		}
-	}()
+	})
 }
 
 // compressAll compresses backups until there are none to compress.

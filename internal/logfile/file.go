@@ -184,8 +184,7 @@ func (f *File) Write(b []byte) (int, error) {
 
 // bare is what went wrong, without the name that everybody knows.
 func bare(err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*os.PathError](err); ok {
 		return path.Err
 	}
 	return err
@@ -234,7 +233,7 @@ func (f *File) keepUp() error {
 // there says whether the log's name still means the file.
 func (f *File) there() bool {
 	var st unix.Stat_t
-	err := f.place.As(func() error { return unix.Fstatat(f.folder(), f.place.Name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err := unix.Fstatat(f.folder(), f.place.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return err == nil && st.Dev == f.dev && st.Ino == f.ino
 }
 
