@@ -31,7 +31,7 @@ type Plan struct {
 	Umask     int      `json:"umask"` // -1: stay as we are
 	LogTo     string   `json:"logto"`
 	LogUID    int      `json:"log_uid"` // with whose rights LogTo is opened; -1: those of its folder's owner
-	Logging   Logging  `json:"-"` // the emperor's part
+	Logging   Logging  `json:"-"`       // the emperor's part
 	Hooks     []Hook   `json:"hooks"`
 
 	StartHook *StartHook `json:"start_hook,omitempty"`
