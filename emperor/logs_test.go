@@ -25,7 +25,7 @@ import (
 func logPlan(t *testing.T, path string, l vassal.Logging) (*logfile.File, *vassal.Plan) {
 	t.Helper()
 	p := &vassal.Plan{LogTo: path, Logging: l, LogUID: -1, UID: -1, GID: -1}
-	f, err := p.OpenLog()
+	f, err := p.OpenLog(false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,9 +95,9 @@ func (plan *Plan) openLog(folder *os.File) (*logfile.File, error) {
 	return logfile.Open(p, plan.Logging.Rules(), plan.Logging.Truncate)
 }
 
-// OpenLog opens the log of a vassal that runs, for an emperor that has come
-// after its start.
-func (plan *Plan) OpenLog() (*logfile.File, error) {
+// OpenLog opens the log by its path, without an init stage that finds its
+// folder: the emperor's own, or that of a vassal which runs already.
+func (plan *Plan) OpenLog(truncate bool) (*logfile.File, error) {
 	var folder *os.File
 	find := func() (err error) { folder, err = plan.logFolder(); return err }
 	as := func(do func() error) error { return do() }
@@ -108,7 +108,7 @@ func (plan *Plan) OpenLog() (*logfile.File, error) {
 		return nil, err
 	}
 	again := *plan
-	again.Logging.Truncate = false
+	again.Logging.Truncate = truncate
 	return again.openLog(folder)
 }
 

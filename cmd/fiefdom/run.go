@@ -67,7 +67,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	lines := newLogWriter(out)
+	lines := newEmperorLog(out)
 	defer lines.close()
 	log := newLog(lines, format)
 	for _, w := range l.warnings {
@@ -85,8 +85,8 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	if err := logTo(l.config.LogTo); err != nil {
-		return err
+	if err := lines.to(l.config, instance.Path("log")); err != nil {
+		return errors.Join(err, instance.Unlock())
 	}
 	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
 	err = r.run(ctx)
@@ -101,7 +101,7 @@ type runner struct {
 	*loaded
 	instance *emperor.Instance
 	log      *slog.Logger
-	out      io.Writer
+	out      *emperorLog
 	orders   chan os.Signal
 
 	emperor *emperor.Emperor
@@ -155,7 +155,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	e := &emperor.Emperor{
-		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()

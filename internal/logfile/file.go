@@ -153,6 +153,9 @@ func birth(fd int, st *unix.Stat_t) time.Time {
 	return time.Unix(st.Mtim.Unix())
 }
 
+// TellOpened tells Opened of the file that is open already.
+func (f *File) TellOpened() { f.Opened(f.file) }
+
 // Reopen makes the next Write open the log's name anew.
 func (f *File) Reopen() { f.reopen.Store(true) }
 
