@@ -50,9 +50,13 @@ type Config struct {
 	StartHook string // the program that every vassal's init stage runs first; empty: none
 	StopHook  string // the program that runs after every vassal's end
 
-	Stats    string // address of uWSGI's emperor-stats; empty: none
-	LogTo    string // the log's file; empty: standard error
-	Log      vassal.Logging
+	Stats string // address of uWSGI's emperor-stats; empty: none
+	LogTo string // the log's file; empty: standard error
+	Log   vassal.Logging
+
+	SyslogAddress string // of log-syslog; empty: the machine's own
+	SyslogFormat  string // rfc3164, rfc5424; empty: what is usual at the address
+
 	PIDFile  string // where the emperor's pid stands; empty: nowhere
 	ProcName string // that the emperor's process shows; empty: its command line
 }
@@ -75,7 +79,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 		c.Common.MagicExec = false
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
 	}
-	if err := c.Log.Check(c.LogTo); err != nil {
+	if err := c.checkLog(); err != nil {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: err.Error()})
 	}
 	if !instanceName.MatchString(c.Instance) {

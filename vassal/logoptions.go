@@ -53,7 +53,7 @@ func LogOptions[T any](of func(*T) *Logging) []ini.Option[T] {
 		flag("log-reopen", "open the file of logto anew after a reload, too, not only at each start", func(l *Logging) *bool { return &l.Reopen }),
 		touch("touch-logreopen", "open the file of logto anew when this file is touched; that it was moved away is noticed without, within a second", func(l *Logging) *[]string { return &l.TouchReopen }),
 		touch("touch-logrotate", "rotate the file of logto when this file is touched", func(l *Logging) *[]string { return &l.TouchRotate }),
-		flag("log-syslog", "send the log to syslog, beside logto or alone, by the way that log-syslog-address of the emperor's ini names, under the instance's or the vassal's name", func(l *Logging) *bool { return &l.Syslog }),
+		flag("log-syslog", "send the log to syslog, beside logto: to the one that log-syslog-address of the emperor's ini names, as fiefdom, a vassal's output as fiefdom/NAME", func(l *Logging) *bool { return &l.Syslog }),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/internal/logfile"
+	"fiefdom/internal/syslog"
 	"fiefdom/vassal"
 )
 
@@ -23,8 +24,9 @@ import (
 // without a log of their own. A terminal that is stopped or a disk that is full
 // stops neither him nor them.
 type emperorLog struct {
-	*logfile.Queue         // the emperor's own lines
-	vassals        *shared // for vassals' lines: it may block
+	*logfile.Queue                // the emperor's own lines
+	vassals        *shared        // for vassals' lines: it may block
+	syslog         *logfile.Queue // for the emperor's own lines too; nil: no
 
 	undo []func()
 }
@@ -44,6 +46,31 @@ func (s *shared) Write(b []byte) (int, error) {
 func newEmperorLog(out io.Writer) *emperorLog {
 	s := &shared{to: out}
 	return &emperorLog{Queue: logfile.NewQueue(s, logfile.Notice), vassals: s}
+}
+
+// Write takes the emperor's own lines.
+func (l *emperorLog) Write(b []byte) (int, error) {
+	if l.syslog != nil {
+		_, _ = l.syslog.Write(b)
+	}
+	return l.Queue.Write(b)
+}
+
+// toSyslog sends the emperor's own lines to syslog, too, if his ini says so,
+// and returns what sends those of vassals whose inis say so.
+func (l *emperorLog) toSyslog(c *emperor.Config) (func(vassal string) io.Writer, error) {
+	target, err := c.Syslog()
+	if err != nil {
+		return nil, err
+	}
+	s := syslog.New(target)
+	l.undo = append(l.undo, func() { _ = s.Close() })
+	if c.Log.Syslog {
+		l.syslog = logfile.NewQueue(s.Writer("fiefdom", os.Getpid()), logfile.Notice)
+		l.undo = append(l.undo, func() { _ = l.syslog.Close(logEnd) })
+	}
+	// Under a name of ours, so that no vassal can pass for another program.
+	return func(vassal string) io.Writer { return s.Writer("fiefdom/"+vassal, 0) }, nil
 }
 
 // logEnd is how long the log may take for what waits at the end.

@@ -89,6 +89,9 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 		return errors.Join(err, instance.Unlock())
 	}
 	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
+	if r.syslog, err = lines.toSyslog(l.config); err != nil {
+		return errors.Join(err, instance.Unlock())
+	}
 	err = r.run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
@@ -103,6 +106,7 @@ type runner struct {
 	log      *slog.Logger
 	out      *emperorLog
 	orders   chan os.Signal
+	syslog   func(vassal string) io.Writer
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
@@ -165,7 +169,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	e.Bridge, e.BridgeUID = bridges, bridgeUID
+	e.Bridge, e.BridgeUID, e.Syslog = bridges, bridgeUID, r.syslog
 	if err := r.hooks(ctx, vassal.AsAsap, vassal.PreJail); err != nil {
 		return err
 	}

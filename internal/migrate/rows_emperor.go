@@ -63,7 +63,7 @@ var processRows = []row{
 	{names: of("pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"), side: Emperor},
 	{names: of("logto", "logto2"), side: Emperor, differs: "from when the emperor has its instance; what is wrong before goes to standard error"},
 	{names: of("log-maxsize", "log-backupname", "log-reopen", "log-truncate", "touch-logreopen", "touch-logrotate"), side: Emperor, differs: rotation},
-	{names: of("log-syslog"), side: Emperor, differs: "its value is no name: the log is under the instance's"},
+	{names: of("log-syslog"), side: Emperor, differs: "its value is no name: the log is there as `fiefdom`"},
 	{names: of("logger", "req-logger", "log-master", "log-socket"), side: Emperor, missing: emperorsOutput},
 	{names: of("stats", "stats-server", "stats-http"), side: Emperor, missing: "`fiefdom ps --json` and `emperor-stats` say how the vassals are"},
 	{names: of("master-fifo", "touch-reload", "touch-chain-reload", "fs-reload", "exit-on-reload"), side: Emperor, missing: byCommand},

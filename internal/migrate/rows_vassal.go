@@ -40,7 +40,7 @@ var appRows = []row{
 	{names: of("logto2"), side: Vassal, differs: "an absolute path outside the chroot"},
 	{names: of("daemonize", "daemonize2", "log-master"), side: Vassal, app: true, missing: "write `logto`; a command stays in the foreground"},
 	{names: of("log-maxsize", "log-backupname", "log-reopen", "log-truncate", "touch-logreopen", "touch-logrotate"), side: Vassal, differs: rotation},
-	{names: of("log-syslog"), side: Vassal, differs: "its value is no name: the log is under the vassal's"},
+	{names: of("log-syslog"), side: Vassal, differs: "its value is no name: the output is there as `fiefdom/NAME`, and `log-syslog-address` of the emperor's ini says where"},
 	{names: of("attach-daemon", "attach-daemon2", "attach-control-daemon", "smart-attach-daemon", "smart-attach-daemon2"), side: Vassal, app: true},
 	{names: of("cron", "cron2", "unique-cron"), side: Vassal, app: true},
 	{names: of("legion-cron", "cron-legion", "unique-legion-cron", "unique-cron-legion", "legion-attach-daemon", "legion-smart-attach-daemon", "legion-smart-attach-daemon2"), side: Vassal, app: true, missing: "legions are the uwsgi's; a command's belong to no legion"},
