@@ -23,11 +23,11 @@ type logs struct {
 
 // OutputStatus is what became of a vassal's output.
 type OutputStatus struct {
-	Bytes   uint64       `json:"bytes"`            // ever written by the vassal under this emperor
-	File    string       `json:"file,omitempty"`   // that logto names
-	Syslog  bool         `json:"syslog,omitempty"` // it goes to syslog
-	Dropped logfile.Lost `json:"dropped"`          // could not be written to a log
-	Reason  string       `json:"reason,omitempty"` // of the last that was dropped
+	Bytes  uint64       `json:"bytes"`            // ever written by the vassal under this emperor
+	File   string       `json:"file,omitempty"`   // that logto names
+	Syslog bool         `json:"syslog,omitempty"` // it goes to syslog
+	Lost   logfile.Lost `json:"lost"`             // could not be written to a log
+	Reason string       `json:"reason,omitempty"` // of the last that was lost
 }
 
 // setLogs sends what comes from now on where a start's plan says: f is the file
@@ -114,7 +114,7 @@ func (o *output) status() *OutputStatus {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := &OutputStatus{Bytes: uint64(o.history.total), File: o.logs.path, Syslog: o.logs.syslog != nil}
-	s.Dropped, s.Reason = o.logs.lost(o.queue)
+	s.Lost, s.Reason = o.logs.lost(o.queue)
 	return s
 }
 

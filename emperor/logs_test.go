@@ -58,7 +58,7 @@ func TestOutputToAFile(t *testing.T) {
 	f, p = logPlan(t, two, vassal.Logging{})
 	o.setLogs(e, f, p)
 	o.take([]byte("in two\n"))
-	if s := o.status(); s.File != two || s.Bytes != 13 || s.Dropped.Bytes != 0 {
+	if s := o.status(); s.File != two || s.Bytes != 13 || s.Lost.Bytes != 0 {
 		t.Errorf("%+v", s)
 	}
 	o.setLogs(e, nil, &vassal.Plan{})
@@ -116,8 +116,8 @@ func TestNoLineIsLostOnRotation(t *testing.T) {
 	for _, name := range append(names, path) {
 		got.WriteString(textOf(t, name))
 	}
-	if s := o.status(); s.Dropped.Bytes != 0 || got.String() != want.String() {
-		t.Errorf("%d bytes of %d are there, %d are counted as lost", got.Len(), want.Len(), s.Dropped.Bytes)
+	if s := o.status(); s.Lost.Bytes != 0 || got.String() != want.String() {
+		t.Errorf("%d bytes of %d are there, %d are counted as lost", got.Len(), want.Len(), s.Lost.Bytes)
 	}
 }
 
@@ -153,7 +153,7 @@ func sizeOf(t *testing.T, path string) (sum int64) {
 	return sum
 }
 
-// A log that blocks never makes the vassal wait, and what is dropped is
+// A log that blocks never makes the vassal wait, and what is lost is
 // counted to the byte and the line.
 func TestAStuckLogDoesNotStopTheVassal(t *testing.T) {
 	nettest.NoLeaks(t)
@@ -176,16 +176,16 @@ func TestAStuckLogDoesNotStopTheVassal(t *testing.T) {
 	}
 	w.Close()
 	nettest.Eventually(t, 20*time.Second, "all is taken", func() bool { return o.status().Bytes == uint64(count*len(line)) })
-	dropped := o.status().Dropped
-	told := fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of blog were dropped here: ", dropped.Bytes, dropped.Lines)
+	lost := o.status().Lost
+	told := fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of blog were lost here: ", lost.Bytes, lost.Lines)
 	close(stuck.open)
 	nettest.Eventually(t, 20*time.Second, "the loss is told", func() bool { return strings.Contains(stuck.String(), told) })
 	if err := o.close(); err != nil {
 		t.Fatal(err)
 	}
 	written := strings.Count(stuck.String(), "blog | 0123456789abcde\n")
-	if uint64(written)+dropped.Lines != count {
-		t.Errorf("%d lines are written and %d counted, of %d", written, dropped.Lines, count)
+	if uint64(written)+lost.Lines != count {
+		t.Errorf("%d lines are written and %d counted, of %d", written, lost.Lines, count)
 	}
 }
 
@@ -232,7 +232,7 @@ func TestHostileOutput(t *testing.T) {
 		text := strings.TrimSuffix(line, "\n")
 		switch {
 		case strings.HasPrefix(text, "fiefdom: "):
-			if !strings.Contains(text, " of blog were dropped here: ") {
+			if !strings.Contains(text, " of blog were lost here: ") {
 				t.Errorf("forged: %q", text)
 			}
 		case !strings.HasPrefix(text, "blog | ") || len(text) > outputLine+len("blog | "):

@@ -59,7 +59,7 @@ func openOutput(name, path string, log io.Writer) (*output, error) {
 	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, done: make(chan struct{}), ended: make(chan struct{})}
 	if _, above := log.(*output); !above { // an attached process's lines go through the vassal's output
 		o.queue = logfile.NewQueue(log, func(l logfile.Lost, why string) string {
-			return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of %s were dropped here: %s", l.Bytes, l.Lines, printable([]byte(name)), why)
+			return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of %s were lost here: %s", l.Bytes, l.Lines, printable([]byte(name)), why)
 		})
 		o.log = o.queue
 	}

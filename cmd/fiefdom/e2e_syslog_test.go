@@ -54,7 +54,7 @@ func TestSyslog(t *testing.T) {
 	nettest.Eventually(t, patience, "the vassal has written all", func() bool {
 		return strings.Contains(r.read("/run/t/file"), fmt.Sprintf("line %d ", count-1))
 	})
-	r.await("sshd", "has lost lines", func(s emperor.Status) bool { return s.Output.Syslog && s.Output.Dropped.Lines > 0 })
+	r.await("sshd", "has lost lines", func(s emperor.Status) bool { return s.Output.Syslog && s.Output.Lost.Lines > 0 })
 	if out := r.mustRun("status", "sshd"); !strings.Contains(out, "log: /run/t/file, syslog, ") {
 		t.Errorf("status:\n%s", out)
 	}
@@ -62,7 +62,7 @@ func TestSyslog(t *testing.T) {
 	l.Close()
 	os.Remove(r.Path("/run/t/syslog"))
 	l = listenSyslog(t, r.Path("/run/t/syslog"))
-	for !strings.Contains(l.next(t), "were dropped here: ") { // and then it goes on
+	for !strings.Contains(l.next(t), "were lost here: ") { // and then it goes on
 	}
 	r.stop(syscall.SIGTERM)
 }

@@ -84,8 +84,8 @@ func outputLine(o *emperor.OutputStatus) string {
 	if o.Syslog {
 		parts = append(parts, "syslog")
 	}
-	if o.Dropped.Bytes > 0 {
-		parts = append(parts, fmt.Sprintf("%d bytes with %d ends of lines dropped (%s)", o.Dropped.Bytes, o.Dropped.Lines, o.Reason))
+	if o.Lost.Bytes > 0 {
+		parts = append(parts, fmt.Sprintf("%d bytes with %d ends of lines lost (%s)", o.Lost.Bytes, o.Lost.Lines, o.Reason))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -1,5 +1,5 @@
 // Package logfile writes logs without ever holding up who writes them: a queue
-// that drops and counts what a slow disk does not take, and a file that rotates.
+// that loses and counts what a slow disk does not take, and a file that rotates.
 //
 // A log often lies in a folder that is somebody else's than the process that
 // writes it. Libraries for rotation open, rename and remove paths with the

@@ -32,11 +32,11 @@ func (l Lost) and(m Lost) Lost { return Lost{l.Bytes + m.Bytes, l.Lines + m.Line
 
 // Notice is the line about a loss in a log that has one writer.
 func Notice(l Lost, why string) string {
-	return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines were dropped here: %s", l.Bytes, l.Lines, why)
+	return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines were lost here: %s", l.Bytes, l.Lines, why)
 }
 
 // Queue takes what is written at once and writes it on in its own time. What
-// does not fit, and what cannot be written, is dropped and counted; when
+// does not fit, and what cannot be written, is lost and counted; when
 // writing goes on, a line says so. No goroutine waits while nothing is to be
 // done.
 type Queue struct {
@@ -59,7 +59,7 @@ type Queue struct {
 	midline bool // what was written last has no line end; the goroutine's own
 }
 
-// errFull is why what does not fit is dropped.
+// errFull is why what does not fit is lost.
 const errFull = "it came faster than it could be written"
 
 // NewQueue writes to w, which may block. notice makes the line about a loss.
