@@ -285,54 +285,6 @@ func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string
 	}
 }
 
-// apiLogs sends what is kept of a vassal's output; with ?follow it goes on
-// until the client leaves.
-func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
-	s, ok := e.find(w, r)
-	if !ok {
-		return
-	}
-	found := make(chan *output, 1)
-	e.call(func() {
-		if v := e.vassals[s.Name]; v != nil {
-			found <- v.output
-		} else {
-			found <- nil
-		}
-	})
-	var o *output
-	select {
-	case o = <-found:
-	case <-e.stopped:
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if o == nil {
-		return // it never started
-	}
-	flush := http.NewResponseController(w)
-	follow := r.URL.Query().Has("follow")
-	for from := int64(0); ; {
-		b, to, grown := o.tail(from)
-		from = to
-		if flush.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
-			return
-		}
-		if _, err := w.Write(b); err != nil || !follow {
-			return
-		}
-		if flush.Flush() != nil {
-			return
-		}
-		select {
-		case <-grown:
-		case <-o.done:
-			return
-		case <-r.Context().Done():
-			return
-		}
-	}
-}
-
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // a client that left has no use for it

@@ -312,12 +312,8 @@ func (e *Emperor) disband(v *member) {
 
 func (e *Emperor) closeOutput(v *member, p *process) {
 	o := p.output
-	if p.output = nil; o == nil {
-		return
-	}
-	if err := o.close(); err != nil {
-		e.Log.Warn("close output", "vassal", v.name, "process", p.name(), "err", err)
-	}
+	p.output = nil
+	e.endOutput(o, v.name, p.name())
 }
 
 // runCrons starts the jobs that are due, and comes back in the next minute. A

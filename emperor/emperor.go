@@ -38,7 +38,7 @@ type Emperor struct {
 	Config   *Config
 	Instance *Instance
 	Log      *slog.Logger
-	Output   io.Writer // vassals' lines, where no logto says otherwise
+	Output   io.Writer // vassals' lines, where no logto says otherwise; it may block
 	Networks []Network
 	Leases   *Leases
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
@@ -47,6 +47,8 @@ type Emperor struct {
 	BridgeUID int // the same of bridges
 
 	Bridge vassal.Bridger // joins devices with foreign routers
+
+	Syslog func(vassal string) io.Writer // takes lines of a vassal whose ini says log-syslog, and may block; nil: there is none
 
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)

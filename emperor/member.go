@@ -375,11 +375,7 @@ func (e *Emperor) closeJail(v *member) {
 func (e *Emperor) forget(v *member) {
 	e.closeJail(v)
 	e.shutDoor(v)
-	if v.output != nil {
-		if err := v.output.close(); err != nil {
-			e.Log.Warn("close output", "vassal", v.name, "err", err)
-		}
-	}
+	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
 	e.Log.Info("vassal gone", "vassal", v.name)
 	if !v.removed && !e.ending {

@@ -265,7 +265,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	p := &r.plan
 	*p = vassal.Plan{
 		Name: c.Name, UID: -1, GID: -1, Umask: -1, LogUID: -1,
-		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
+		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Logging: c.Log, Hooks: c.Hooks, Env: slices.Clone(c.Env),
 		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
 		Proc:     r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
 		Reaper:   r.namespaces&unix.CLONE_NEWPID != 0,
@@ -310,7 +310,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	for _, g := range c.AddGID {
 		p.Groups, p.SetGroups = append(slices.Clone(p.Groups), g.ID), true
 	}
-	if e.Config.Tyrant {
+	if e.Config.Tyrant || c.Log.Late {
 		p.LogUID = p.UID
 	}
 	if p.CleanEnv {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"fiefdom/internal/logfile"
 	"fiefdom/vassal"
 )
 
@@ -115,9 +116,10 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces}
+	l.Log = func(f *logfile.File) { s.output.setLogs(s.e, f, &s.r.plan) }
 	if l.Plan.LogTo == "" {
-		s.output.setFile(nil)
+		l.Log(nil)
 	}
 	above, err := l.Plan.Isolation.Above()
 	if err != nil {

@@ -30,6 +30,8 @@ type Status struct {
 	Warnings  []string          `json:"warnings,omitempty"`
 	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
 
+	Output *OutputStatus `json:"output,omitempty"` // none before the first start
+
 	Attributes map[string][]string `json:"attributes,omitempty"` // what its ini tells the emperor (emperor-collect-attribute), by key
 
 	owner owner
@@ -109,6 +111,9 @@ func (v *member) status() Status {
 		if s.State == Sleeping && v.open != v.door {
 			s.State = Starting // nobody can come yet
 		}
+	}
+	if v.output != nil {
+		s.Output = v.output.status()
 	}
 	v.describe(&s)
 	return s

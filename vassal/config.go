@@ -38,6 +38,7 @@ type Config struct {
 	Env    []string `json:"env,omitempty"` // NAME=VALUE
 	Umask  *int     `json:"umask,omitempty"`
 	LogTo  string   `json:"logto,omitempty"`
+	Log    Logging  `json:"log,omitzero"`
 
 	Jailed      bool         `json:"jailed,omitempty"`
 	Devices     []DeviceSpec `json:"devices,omitempty"`

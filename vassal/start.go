@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/logfile"
 )
 
 // Launch is what a start needs beside the jail.
@@ -25,7 +27,7 @@ type Launch struct {
 
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
-	Log func(*os.File)
+	Log func(*logfile.File)
 
 	// Pidfile makes the app one that goes into the background: whoever it names
 	// within Patience of the app's end is the app then. Followed is told its pid.
@@ -221,7 +223,11 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 		case w.Error != "":
 			return errors.New(w.Error)
 		case w.Log:
-			l.Log(os.NewFile(uintptr(fd), plan.LogTo))
+			f, err := plan.openLog(os.NewFile(uintptr(fd), "folder"))
+			if err != nil {
+				return fmt.Errorf("logto %s: %w", plan.LogTo, err)
+			}
+			l.Log(f)
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}

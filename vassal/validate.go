@@ -45,7 +45,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.checkLog, c.Socket.check} {
 		report(file, check())
 	}
 	report(file, c.Limits.check())
@@ -130,6 +130,8 @@ func (c *Config) checkNumbers() error {
 	}
 	return nil
 }
+
+func (c *Config) checkLog() error { return c.Log.Check(c.LogTo) }
 
 func (c *Config) checkCap() error {
 	for _, name := range c.Cap {

@@ -63,7 +63,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	signal.Ignore(syscall.SIGPIPE)
 	// The modes of what is made, and vassals' own umask, do not depend on the shell.
 	syscall.Umask(0o022)
-	lines := newLogWriter(out)
+	lines := newEmperorLog(out)
 	defer lines.close()
 	log := newLog(lines, format)
 	manager := takeNotifier(log)
@@ -86,10 +86,13 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	if err := logTo(l.config.LogTo); err != nil {
-		return err
+	if err := lines.to(l.config, instance.Path("log")); err != nil {
+		return errors.Join(err, instance.Unlock())
 	}
 	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager}
+	if r.syslog, err = lines.toSyslog(l.config); err != nil {
+		return errors.Join(err, instance.Unlock())
+	}
 	err = r.run(ctx)
 	manager.end()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -103,9 +106,10 @@ type runner struct {
 	*loaded
 	instance *emperor.Instance
 	log      *slog.Logger
-	out      io.Writer
+	out      *emperorLog
 	orders   chan os.Signal
 	manager  *notifier // of services
+	syslog   func(vassal string) io.Writer
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
@@ -158,7 +162,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	e := &emperor.Emperor{
-		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
@@ -169,7 +173,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	e.Bridge, e.BridgeUID = bridges, bridgeUID
+	e.Bridge, e.BridgeUID, e.Syslog = bridges, bridgeUID, r.syslog
 	if err := r.hooks(ctx, vassal.AsAsap, vassal.PreJail); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ const controlFD = 3
 // Main is the router process. args are the uid, the gid, the emperor's pid, how
 // many threads move packets, and how long they poll, in nanoseconds.
 func Main(args []string) int {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "router")
+	log := slog.New(slog.NewTextHandler(stderr{}, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
 		log.Error("router", "err", err)
 		return 1
