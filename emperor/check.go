@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"fiefdom/internal/ini"
+	"fiefdom/vassal"
 )
 
 // Check reads the vassals of an emperor as it would at its start, with the
@@ -18,6 +19,9 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 		return nil, err
 	}
 	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
+	if e.Controllers, err = vassal.MachineControllers(); err != nil {
+		return nil, err
+	}
 	seen := c.scan()
 	var errs ini.Errors
 	for _, p := range seen.errs {

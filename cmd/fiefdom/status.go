@@ -61,6 +61,7 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("address", addresses(s.Addresses))
 	line("restarts", fmt.Sprint(s.Restarts))
 	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
+	usageLines(line, s)
 	line("drops", strings.Join(byCount(s.Drops), ", "))
 	for _, p := range s.Processes {
 		line(p.Kind, processLine(p))
