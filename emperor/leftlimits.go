@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,12 +35,7 @@ func (i *Instance) MakeControllers(cgroup vassal.Cgroup) (*vassal.Controllers, e
 // recordLimits notes a folder before it is made.
 func (i *Instance) recordLimits(dir string) error {
 	known, err := i.limitFolders()
-	for _, k := range known {
-		if k == dir {
-			return nil
-		}
-	}
-	if err != nil {
+	if err != nil || slices.Contains(known, dir) {
 		return err
 	}
 	f, err := os.OpenFile(i.Path(limitRecord), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)

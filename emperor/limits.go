@@ -101,11 +101,10 @@ func (e *Emperor) relimited(v *member, g *vassal.Generation, config *vassal.Conf
 	}
 	e.Log.Info("limits changed", "vassal", v.name, "limits", limitsText(&resources))
 	v.limits = resources
-	if v.config != config {
-		e.relimit(v)
+	if v.config != config && e.relimit(v) {
 		return
 	}
-	v.running = config
+	v.running = v.config // what came meanwhile would have been more than limits, and a new generation
 	v.readings++
 }
 
@@ -180,6 +179,14 @@ func (v *member) memoryLimit() string {
 		return vassal.LimitMemory + " = " + text
 	}
 	return "the machine's memory"
+}
+
+// startFailed says why a start failed, which the kernel may have ended.
+func (v *member) startFailed(err error) string {
+	if time.Since(v.shortage.last) < shortageTime {
+		return err.Error() + ": out of memory (" + v.memoryLimit() + ")"
+	}
+	return err.Error()
 }
 
 // ended says how a process of the vassal ended, which the kernel may have

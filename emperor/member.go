@@ -202,7 +202,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	v.jail, v.output = job.jail, job.output
 	if err != nil {
 		if v.state != Stopping {
-			v.err = err.Error()
+			v.err = v.startFailed(err)
 		}
 		if v.jail != nil && !job.r.keep {
 			e.closeJail(v)

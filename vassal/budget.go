@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +44,21 @@ func (c *Controllers) Budget(name string, cgroup Cgroup, r Resources, short func
 		return nil, errors.Join(err, b.Remove(context.Background()))
 	}
 	return b, nil
+}
+
+// ResumeBudget takes over what another emperor has put in force for a
+// generation that still runs. Of kills for memory only later ones are told.
+func (c *Controllers) ResumeBudget(name string, cgroup Cgroup, r Resources, short func(killed uint64)) (*Budget, error) {
+	b := &Budget{controllers: c, name: name, cgroup: cgroup, dirs: map[string]string{}, inForce: r}
+	for controller, above := range c.v1 {
+		dir := filepath.Join(above, name)
+		if _, err := os.Stat(dir); err == nil {
+			b.dirs[controller] = dir
+		}
+	}
+	b.count()
+	b.short = short
+	return b, b.watch()
 }
 
 // Set changes the limits, of running processes too. What fails leaves some of
@@ -82,12 +98,7 @@ func (b *Budget) enable(r *Resources) error {
 
 // has says whether the generation's cgroup of the v2 tree has a controller.
 func (b *Budget) has(controller string) bool {
-	for _, word := range b.cgroup.words("cgroup.controllers") {
-		if word == controller {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(b.cgroup.words("cgroup.controllers"), controller)
 }
 
 // force writes one limit where it is in force; one that was and is none is not
@@ -159,13 +170,13 @@ func (b *Budget) ioValues(out *cgroups.Resources, r *Resources, v2 bool) {
 	}
 	var lines []string
 	for _, l := range all {
-		line := l.Device
+		line := []string{l.Device}
 		for i, rate := range l.rates() {
 			value := "max"
 			if *rate.n > 0 {
 				value = strconv.FormatUint(*rate.n, 10)
 			}
-			line += " " + rate.word + "=" + value
+			line = append(line, rate.word+"="+value)
 			var major, minor int64
 			_, _ = fmt.Sscanf(l.Device, "%d:%d", &major, &minor) // which was checked
 			list := []*[]*cgroups.ThrottleDevice{
@@ -174,7 +185,7 @@ func (b *Budget) ioValues(out *cgroups.Resources, r *Resources, v2 bool) {
 			}[i]
 			*list = append(*list, cgroups.NewThrottleDevice(major, minor, *rate.n)) // 0 is none in v1
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(line, " "))
 	}
 	if v2 {
 		*out = cgroups.Resources{Unified: map[string]string{"io.max": strings.Join(lines, "\n")}}

@@ -35,18 +35,17 @@ type rate struct {
 
 // String is the limit as the ini has it.
 func (l IOLimit) String() string {
-	text := l.Name
+	words := []string{l.Name}
 	for _, r := range l.rates() {
 		if *r.n > 0 {
-			text += " " + r.word + "="
+			n := strconv.FormatUint(*r.n, 10)
 			if strings.HasSuffix(r.word, "bps") {
-				text += Size(int64(*r.n))
-			} else {
-				text += strconv.FormatUint(*r.n, 10)
+				n = Size(int64(*r.n))
 			}
+			words = append(words, r.word+"="+n)
 		}
 	}
-	return text
+	return strings.Join(words, " ")
 }
 
 // within says whether l allows no more than most in what it says.

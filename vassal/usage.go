@@ -3,6 +3,7 @@ package vassal
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,11 +92,7 @@ func (b *Budget) folders() map[string]string {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := make(map[string]string, len(b.dirs))
-	for controller, dir := range b.dirs {
-		all[controller] = dir
-	}
-	return all
+	return maps.Clone(b.dirs)
 }
 
 // readCPU takes what a cpu.stat has: the v2 tree's has the use, with or without

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,7 +72,7 @@ func TestForkBombIsBounded(t *testing.T) {
 	r.mustRun("stop", "bomb")
 	took := time.Since(began)
 	t.Logf("all of it was gone %v after the stop began, with a mercy of 1 s", took)
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its cgroup is still there: %v", err)
 	}
 	if out := r.Run(t, "ps", "-eo", "args"); strings.Contains(out, "fork or select") {
@@ -136,7 +138,9 @@ func TestLimitsChangeWithoutARestart(t *testing.T) {
 	if procs := strings.Fields(r.limitValue("pids", "blog", "cgroup.procs")); len(procs) == 0 {
 		t.Error("who ran was not moved under its limit")
 	}
-	change("limit-pids = 200\nlimit-cpu = 1.5\nlimit-memory = 256M\n", func(l *emperor.LimitStatus) bool { return l != nil && l.PIDs == 200 && l.CPUs == 1.5 && l.MemoryBytes == 256<<20 })
+	change("limit-pids = 200\nlimit-cpu = 1.5\nlimit-memory = 256M\n", func(l *emperor.LimitStatus) bool {
+		return l != nil && l.PIDs == 200 && l.CPUs == 1.5 && l.MemoryBytes == 256<<20
+	})
 	for _, f := range [][3]string{
 		{"pids", "pids.max", "200"},
 		{"cpu", "cpu.cfs_quota_us", "150000"},
@@ -309,7 +313,7 @@ func TestLimitsAfterAKilledEmperor(t *testing.T) {
 	}
 	nettest.Eventually(t, patience, "the folder of the vassal that is gone is gone", func() bool {
 		_, err := os.Stat(left)
-		return os.IsNotExist(err)
+		return errors.Is(err, fs.ErrNotExist)
 	})
 	r.stop(syscall.SIGTERM)
 }
