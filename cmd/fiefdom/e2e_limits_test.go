@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/sys/capability"
-
 	"fiefdom/emperor"
 	"fiefdom/internal/nettest"
 )
@@ -184,105 +182,6 @@ func TestCPULimit(t *testing.T) {
 	}
 	if out := r.mustRun("status", "loop"); !strings.Contains(out, "limit 0.1 CPUs") {
 		t.Errorf("status does not show the limit:\n%s", out)
-	}
-	r.stop(syscall.SIGTERM)
-}
-
-// The emperor's ini limits all vassals that say nothing, and their disks too.
-func TestLimitsOfTheEmperor(t *testing.T) {
-	t.Parallel()
-	disk := anyDisk(t)
-	r := newRealm(t, nativeNetwork+"limit-pids = 150\nlimit-io = "+disk+" wbps=8M\noom-score-adj = 50\n", map[string]string{
-		"blog": agentIni,
-		"shop": "[uwsgi]\nlimit-pids = max\nlimit-io = " + disk + " riops=200\noom-score-adj = 300\ncommand = AGENT\n",
-	})
-	blog, shop := r.reach("blog"), r.reach("shop")
-	if blog.Limits == nil || blog.Limits.PIDs != 150 || shop.Limits == nil || shop.Limits.PIDs != 0 {
-		t.Errorf("limits: %+v, %+v", blog.Limits, shop.Limits)
-	}
-	for _, f := range [][3]string{
-		{"blog", "blkio.throttle.write_bps_device", strconv.Itoa(8 << 20)},
-		{"shop", "blkio.throttle.write_bps_device", strconv.Itoa(8 << 20)},
-		{"shop", "blkio.throttle.read_iops_device", "200"},
-	} {
-		if got := r.limitValue("blkio", f[0], f[1]); !strings.HasSuffix(got, " "+f[2]) {
-			t.Errorf("%s of %s is %q, want %s", f[1], f[0], got, f[2])
-		}
-	}
-	lock := strings.TrimSpace(r.read("/run/fiefdom/emperor/lock"))
-	pid, _ := strconv.Atoi(lock)
-	router, _, _ := strings.Cut(r.read("/run/fiefdom/emperor/router"), " ")
-	routerPID, _ := strconv.Atoi(router)
-	protected := "-900"
-	if !mayProtect(t) {
-		protected = "0"
-		r.logged("not protected from a lack of memory", 1)
-	}
-	for who, want := range map[int]string{pid: protected, routerPID: protected, blog.PID: "50", shop.PID: "300"} {
-		if got := strings.TrimSpace(r.proc(who, "oom_score_adj")); got != want {
-			t.Errorf("process %d (%s) has the score %s, want %s", who, r.proc(who, "comm"), got, want)
-		}
-	}
-	if got := strings.TrimSpace(r.mustSh(blog, "sh -c 'cat /proc/self/oom_score_adj'")); got != "50" {
-		t.Errorf("a child of the app has the score %s", got)
-	}
-	r.stop(syscall.SIGTERM)
-}
-
-// mayProtect says whether this machine's root may lower the score of a process.
-func mayProtect(t *testing.T) bool {
-	t.Helper()
-	had, err := capability.NewPid2(0)
-	if err == nil {
-		err = had.Load()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return had.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE)
-}
-
-// anyDisk is a disk of this machine.
-func anyDisk(t *testing.T) string {
-	t.Helper()
-	all, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range all {
-		if b, err := os.ReadFile(file); err == nil {
-			return strings.TrimSpace(string(b))
-		}
-	}
-	t.Skip("no block device here")
-	return ""
-}
-
-// An owner can have less than the emperor's ini says, not more.
-func TestLimitsOfOwners(t *testing.T) {
-	t.Parallel()
-	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nlimit-pids = 100\n")
-	const owner = 61100
-	for name, text := range map[string]string{
-		"less": "limit-pids = 50\nlimit-memory = 64M\n", "none": "", "more": "limit-pids = 101\n", "all": "limit-pids = max\n", "dear": "oom-score-adj = -1\n",
-	} {
-		r.writeAs(iniPath(name), "[uwsgi]\n"+text+"command = AGENT\n", owner, owner)
-	}
-	r.start()
-	for name, pids := range map[string]int{"less": 50, "none": 100} {
-		if s := r.reach(name); s.Limits == nil || s.Limits.PIDs != pids {
-			t.Errorf("%s has the limits %+v, want %d", name, s.Limits, pids)
-		}
-	}
-	for name, want := range map[string]string{
-		"more": "/more.ini:2: limit-pids = 101 is more than the 100", "all": "/all.ini:2: limit-pids = max is more than the 100", "dear": "/dear.ini:2: oom-score-adj = -1 is less than 0",
-	} {
-		if s := r.awaitState(name, emperor.Invalid); !strings.Contains(s.Error, want) {
-			t.Errorf("%s: %q, want %q", name, s.Error, want)
-		}
-		if out, code := r.run("check", "/run/t/emperor.ini"); code != exitInvalid || !strings.Contains(out, want) {
-			t.Errorf("check: exit code %d, without %q:\n%s", code, want, out)
-		}
 	}
 	r.stop(syscall.SIGTERM)
 }
