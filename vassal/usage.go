@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what the processes of a generation use together.
@@ -98,7 +100,7 @@ func (b *Budget) folders() map[string]string {
 // readCPU takes what a cpu.stat has: the v2 tree's has the use, with or without
 // a controller; that of v1 only how long they were kept waiting.
 func (u *Usage) readCPU(path string) {
-	b, err := os.ReadFile(path)
+	b, err := slurp(path)
 	if err != nil {
 		return
 	}
@@ -116,11 +118,28 @@ func (u *Usage) readCPU(path string) {
 	}
 }
 
+// slurp reads a small file of the kernel's in three system calls, where
+// os.ReadFile needs twice as many: of a thousand vassals that is what counts.
+func slurp(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	const most = 4096
+	b := make([]byte, most)
+	n, err := unix.Read(fd, b)
+	_ = unix.Close(fd)
+	if n == most {
+		return os.ReadFile(path) // there may be more
+	}
+	return b[:max(n, 0)], err
+}
+
 func readNumber(path string) (uint64, bool) {
 	if path == "" {
 		return 0, false
 	}
-	b, err := os.ReadFile(path)
+	b, err := slurp(path)
 	if err != nil {
 		return 0, false
 	}
@@ -143,7 +162,7 @@ const (
 func (u *Usage) addProcesses(pids []int) {
 	var spent time.Duration
 	for _, pid := range pids {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		b, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
 		if err != nil {
 			continue // gone meanwhile
 		}
