@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -41,19 +42,16 @@ func (e *Emperor) limit(r *resolved, c *vassal.Config) *ini.Error {
 	}
 	resources.At = nil // where it stands changes no start
 	r.resources = resources
-	least := 0 // never the emperor's own, which is lower
+	least := 0
 	if e.Config.OOMScore != nil {
 		least = *e.Config.OOMScore
 	}
-	score := least
-	if own := c.Limits.OOMScore; own != nil {
-		score = *own
-	}
-	if e.Config.Tyrant && score < least {
+	own := c.Limits.OOMScore
+	if e.Config.Tyrant && own != nil && *own < least {
 		return &ini.Error{Pos: c.Isolation.At[vassal.OOMScoreOption], Message: fmt.Sprintf(
-			"%s = %d is less than %d, and an owner can only have his vassals killed sooner", vassal.OOMScoreOption, score, least)}
+			"%s = %d is less than %d, and an owner can only have his vassals killed sooner", vassal.OOMScoreOption, *own, least)}
 	}
-	r.plan.Limits.OOMScore = &score
+	r.plan.Limits.OOMScore = cmp.Or(own, e.Config.OOMScore)
 	return nil
 }
 

@@ -119,11 +119,23 @@ func (b *Budget) force(option string, r *Resources) error {
 	if err != nil {
 		return err
 	}
-	m, err := legacy.NewManager(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, map[string]string{legacyName(controller): dir})
-	if err != nil {
-		return err
+	return legacyWriter(controller).Set(dir, b.values(option, r, false))
+}
+
+// legacyWriter writes a controller's files of v1. It is a new one each time:
+// the library's manager shares state among all that it writes for.
+func legacyWriter(controller string) interface {
+	Set(dir string, r *cgroups.Resources) error
+} {
+	switch controller {
+	case "cpu":
+		return &legacy.CpuGroup{}
+	case "memory":
+		return &legacy.MemoryGroup{}
+	case "pids":
+		return &legacy.PidsGroup{}
 	}
-	return m.Set(b.values(option, r, false))
+	return &legacy.BlkioGroup{}
 }
 
 // cpuPeriod is the kernel's default, in microseconds.

@@ -226,12 +226,24 @@ func (c *Controllers) Close() error {
 		errs = append(errs, unlessGone(unix.Rmdir(dir)))
 	}
 	if c.leaf != "" {
-		for _, controller := range c.from.words("cgroup.subtree_control") {
-			errs = append(errs, os.WriteFile(c.from.file("cgroup.subtree_control"), []byte("-"+controller), 0))
-		}
-		errs = append(errs, enter(string(c.from), os.Getpid()), unix.Rmdir(c.leaf))
+		errs = append(errs, c.moveBack())
 	}
 	return errors.Join(errs...)
+}
+
+// moveBack undoes moveOut. As long as another instance needs the controllers
+// the emperor stays where it is, and its next start finds the leaf there.
+func (c *Controllers) moveBack() error {
+	for _, controller := range c.from.words("cgroup.subtree_control") {
+		err := os.WriteFile(c.from.file("cgroup.subtree_control"), []byte("-"+controller), 0)
+		if errors.Is(err, unix.EBUSY) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(enter(string(c.from), os.Getpid()), unix.Rmdir(c.leaf))
 }
 
 func unlessGone(err error) error {

@@ -16,7 +16,7 @@ type Limits struct {
 	Files     int `json:"files,omitempty"`     // open descriptors
 	Nice      int `json:"nice,omitempty"`      // -20 to 19
 
-	OOMScore *int `json:"oom_score,omitempty"` // -1000 to 1000: whom the kernel kills first when memory is short; nil: the emperor's own
+	OOMScore *int `json:"oom_score,omitempty"` // -1000 to 1000: whom the kernel kills first when memory is short; nil: the emperor's own, if that is no protection
 }
 
 // Largest values that make sense; more is a typing error.

@@ -43,7 +43,7 @@ func OOMScore[T any](of func(*T) **int, note func(*T, ini.Pair), whose string) i
 // scoreOOM sets the score of a process and all that it will start.
 func (l *Limits) scoreOOM(pid int) error {
 	if l.OOMScore == nil {
-		return nil
+		return ExposeToOOM(pid)
 	}
 	return setOOMScore(strconv.Itoa(pid), *l.OOMScore)
 }

@@ -62,18 +62,18 @@ func TestUsageByControllers(t *testing.T) {
 	gen := Cgroup(instance.file("blog.1"))
 	fake(t, gen, "cpu.stat", "usage_usec 1500000\nuser_usec 1\nthrottled_usec 250000\n")
 	fake(t, gen, "memory.current", "4096000\n")
-	fake(t, gen, "pids.current", "7\n")
+	fake(t, gen, "pids.current", "7000\n")
 	fake(t, gen, "cgroup.procs", strconv.Itoa(os.Getpid())+"\n")
 	with := &Generation{cgroup: gen, launch: Launch{Budget: &Budget{cgroup: gen, controllers: &Controllers{v2: map[string]bool{"memory": true, "pids": true}}}}}
-	want := Usage{Memory: 4096000, CPU: 1500 * time.Millisecond, PIDs: 7, Throttled: 250 * time.Millisecond}
+	want := Usage{Memory: 4096000, CPU: 1500 * time.Millisecond, PIDs: 7000, Throttled: 250 * time.Millisecond}
 	if got := with.Usage(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	with.launch.Budget.controllers.v2 = map[string]bool{"pids": true}
-	if got := with.Usage(); got.PIDs != 7 || got.Memory == 4096000 || got.Memory < 1<<20 {
+	if got := with.Usage(); got.PIDs != 7000 || got.Memory == 4096000 || got.Memory < 1<<20 {
 		t.Errorf("without a memory controller: %+v", got)
 	}
-	if got := (&Generation{cgroup: gen}).Usage(); got.PIDs == 7 || got.PIDs == 0 || got.CPU != want.CPU {
+	if got := (&Generation{cgroup: gen}).Usage(); got.PIDs == 7000 || got.PIDs == 0 || got.CPU != want.CPU {
 		t.Errorf("without controllers: %+v", got)
 	}
 }

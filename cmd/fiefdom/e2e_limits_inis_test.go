@@ -17,6 +17,7 @@ import (
 // The emperor's ini limits all vassals that say nothing, and their disks too.
 func TestLimitsOfTheEmperor(t *testing.T) {
 	t.Parallel()
+	needLimits(t)
 	disk := anyDisk(t)
 	r := newRealm(t, nativeNetwork+"limit-pids = 150\nlimit-io = "+disk+" wbps=8M\noom-score-adj = 50\n", map[string]string{
 		"blog": agentIni,
@@ -87,6 +88,7 @@ func anyDisk(t *testing.T) string {
 // An owner can have less than the emperor's ini says, not more.
 func TestLimitsOfOwners(t *testing.T) {
 	t.Parallel()
+	needLimits(t)
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nlimit-pids = 100\n")
 	const owner = 61100
 	for name, text := range map[string]string{
@@ -116,10 +118,8 @@ func TestLimitsOfOwners(t *testing.T) {
 // A limit that nobody can keep is an error that says so, before anything runs.
 func TestLimitWithoutAController(t *testing.T) {
 	t.Parallel()
+	needLimits(t)
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
-	if r.Legacy("memory") == "" {
-		t.Skip("the memory controller is in no v1 tree here")
-	}
 	r.Run(t, "sh", "-e", "-c", "umount /sys/fs/cgroup/memory; umount /sys/fs/cgroup/memory")
 	r.drop("blog", "[uwsgi]\ncommand = AGENT\nlimit-memory = 64M\n")
 	r.drop("shop", "[uwsgi]\ncommand = AGENT\nlimit-pids = 64\n")
@@ -142,10 +142,8 @@ func TestLimitWithoutAController(t *testing.T) {
 // exclude each other where they are of one v1 tree.
 func TestLimitAndCgroupOfTheSameTree(t *testing.T) {
 	t.Parallel()
+	needLimits(t)
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
-	if r.Legacy("pids") == "" {
-		t.Skip("the pids controller is in no v1 tree here")
-	}
 	r.drop("blog", "[uwsgi]\ncommand = AGENT\nlimit-pids = 64\ncgroup = /sys/fs/cgroup/pids/mine\n")
 	r.drop("shop", "[uwsgi]\ncommand = AGENT\nlimit-memory = 64M\ncgroup = /sys/fs/cgroup/pids/mine\n")
 	r.start()
@@ -162,7 +160,12 @@ func TestLimitAndCgroupOfTheSameTree(t *testing.T) {
 // The smallest limits that an ini may have are enough for every kind of start.
 func TestSmallestLimitsAreEnoughToStart(t *testing.T) {
 	t.Parallel()
-	const least = "[uwsgi]\nlimit-pids = 32\nlimit-memory = 16M\nlimit-cpu = 0.1\n"
+	needLimits(t)
+	memory := "16M"
+	if underRaceDetector() {
+		memory = "128M" // the detector's own
+	}
+	least := "[uwsgi]\nlimit-pids = 32\nlimit-memory = " + memory + "\nlimit-cpu = 0.1\n"
 	r := newRealm(t, nativeNetwork+"emperor-use-clone = pid,fs,ipc,uts\n", map[string]string{
 		"plain": least + "command = sleep 1000\nexec-as-root = true\n",
 		"crew":  least + "command = sleep 1000\nattach-daemon = sleep 1000\nattach-daemon2 = cmd=sleep 1000,ns_pid=true\n",
@@ -188,6 +191,7 @@ func TestSmallestLimitsAreEnoughToStart(t *testing.T) {
 // A real uwsgi gets new limits without a reload, and new options with one.
 func TestUwsgiIsLimitedWhileItServes(t *testing.T) {
 	t.Parallel()
+	needLimits(t)
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.writeApps()
 	r.drop("app", oneWorker)
