@@ -18,16 +18,16 @@ import (
 // limitRecord has the folders of the instance in v1 cgroup trees, one a line.
 const limitRecord = "limits"
 
-// MakeControllers finds by what the instance's vassals are limited, and switches
-// the v2 tree's controllers on for its cgroup, which is empty without one.
+// MakeControllers finds by what the instance's vassals are limited. Its cgroup is
+// empty without a v2 tree.
 func (i *Instance) MakeControllers(cgroup vassal.Cgroup) (*vassal.Controllers, error) {
 	var above vassal.Cgroup
 	if cgroup != "" {
 		above = vassal.Cgroup(filepath.Dir(string(cgroup)))
 	}
 	c, err := vassal.FindControllers(above, i.cgroupName(), i.recordLimits)
-	if err == nil && cgroup != "" {
-		c.Enable(cgroup)
+	if err == nil {
+		c.Below(cgroup)
 	}
 	return c, err
 }

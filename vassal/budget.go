@@ -81,16 +81,22 @@ func (b *Budget) Set(r Resources) error {
 	return b.watch()
 }
 
-// enable switches controllers on in a cgroup that the ini has put the
-// generation's below; those of the instance are on.
+// enable switches the controllers of the limits on, for the instance's
+// generations or in the cgroup that the ini has put this one below.
 func (b *Budget) enable(r *Resources) error {
 	for _, option := range limitNames {
 		controller := controllerOf[option]
 		if b.cgroup == "" || !b.controllers.v2[controller] || r.Text(option) == "" || b.has(controller) {
 			continue
 		}
-		if err := Cgroup(filepath.Dir(string(b.cgroup))).enable(controller); err != nil {
-			return fmt.Errorf("%s: %w", option, err)
+		above, err := Cgroup(filepath.Dir(string(b.cgroup))), error(nil)
+		if above == b.controllers.instance {
+			err = b.controllers.switchOn(controller)
+		} else {
+			err = above.enable(controller)
+		}
+		if err != nil {
+			return fmt.Errorf("%s = %s: %w", option, r.Text(option), err)
 		}
 	}
 	return nil

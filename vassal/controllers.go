@@ -2,6 +2,7 @@ package vassal
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -39,6 +41,9 @@ type Controllers struct {
 	v1   map[string]string // the instance's folder in the v1 tree; it is made when first used
 	why  map[string]string // those that are nowhere
 
+	instance Cgroup // of the v2 tree
+
+	mu     sync.Mutex
 	leaf   string // the cgroup that the emperor has moved to; empty: it did not have to
 	from   Cgroup // where it came from
 	oom    oomWatch
@@ -147,37 +152,34 @@ func (c *Controllers) Where(option string) (where string, ok bool) {
 	return c.why[controller], false
 }
 
-// Enable switches the controllers of the v2 tree on for the cgroups below the
-// instance's. The kernel does that only where no process is in the cgroup
-// above, so an emperor that is alone there moves into a cgroup of its own. What
-// cannot be switched on is lacking from then on.
-func (c *Controllers) Enable(instance Cgroup) {
-	above := Cgroup(filepath.Dir(string(instance)))
-	for _, controller := range sorted(c.v2) {
-		err := above.enable(controller)
-		if errors.Is(err, unix.EBUSY) && c.leaf == "" {
-			if err = c.moveOut(above); err == nil {
-				err = above.enable(controller)
-			}
+// Below says that generations are below this cgroup of the v2 tree.
+func (c *Controllers) Below(instance Cgroup) { c.instance = instance }
+
+// switchOn switches a controller of the v2 tree on for the instance's
+// generations, when the first limit needs it: the kernel does that only where
+// no process is in the cgroup above, so an emperor that is alone there moves
+// into a cgroup of its own.
+func (c *Controllers) switchOn(controller string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	above := Cgroup(filepath.Dir(string(c.instance)))
+	err := above.enable(controller)
+	for range moveRounds {
+		if !errors.Is(err, unix.EBUSY) {
+			break
 		}
-		if err == nil {
-			err = instance.enable(controller)
-		}
-		if err != nil {
-			delete(c.v2, controller)
-			c.why[controller] = err.Error()
+		if err = c.moveOut(above); err == nil {
+			err = above.enable(controller)
 		}
 	}
+	if err != nil {
+		return err
+	}
+	return c.instance.enable(controller)
 }
 
-func sorted(set map[string]bool) []string {
-	var all []string
-	for name := range set {
-		all = append(all, name)
-	}
-	slices.Sort(all)
-	return all
-}
+// moveRounds bounds the attempts to move a process that starts others meanwhile.
+const moveRounds = 100
 
 // enable switches a controller on for the cgroups below c.
 func (c Cgroup) enable(controller string) error {
@@ -199,23 +201,47 @@ func (c Cgroup) words(file string) []string {
 	return strings.Fields(string(b))
 }
 
-// moveOut moves the emperor into a cgroup below its own. Others who are there
-// are not ours to move.
+// moveOut moves the emperor, with what it has just started, into a cgroup below
+// its own. Others who are there are not ours to move.
 func (c *Controllers) moveOut(from Cgroup) error {
-	for _, word := range from.words("cgroup.procs") {
-		if word != strconv.Itoa(os.Getpid()) {
-			return fmt.Errorf("process %s is in the cgroup %s beside the emperor, and as long as there are processes in it nothing below it can be limited; start the emperor by a unit with Delegate=yes, or in a cgroup of its own", word, from)
-		}
-	}
 	leaf, err := from.Make(c.name + leafOf)
 	if err != nil {
 		return err
 	}
-	if err := enter(string(leaf), os.Getpid()); err != nil {
-		return errors.Join(err, unix.Rmdir(string(leaf)))
+	us := strconv.Itoa(os.Getpid())
+	for _, pid := range from.words("cgroup.procs") {
+		if parent, err := parentOf(pid); pid != us && err == nil && parent != us {
+			err := fmt.Errorf("process %s is in the cgroup %s beside the emperor, and as long as there are processes in it nothing below it can be limited; start the emperor by a unit with Delegate=yes, or in a cgroup of its own", pid, from)
+			if c.leaf == "" {
+				err = errors.Join(err, unix.Rmdir(string(leaf)))
+			}
+			return err
+		}
 	}
 	c.leaf, c.from = string(leaf), from
+	for _, pid := range from.words("cgroup.procs") {
+		n, err := strconv.Atoi(pid)
+		if err == nil {
+			err = enter(string(leaf), n)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
 	return nil
+}
+
+// parentOf reads who has started a process.
+func parentOf(pid string) (string, error) {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 2 {
+		return "", fmt.Errorf("/proc/%s/stat has %d fields", pid, len(fields))
+	}
+	return fields[1], nil
 }
 
 // Close ends the watch for out of memory, removes what the instance had in v1

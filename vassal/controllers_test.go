@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"os/exec"
@@ -69,22 +70,23 @@ func findControllers(t *testing.T, own Cgroup) *Controllers {
 func TestBudgetInV2(t *testing.T) {
 	own, instance := fakeTree(t, "cpu io memory pids")
 	c := findControllers(t, own)
-	c.Enable(instance)
-	for _, at := range []Cgroup{own, instance} {
-		has(t, at, "cgroup.subtree_control", "+pids") // the last of them
-	}
+	c.Below(instance)
 	for _, option := range limitNames {
 		if where, ok := c.Where(option); where != "v2" || !ok {
 			t.Errorf("%s is in %s, %v", option, where, ok)
 		}
 	}
 	gen := Cgroup(instance.file("blog.1"))
+	fake(t, gen, "cgroup.controllers", "") // nothing is on yet
 	io := IOLimit{Device: "8:0", Name: "8:0", WriteBytes: 1000}
 	b, err := c.Budget("blog.1", gen, Resources{CPU: 1500, Memory: 64 << 20, PIDs: 64, IO: []IOLimit{io}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Remove(t.Context())
+	for _, at := range []Cgroup{own, instance} {
+		has(t, at, "cgroup.subtree_control", "+io") // the last of them
+	}
 	has(t, gen, "cpu.max", "150000 100000")
 	has(t, gen, "memory.max", strconv.Itoa(64<<20))
 	has(t, gen, "memory.swap.max", "0")
@@ -219,27 +221,47 @@ func TestEmperorMakesRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Controllers{name: "fiefdom-test", v2: map[string]bool{controller: true}, why: map[string]string{}}
+	c := &Controllers{name: "fiefdom-test", instance: instance}
 
 	// Somebody else is there: nothing is moved, and the error names him.
-	guest := exec.Command("sleep", "1000")
+	guest := exec.Command("sh", "-c", "sleep 1000 & echo $!; wait")
+	said, err := guest.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := guest.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.Enable(instance)
-	_ = guest.Process.Kill()
+	stranger, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger = strings.TrimSpace(stranger)
+	err = c.switchOn(controller)
+	pid, _ := strconv.Atoi(stranger)
+	_ = unix.Kill(pid, unix.SIGKILL)
 	_ = guest.Wait()
-	if why := c.why[controller]; !strings.Contains(why, "process "+strconv.Itoa(guest.Process.Pid)) || c.v2[controller] || c.leaf != "" {
-		t.Fatalf("beside another process: %q, %+v", why, c.v2)
+	if err == nil || !strings.Contains(err.Error(), "process "+stranger+" is in the cgroup") || c.leaf != "" {
+		t.Fatalf("beside another's process: %v, %q", err, c.leaf)
 	}
 
-	c.v2[controller] = true
-	delete(c.why, controller)
-	c.Enable(instance)
-	if !c.v2[controller] || !slices.Contains(instance.words("cgroup.subtree_control"), controller) {
-		t.Errorf("%s is not on: %q", controller, c.why)
+	// A child of the emperor's own moves with it.
+	child := exec.Command("sleep", "1000")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
 	}
-	has(t, Cgroup(c.leaf), "cgroup.procs", strconv.Itoa(os.Getpid()))
+	if err := c.switchOn(controller); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(instance.words("cgroup.subtree_control"), controller) {
+		t.Errorf("%s is not on", controller)
+	}
+	moved := Cgroup(c.leaf).words("cgroup.procs")
+	if !slices.Contains(moved, strconv.Itoa(os.Getpid())) || !slices.Contains(moved, strconv.Itoa(child.Process.Pid)) {
+		t.Errorf("in the leaf are %q", moved)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
 	if err := errors.Join(unix.Rmdir(string(instance)), c.Close()); err != nil {
 		t.Error(err)
 	}
