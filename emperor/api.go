@@ -175,6 +175,7 @@ func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
 			visible = append(visible, s)
 		}
 	}
+	AddUsage(visible)
 	answer(w, visible)
 }
 
@@ -193,6 +194,7 @@ func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
 
 func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {
 	if s, ok := e.find(w, r); ok {
+		s.addUsage()
 		answer(w, s)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"fiefdom/internal/ini"
+	"fiefdom/vassal"
 )
 
 // Check reads the vassals of an emperor as it would at its start, with the
@@ -50,6 +51,9 @@ func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) 
 		return nil, err
 	}
 	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
+	if e.Controllers, err = vassal.MachineControllers(); err != nil {
+		return nil, err
+	}
 	for _, f := range seen.found {
 		e.newMember(f)
 	}

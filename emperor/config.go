@@ -38,6 +38,8 @@ type Config struct {
 	OnDemand   OnDemand
 	Bound      []string // with BoundSet the capabilities that a vassal can have at most
 	BoundSet   bool
+	Resources  vassal.Resources // of each vassal whose ini does not say
+	OOMScore   *int             // likewise
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -98,7 +100,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, limitOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern; one such as /srv/*/app.ini names its vassals by their folders",

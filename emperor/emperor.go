@@ -43,6 +43,8 @@ type Emperor struct {
 	Leases   *Leases
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
 
+	Controllers *vassal.Controllers // of limits; nil: there are none
+
 	RouterUID int // that no vassal may have; 0: there is no router
 	BridgeUID int // the same of bridges
 

@@ -26,6 +26,8 @@ type resolved struct {
 	door       *doorSpec // on demand; nil: it always runs
 	keep       bool      // the jail outlives the generation: nothing in it was done by hooks
 	key        string    // tells jails apart
+
+	resources vassal.Resources // that the whole of it may use
 }
 
 const defaultMTU = 1500
@@ -79,6 +81,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
 	if err := e.isolate(r, c); err != nil {
+		return nil, err
+	}
+	if err := e.limit(r, c); err != nil {
 		return nil, err
 	}
 	if err := e.checkAttached(r, c); err != nil {

@@ -146,6 +146,14 @@ func (s *startJob) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.e.Controllers != nil {
+		if l.Budget, err = s.e.Controllers.Budget(name, l.Cgroup, s.r.resources, func(killed uint64) { s.e.outOfMemory(s.name, killed) }); err != nil {
+			if l.Cgroup != "" {
+				err = errors.Join(err, l.Cgroup.Remove(ctx))
+			}
+			return err
+		}
+	}
 	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.gen.PID == 0 || s.e.records(l.Cgroup) {
 		return err
 	}

@@ -3,7 +3,6 @@ package vassal
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -55,21 +54,6 @@ func LogOptions[T any](of func(*T) *Logging) []ini.Option[T] {
 		touch("touch-logrotate", "rotate the file of logto when this file is touched", func(l *Logging) *[]string { return &l.TouchRotate }),
 		flag("log-syslog", "send the log to syslog, beside logto: to the one that log-syslog-address of the emperor's ini names, as fiefdom, a vassal's output as fiefdom/NAME", func(l *Logging) *bool { return &l.Syslog }),
 	}
-}
-
-// parseSize reads a number of bytes: plain, or with K, M, G or T.
-func parseSize(s string) (int64, error) {
-	text, shift := strings.TrimSuffix(strings.ToUpper(s), "B"), 0
-	if text != "" {
-		if i := strings.IndexByte("KMGT", text[len(text)-1]); i >= 0 {
-			text, shift = text[:len(text)-1], 10*(i+1)
-		}
-	}
-	n, err := strconv.ParseUint(text, 10, 63-shift)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no size; want bytes (10485760) or a unit (10M)", s)
-	}
-	return int64(n << shift), nil
 }
 
 func setLogSize(l *Logging, p ini.Pair) error {

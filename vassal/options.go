@@ -112,7 +112,8 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Meaning: "the device's MTU in bytes (1500)",
 	},
 	lateLogOption,
-}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions)
+}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions,
+	ResourceOptions(func(c *Config) *Resources { return &c.Resources }, ""))
 
 func setCommand(c *Config, p ini.Pair) error {
 	argv, err := shlex.Split(p.Value)

@@ -49,6 +49,7 @@ func (c *Config) Validate() ini.Errors {
 		report(file, check())
 	}
 	report(file, c.Limits.check())
+	report(file, c.Resources.check())
 	report(c.Isolation.check())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())

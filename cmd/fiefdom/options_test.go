@@ -28,6 +28,7 @@ func TestEveryOptionIsExplained(t *testing.T) {
 	bothSides := []string{
 		"tuntap-use-credentials", "chmod-socket", "uid", "gid", "logto",
 		"log-maxsize", "log-maxage", "log-backups", "log-backupname", "log-compress", "log-truncate", "log-reopen", "touch-logreopen", "touch-logrotate", "log-syslog",
+		"limit-cpu", "limit-memory", "limit-pids", "limit-io", "oom-score-adj",
 	}
 	seen := map[string]string{}
 	for _, d := range allDocs() {

@@ -150,7 +150,13 @@ func (r *runner) run(ctx context.Context) (err error) {
 	cgroup, err := r.instance.MakeCgroup()
 	if err != nil {
 		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
-	} else {
+	}
+	controllers, err := r.instance.MakeControllers(cgroup)
+	if err != nil {
+		return err
+	}
+	r.later(controllers.Close)
+	if cgroup != "" {
 		r.later(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
 			defer cancel()
@@ -162,7 +168,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	e := &emperor.Emperor{
-		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup, Controllers: controllers,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
@@ -219,6 +225,9 @@ func (r *runner) hooksAtExit() error {
 // serve runs the router, the vassals and what watches over them until ctx is
 // done; then the vassals end first, the router after them.
 func (r *runner) serve(ctx context.Context, networks []*control.Network, host *nat.Host, cgroup vassal.Cgroup) error {
+	if err := vassal.ProtectFromOOM(); err != nil {
+		r.log.Info("not protected from a lack of memory", "err", err)
+	}
 	beside, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()

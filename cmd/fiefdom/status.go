@@ -59,6 +59,7 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("address", addresses(s.Addresses))
 	line("restarts", fmt.Sprint(s.Restarts))
 	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
+	usageLines(line, s)
 	line("drops", strings.Join(byCount(s.Drops), ", "))
 	line("log", outputLine(s.Output))
 	for _, p := range s.Processes {
