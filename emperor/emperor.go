@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fiefdom/vassal"
@@ -37,6 +38,7 @@ type Emperor struct {
 	Output   io.Writer // vassals' lines, where no logto says otherwise
 	Networks []Network
 	Leases   *Leases
+	Journal  *Journal      // nil: none
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
 
 	RouterUID int // that no vassal may have; 0: there is no router
@@ -66,6 +68,8 @@ type Emperor struct {
 
 	jails sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs  sync.WaitGroup
+
+	watching atomic.Int32 // who follows the events
 }
 
 // Run starts and keeps the vassals until ctx is done, then stops them all. It

@@ -88,7 +88,10 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err := logTo(l.config.LogTo); err != nil {
 		return err
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders}
+	journal := instance.OpenJournal(log)
+	defer journal.Close()
+	log = slog.New(journal.Handler(log.Handler()))
+	r := &runner{loaded: l, instance: instance, log: log, journal: journal, out: lines, orders: orders}
 	err = r.run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
@@ -101,6 +104,7 @@ type runner struct {
 	*loaded
 	instance *emperor.Instance
 	log      *slog.Logger
+	journal  *emperor.Journal
 	out      io.Writer
 	orders   chan os.Signal
 
@@ -156,6 +160,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	}
 	e := &emperor.Emperor{
 		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+		Journal: r.journal,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
