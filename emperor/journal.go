@@ -51,7 +51,7 @@ type mark struct {
 // cannot be written are counted, and those that come once they can be are written.
 func (i *Instance) OpenJournal(log *slog.Logger) *Journal {
 	j := &Journal{
-		log: log, file: journalFile{path: journalPath(i.State)},
+		log: log, file: journalFile{path: journalPath(i.State), most: journalSize},
 		owners: map[string]uint32{}, counts: map[string]uint64{}, closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	j.last = j.file.lastID()

@@ -14,7 +14,7 @@ import (
 
 // watchers bounds how many may follow the events at once, whoever they are: each
 // costs a connection and a goroutine. Events wait for none of them.
-const watchers = 1024
+const watchers = 256
 
 // apiEvents sends events, one JSON object a line: ?vassal=NAME only these, ?since=TIME
 // (RFC 3339) only later ones, ?follow goes on with those to come until the
@@ -51,7 +51,7 @@ func (e *Emperor) apiEvents(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if stream.flush() == nil {
+	if stream.flush() == nil && stream.catchUp(j) == nil {
 		stream.copy(r.Context(), j, follow, e.stopped)
 	}
 }
@@ -64,12 +64,32 @@ type eventStream struct {
 	id    uint64 // of the last event that was looked at
 }
 
-// copy sends the events after s.id. Whoever does not take them for a while is left.
+// catchUp sends what memory does not have any more. What the file does not have
+// either is lost.
+func (s *eventStream) catchUp(j *Journal) (err error) {
+	from := s.id
+	_, missed, _ := j.after(from)
+	if missed == 0 {
+		return nil
+	}
+	s.id += missed
+	j.file.read(func(m mark, line []byte) bool {
+		if m.ID > from && m.ID <= s.id && s.wants(m) {
+			err = s.send(line)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// copy sends the events after s.id. Whoever takes them too slowly misses some,
+// and is told how many; whoever takes none for a while is left.
 func (s *eventStream) copy(ctx context.Context, j *Journal, follow bool, stopped <-chan struct{}) {
 	for ctx.Err() == nil {
 		batch, missed, grown := j.after(s.id)
 		if missed > 0 {
-			if s.fromFile(j, s.id+missed) != nil {
+			late := Event{Time: time.Now(), Kind: KindLost, Message: "events were missed: you read too slowly", Fields: map[string]any{"events": missed}}
+			if s.id += missed; s.send(late.encode()) != nil {
 				return
 			}
 			continue
@@ -93,20 +113,6 @@ func (s *eventStream) copy(ctx context.Context, j *Journal, follow bool, stopped
 			return
 		}
 	}
-}
-
-// fromFile sends what memory does not have any more, up to an id. What the file
-// does not have either is lost.
-func (s *eventStream) fromFile(j *Journal, to uint64) (err error) {
-	from := s.id
-	s.id = to
-	j.file.read(func(m mark, line []byte) bool {
-		if m.ID > from && m.ID <= to && s.wants(m) {
-			err = s.send(line)
-		}
-		return err == nil
-	})
-	return err
 }
 
 func (s *eventStream) send(line []byte) error {

@@ -23,6 +23,7 @@ func journalPath(state string) string { return filepath.Join(state, "events.json
 // journalFile is the journal on disk. One goroutine writes; anybody reads.
 type journalFile struct {
 	path string
+	most int64    // bytes that it may have
 	f    *os.File // nil: not open
 	size int64
 
@@ -50,7 +51,7 @@ func (w *journalFile) append(line []byte) error {
 			return err
 		}
 	}
-	if w.size+int64(len(line)) > journalSize {
+	if w.size+int64(len(line)) > w.most {
 		if err := w.rotate(); err != nil {
 			return err
 		}
