@@ -51,6 +51,7 @@ type Config struct {
 	StopHook  string // the program that runs after every vassal's end
 
 	Stats    string // address of uWSGI's emperor-stats; empty: none
+	Metrics  string // address of the Prometheus metrics; empty: none
 	LogTo    string // the log's file; empty: standard error
 	PIDFile  string // where the emperor's pid stands; empty: nowhere
 	ProcName string // that the emperor's process shows; empty: its command line
@@ -146,6 +147,10 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 	{
 		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },
 		Meaning: "a socket's path or ADDRESS:PORT that tells uWSGI's JSON about the emperor and its vassals, one document a connection",
+	},
+	{
+		Name: "metrics", Kind: ini.Text, Since: "0.1", Set: setMetrics,
+		Meaning: "an absolute path or ADDRESS:PORT where Prometheus metrics are served, at /metrics; whoever may connect reads them (a path: root)",
 	},
 	{
 		Name: "logto", Aliases: []string{"logto2"}, Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.LogTo, p) },

@@ -29,11 +29,16 @@ type Status struct {
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
+	Starts    int               `json:"starts"`              // that were tried, failed ones too
+	Backoff   float64           `json:"backoff_seconds"`     // how long the back-off is that it waits for; 0: none
 
 	Attributes map[string][]string `json:"attributes,omitempty"` // what its ini tells the emperor (emperor-collect-attribute), by key
 
 	owner owner
 }
+
+// Vassals are all vassals by name, as root sees them.
+func (e *Emperor) Vassals(ctx context.Context) []Status { return e.statuses(ctx) }
 
 // statuses are all vassals by name, as the loop knows them, with the router's
 // counters.
@@ -93,6 +98,10 @@ func (v *member) status() Status {
 		s.PID = v.gen.PID
 		s.Loyal = v.loyal(time.Since(v.gen.Started))
 		s.Accepting = v.said.accepting
+	}
+	s.Starts = v.launches
+	if v.state == Backoff {
+		s.Backoff = v.dates.delay.Seconds()
 	}
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)

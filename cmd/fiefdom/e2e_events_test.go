@@ -69,7 +69,7 @@ func TestEvents(t *testing.T) {
 	if ev := r.awaitEvent("spoofed", "thief"); ev.Fields["src"] != "10.9.7.7" || ev.Fields["network"] != "fief0" {
 		t.Errorf("%+v", ev)
 	}
-	r.Run(t, "pkill", "-KILL", "-f", "router 65519")
+	r.killRouter()
 	r.awaitEvent(emperor.KindRouter)
 	r.reach("blog")
 

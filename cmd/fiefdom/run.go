@@ -254,6 +254,13 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	if stats != nil {
 		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
 	}
+	scrapes, err := r.metricsListener()
+	if err != nil {
+		return err
+	}
+	if scrapes != nil {
+		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
+	}
 	wg.Go(func() { r.obey(beside) })
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
