@@ -143,7 +143,6 @@ func thousand() *collector {
 	c := &collector{events: func() (map[string]uint64, uint64) { return nil, 0 }}
 	var all []emperor.Status
 	network := tuntap.NetworkStats{Name: "fief0"}
-	used := map[string]usage{}
 	for i := range 1000 {
 		name := fmt.Sprintf("vassal%04d", i)
 		all = append(all, emperor.Status{
@@ -151,11 +150,10 @@ func thousand() *collector {
 			Drops: map[string]uint64{"isolate": 5, "rule": 7, "spoofed": 1},
 		})
 		network.Peers = append(network.Peers, tuntap.PeerStats{Vassal: name})
-		used[name] = usage{1 << 30, time.Hour, 12}
 	}
 	c.vassals = func(context.Context) []emperor.Status { return all }
 	c.networks = func(context.Context) ([]tuntap.NetworkStats, error) { return []tuntap.NetworkStats{network}, nil }
-	c.usage = func([]emperor.Status) map[string]usage { return used }
+	c.usage = func(emperor.Status) (usage, bool) { return usage{1 << 30, time.Hour, 12}, true }
 	return c
 }
 

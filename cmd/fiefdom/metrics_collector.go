@@ -80,7 +80,7 @@ type collector struct {
 	vassals  func(context.Context) []emperor.Status
 	networks func(context.Context) ([]tuntap.NetworkStats, error) // nil: there are none
 	events   func() (byKind map[string]uint64, lost uint64)
-	usage    func([]emperor.Status) map[string]usage // of those that run, by name; nil: not known
+	usage    func(emperor.Status) (usage, bool) // false: not known
 }
 
 // Describe names all metrics.
@@ -128,19 +128,16 @@ func (c *collector) collectVassals(ctx context.Context, put func(*metric, float6
 		for reason, n := range s.Drops {
 			put(vassalDrops, float64(n), name, reason)
 		}
+		if u, ok := c.usage(s); ok {
+			put(vassalMemory, float64(u.memory), name)
+			put(vassalCPU, u.cpu.Seconds(), name)
+			put(vassalPIDs, float64(u.pids), name)
+		}
 	}
 	for _, state := range []emperor.State{
 		emperor.Starting, emperor.Running, emperor.Backoff, emperor.Stopping, emperor.Stopped, emperor.Sleeping, emperor.Invalid,
 	} {
 		put(vassalsByState, float64(in[state]), string(state))
-	}
-	if c.usage == nil {
-		return
-	}
-	for name, u := range c.usage(all) {
-		put(vassalMemory, float64(u.memory), strings.ToValidUTF8(name, "?"))
-		put(vassalCPU, u.cpu.Seconds(), strings.ToValidUTF8(name, "?"))
-		put(vassalPIDs, float64(u.pids), strings.ToValidUTF8(name, "?"))
 	}
 }
 
