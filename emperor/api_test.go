@@ -108,7 +108,7 @@ func TestStatusSchema(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"name", "file", "state", "pid", "uid", "addresses", "restarts", "since", "rx_bytes", "tx_bytes", "drops", "error", "loyal", "accepting"} {
+	for _, key := range []string{"name", "file", "state", "pid", "uid", "addresses", "restarts", "since", "rx_bytes", "tx_bytes", "drops", "error", "loyal", "accepting", "starts", "backoff_seconds"} {
 		if v, ok := got[key]; !ok || v == nil {
 			t.Errorf("%s is %v", key, v)
 		}

@@ -52,9 +52,10 @@ type Config struct {
 	StartHook string // the program that every vassal's init stage runs first; empty: none
 	StopHook  string // the program that runs after every vassal's end
 
-	Stats string // address of uWSGI's emperor-stats; empty: none
-	LogTo string // the log's file; empty: standard error
-	Log   vassal.Logging
+	Stats   string // address of uWSGI's emperor-stats; empty: none
+	Metrics string // address of the Prometheus metrics; empty: none
+	LogTo   string // the log's file; empty: standard error
+	Log     vassal.Logging
 
 	SyslogAddress string // of log-syslog; empty: the machine's own
 	SyslogFormat  string // rfc3164, rfc5424; empty: what is usual at the address
@@ -156,6 +157,10 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 	{
 		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },
 		Meaning: "a socket's path or ADDRESS:PORT that tells uWSGI's JSON about the emperor and its vassals, one document a connection",
+	},
+	{
+		Name: "metrics", Kind: ini.Text, Since: "0.1", Set: setMetrics,
+		Meaning: "an absolute path or ADDRESS:PORT where Prometheus metrics are served, at /metrics; whoever may connect reads them (a path: root)",
 	},
 	{
 		Name: "logto", Aliases: []string{"logto2"}, Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.LogTo, p) },

@@ -66,5 +66,6 @@ func (e *Emperor) dethrone(v *member, f iniFile) {
 	}
 	e.claims.Remove(v.name)
 	v.file, v.dethroned = f, true
+	e.Journal.own(v.name, 0)
 	e.happen(v, gone)
 }

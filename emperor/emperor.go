@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fiefdom/internal/ini"
@@ -41,6 +42,7 @@ type Emperor struct {
 	Output   io.Writer // vassals' lines, where no logto says otherwise; it may block
 	Networks []Network
 	Leases   *Leases
+	Journal  *Journal      // nil: none
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
 
 	Controllers *vassal.Controllers // of limits; nil: there are none
@@ -76,6 +78,8 @@ type Emperor struct {
 
 	jails sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs  sync.WaitGroup
+
+	watching atomic.Int32 // who follows the events
 }
 
 // Run starts and keeps the vassals until ctx is done, then stops them all. It

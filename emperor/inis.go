@@ -48,6 +48,7 @@ func (e *Emperor) rescan() {
 			}
 			v.removed = false
 			v.file = f
+			e.Journal.own(name, f.owner.uid)
 			e.queue(f)
 		}
 	}

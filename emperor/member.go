@@ -60,6 +60,7 @@ type member struct {
 }
 
 func (e *Emperor) newMember(f iniFile) {
+	e.Journal.own(f.name, f.owner.uid)
 	e.vassals[f.name] = &member{name: f.name, file: f, state: Stopped, since: time.Now(), backoff: newBackoff(e.Config), uid: -1, dates: dates{born: time.Now()}}
 }
 
@@ -383,6 +384,7 @@ func (e *Emperor) forget(v *member) {
 	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
 	e.Log.Info("vassal gone", "vassal", v.name)
+	e.Journal.own(v.name, 0)
 	if !v.removed && !e.ending {
 		e.newMember(v.file)
 		e.vassals[v.name].left = v.left // its addresses are those of the jail that goes

@@ -31,6 +31,8 @@ type Status struct {
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
 	Processes []ProcessStatus   `json:"processes,omitempty"` // beside the command, or the only ones
+	Starts    int               `json:"starts"`              // that were tried, failed ones too
+	Backoff   float64           `json:"backoff_seconds"`     // how long the back-off is that it waits for; 0: none
 
 	Output *OutputStatus `json:"output,omitempty"` // none before the first start
 
@@ -46,6 +48,9 @@ type Status struct {
 	owner      owner
 	generation *vassal.Generation // that runs, to ask for what it uses
 }
+
+// Vassals are all vassals by name, as root sees them.
+func (e *Emperor) Vassals(ctx context.Context) []Status { return e.statuses(ctx) }
 
 // statuses are all vassals by name, as the loop knows them, with the router's
 // counters.
@@ -106,6 +111,10 @@ func (v *member) status() Status {
 		s.Loyal = v.loyal(time.Since(v.gen.Started))
 		s.Accepting = v.said.accepting
 		s.generation, s.Limits = v.gen, limitStatus(&v.limits)
+	}
+	s.Starts = v.launches
+	if v.state == Backoff {
+		s.Backoff = v.dates.delay.Seconds()
 	}
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)

@@ -150,6 +150,7 @@ func (r *Router) closePeer(p *peer, why error) {
 	}
 	r.view.Lock()
 	n.peers = slices.DeleteFunc(n.peers, func(q *peer) bool { return q == p })
+	n.past.add(p.stats())
 	r.view.Unlock()
 	if r.events.Closed != nil {
 		r.events.Closed(n.name, p.vassal, why)

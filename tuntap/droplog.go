@@ -47,6 +47,9 @@ func (s *shard) note(n *network, p *peer, pk *packet, v verdict) {
 	}
 	attrs = append(attrs, slog.Uint64("drops", count[v.why].load()))
 	s.r.say(slog.LevelInfo, "packet dropped", attrs...)
+	if v.why == DropSpoofed && p != nil && s.r.events.Refused != nil {
+		s.r.events.Refused(n.name, p.vassal, pk.flow.Src, v.why, "")
+	}
 }
 
 // gate is a bucket that shards share: as many as size at once, then rate a

@@ -75,6 +75,7 @@ type network struct {
 	listener *source
 	gateway  *udpGateway // nil: none
 	peers    []*peer     // guarded as Router.networks
+	past     Totals      // of peers that are gone; guarded likewise
 
 	answers bucket // of rejects to the host's side; its shard's
 	drops   drops  // of packets that belong to no peer
@@ -306,20 +307,21 @@ func (r *Router) whenServing() uint32 {
 func (r *Router) Snapshot() []NetworkStats {
 	r.view.Lock()
 	networks := slices.Clone(r.networks)
-	peers := make([][]*peer, len(networks))
+	peers, past := make([][]*peer, len(networks)), make([]Totals, len(networks))
 	for i, n := range networks {
-		peers[i] = slices.Clone(n.peers)
+		peers[i], past[i] = slices.Clone(n.peers), n.past
 	}
 	r.view.Unlock()
 
 	stats := make([]NetworkStats, len(networks))
 	for i, n := range networks {
 		pol := n.policy.Load()
-		s := NetworkStats{Name: n.name, Peers: make([]PeerStats, len(peers[i])), Drops: n.drops.snapshot()}
+		s := NetworkStats{Name: n.name, Peers: make([]PeerStats, len(peers[i])), Drops: n.drops.snapshot(), Totals: past[i]}
 		s.In, s.Out = ruleStats(pol.chain[firewall.In]), ruleStats(pol.chain[firewall.Out])
 		s.Routes, s.Gateway = ruleStats(pol.routes.chain), n.gateway.stats()
 		for k, p := range peers[i] {
 			s.Peers[k] = p.stats()
+			s.Totals.add(s.Peers[k])
 		}
 		stats[i] = s
 	}

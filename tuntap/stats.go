@@ -43,6 +43,24 @@ type NetworkStats struct {
 
 	Routes  []RuleStats   `json:"routes,omitempty"`
 	Gateway *GatewayStats `json:"gateway,omitempty"` // nil: there is none
+
+	Totals Totals `json:"totals"`
+}
+
+// Totals are what all peers of a network together had since the router's start,
+// those that are gone too. rx and tx are seen from the peers.
+type Totals struct {
+	RxPackets uint64 `json:"rx_packets"`
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxPackets uint64 `json:"tx_packets"`
+	TxBytes   uint64 `json:"tx_bytes"`
+}
+
+func (t *Totals) add(p PeerStats) {
+	t.RxPackets += p.RxPackets
+	t.RxBytes += p.RxBytes
+	t.TxPackets += p.TxPackets
+	t.TxBytes += p.TxBytes
 }
 
 // GatewayStats is what went through a network's UDP gateway. rx and tx are seen

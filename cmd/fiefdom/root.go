@@ -50,6 +50,8 @@ described by an ini file each, behind a userspace router that decides what may p
 		psCommand(&t),
 		statusCommand(&t),
 		logsCommand(&t),
+		eventsCommand(&t),
+		topCommand(&t),
 		migrateCommand(),
 		explainCommand(&t),
 		doctorCommand(&t),

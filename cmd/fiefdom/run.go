@@ -93,6 +93,10 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if r.syslog, err = lines.toSyslog(l.config); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
+	journal := instance.OpenJournal(log)
+	defer journal.Close()
+	r.log = slog.New(journal.Handler(log.Handler()))
+	r.journal = journal
 	err = r.run(ctx)
 	manager.end()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -106,6 +110,7 @@ type runner struct {
 	*loaded
 	instance *emperor.Instance
 	log      *slog.Logger
+	journal  *emperor.Journal
 	out      *emperorLog
 	orders   chan os.Signal
 	manager  *notifier // of services
@@ -169,6 +174,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	}
 	e := &emperor.Emperor{
 		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup, Controllers: controllers,
+		Journal: r.journal,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
@@ -266,6 +272,13 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	}
 	if stats != nil {
 		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
+	}
+	scrapes, err := r.metricsListener()
+	if err != nil {
+		return err
+	}
+	if scrapes != nil {
+		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
 	}
 	wg.Go(func() { r.obey(beside) })
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })

@@ -23,8 +23,12 @@ var layers = map[string]struct {
 	why string
 }{
 	"cmd/fiefdom": {
-		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples"},
+		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples", "cmd/fiefdom/internal/top"},
 		"it joins all the others with functions",
+	},
+	"cmd/fiefdom/internal/top": {
+		[]string{"emperor"},
+		"a screen for what the control API tells",
 	},
 	"examples": {
 		nil,
@@ -65,6 +69,8 @@ var owners = []struct{ library, owner, why string }{
 	{"gopkg.in/ini.v1", "internal/ini", "the dialect is one package's business"},
 	{"github.com/coreos/go-iptables", "firewall/nat", "whoever else runs iptables makes rules that nobody takes away"},
 	{"github.com/spf13/cobra", "cmd/fiefdom", "subcommands are wiring"},
+	{"github.com/prometheus/client_golang", "cmd/fiefdom", "metrics are read where everything is joined"},
+	{"charm.land/bubbletea/v2", "cmd/fiefdom/internal/top", "the rest of the program prints and ends"},
 }
 
 // forbidden are packages of the standard library that a package does not import.

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Bounds of the metrics' server.
+const (
+	metricsClients = 4                // scrapes at once; others are told to come again
+	metricsTime    = 10 * time.Second // for a scrape; Prometheus gives up after as long
+	metricsHeaders = 16 << 10         // bytes of a request's headers
+)
+
+// metricsListener listens where metrics says; nil if it does not.
+func (r *runner) metricsListener() (net.Listener, error) {
+	address := r.config.Metrics
+	if address == "" {
+		return nil, nil
+	}
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	f, err := r.listen(network, address, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("metrics %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// collector joins the metrics with what they are read from.
+func (r *runner) collector() *collector {
+	c := &collector{vassals: r.emperor.Vassals, events: r.journal.Counts, usage: usageOf}
+	if r.keeper != nil {
+		c.networks = r.keeper.Snapshot
+	}
+	return c
+}
+
+// serveMetrics answers scrapes until ctx is done. It closes l.
+func serveMetrics(ctx context.Context, l net.Listener, c *collector, log *slog.Logger) error {
+	all := prometheus.NewRegistry()
+	all.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{
+		MaxRequestsInFlight: metricsClients, Timeout: metricsTime,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+	}))
+	server := &http.Server{
+		Handler: mux, MaxHeaderBytes: metricsHeaders,
+		ReadTimeout: metricsTime, WriteTimeout: 2 * metricsTime, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
