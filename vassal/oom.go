@@ -91,6 +91,9 @@ func (b *Budget) readKills() (uint64, error) {
 	if dir != "" {
 		return keyed(filepath.Join(dir, "memory.oom_control"), "oom_kill")
 	}
+	if b.cgroup == "" {
+		return 0, errors.New("no memory controller")
+	}
 	return keyed(b.cgroup.file("memory.events"), "oom_kill")
 }
 

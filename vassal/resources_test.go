@@ -26,7 +26,7 @@ func TestResourcesOfAnIni(t *testing.T) {
 		"bytes":        {"limit-memory = 67108864", Resources{Memory: 64 << 20}},
 		"kilobytes":    {"limit-memory = 65536K", Resources{Memory: 64 << 20}},
 		"megabytes":    {"limit-memory = 64m", Resources{Memory: 64 << 20}},
-		"gigabytes":    {"limit-memory = 2 G", Resources{Memory: 2 << 30}},
+		"gigabytes":    {"limit-memory = 2G", Resources{Memory: 2 << 30}},
 		"no memory":    {"limit-memory = max", Resources{Memory: Unlimited}},
 		"pids":         {"limit-pids = 64", Resources{PIDs: 64}},
 		"no pids":      {"limit-pids = max", Resources{PIDs: Unlimited}},

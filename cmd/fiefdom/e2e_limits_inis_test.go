@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -243,6 +245,41 @@ func TestNeighboursOfOneUID(t *testing.T) {
 	}
 	if now := r.ps("shop"); now.PID != shop.PID || !r.answers(now.Addresses[0]) {
 		t.Errorf("shop is %+v", now)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// Without a v2 tree the limits are the same, and a vassal's end is the end of
+// all that is under them. One that begins takes a new process.
+func TestLimitsWithoutAV2Tree(t *testing.T) {
+	t.Parallel()
+	needLimits(t)
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.Run(t, "sh", "-c", "while umount -l $(findmnt -nro TARGET -t cgroup2 | tail -n 1); do :; done 2>/dev/null; test -z \"$(findmnt -nro TARGET -t cgroup2)\"")
+	r.drop("blog", agentIni)
+	r.drop("bomb", "[uwsgi]\nlimit-pids = 64\nreload-mercy = 1\ncommand = perl -e \"$SIG{TERM} = 'IGNORE'; setpgrp; while (1) { fork or select(undef, undef, undef, 0.01) }\"\n")
+	r.start()
+	s := r.reach("blog")
+	r.await("bomb", "is at its limit", func(s emperor.Status) bool { return s.PIDs >= 60 && s.PIDs <= 64 })
+	dir := r.limited("pids", "bomb")
+	r.mustRun("stop", "bomb")
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its cgroup is still there: %v", err)
+	}
+	if out := r.Run(t, "ps", "-eo", "args"); strings.Contains(out, "fork or select") {
+		t.Errorf("some of the bomb lives:\n%s", out)
+	}
+	r.drop("blog", "[uwsgi]\nlimit-pids = 99\ncommand = AGENT\n")
+	now := r.await("blog", "has its limit", func(s emperor.Status) bool {
+		return s.State == emperor.Running && s.Limits != nil && s.Limits.PIDs == 99
+	})
+	if now.PID == s.PID {
+		t.Error("a limit began over processes that nobody knew all")
+	}
+	r.drop("blog", "[uwsgi]\nlimit-pids = 98\ncommand = AGENT\n")
+	last := r.await("blog", "has its new limit", func(s emperor.Status) bool { return s.Limits != nil && s.Limits.PIDs == 98 })
+	if last.PID != now.PID || r.limitValue("pids", "blog", "pids.max") != "98" {
+		t.Errorf("pid %d, was %d", last.PID, now.PID)
 	}
 	r.stop(syscall.SIGTERM)
 }
