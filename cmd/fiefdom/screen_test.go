@@ -165,9 +165,10 @@ func (s *screen) control(params string, final byte) {
 		s.y = min(first, rows) - 1
 	case 'K':
 		from, to := s.x, cols
-		if n[0] == 1 {
+		switch n[0] {
+		case 1:
 			from, to = 0, s.x+1
-		} else if n[0] == 2 {
+		case 2:
 			from = 0
 		}
 		s.erase(s.y, from, to)
