@@ -62,28 +62,33 @@ func TestEventsOfLogLines(t *testing.T) {
 			Event{Kind: "running", Vassal: "blog", Message: "vassal running", Fields: fields{"pid": 12.0, "addr": []any{"10.9.0.2"}, "took": "1.5s"}},
 		},
 		{
-			"died", slog.LevelWarn, "vassal is down", []any{"vassal", "blog", "reason", "exit code 1", "lived", took, "next", took},
+			"died", slog.LevelWarn, "vassal is down",
+			[]any{"vassal", "blog", "reason", "exit code 1", "lived", took, "next", took},
 			Event{Kind: "died", Vassal: "blog", Message: "vassal is down", Fields: fields{"reason": "exit code 1", "lived": "1.5s", "next": "1.5s"}},
 		},
 		{
-			"did not start", slog.LevelWarn, "vassal is down", []any{"vassal", "blog", "reason", "no", "lived", time.Duration(0), "next", took},
+			"did not start", slog.LevelWarn, "vassal is down",
+			[]any{"vassal", "blog", "reason", "no", "lived", time.Duration(0), "next", took},
 			Event{Kind: "failed", Vassal: "blog", Message: "vassal is down", Fields: fields{"reason": "no", "lived": "0s", "next": "1.5s"}},
 		},
 		{
-			"state", slog.LevelDebug, "state", []any{"vassal", "blog", "from", Stopped, "to", Starting},
+			"state", slog.LevelDebug, "state",
+			[]any{"vassal", "blog", "from", Stopped, "to", Starting},
 			Event{Kind: "starting", Vassal: "blog", Message: "vassal starting"},
 		},
 		{"another state", slog.LevelDebug, "state", []any{"vassal", "blog", "from", Starting, "to", Running}, Event{}},
 		{"debug", slog.LevelDebug, "traffic", []any{"err", io.EOF}, Event{}},
 		{"asked for", slog.LevelInfo, "vassal is running", []any{"vassal", "blog"}, Event{}},
 		{
-			"unknown warning", slog.LevelWarn, "a hook", []any{"err", errors.New("no\x1b[2J")},
+			"unknown warning", slog.LevelWarn, "a hook",
+			[]any{"err", errors.New("no\x1b[2J")},
 			Event{Kind: "warning", Message: "a hook", Fields: fields{"err": "no\x1b[2J"}},
 		},
 		{"unknown error", slog.LevelError, "all is lost", nil, Event{Kind: "error", Message: "all is lost"}},
 		{"unknown", slog.LevelInfo, "by the way", []any{"bad", "a\xffb"}, Event{Kind: "info", Message: "by the way", Fields: fields{"bad": "a?b"}}},
 		{
-			"too long", slog.LevelInfo, "vassal found", []any{"vassal", "blog", "file", strings.Repeat("x", 1<<20)},
+			"too long", slog.LevelInfo, "vassal found",
+			[]any{"vassal", "blog", "file", strings.Repeat("x", 1<<20)},
 			Event{Kind: "found", Vassal: "blog", Message: "vassal found", Fields: fields{"file": strings.Repeat("x", eventText-3) + "…"}},
 		},
 	} {

@@ -306,3 +306,29 @@ func TestEventsEndWithTheEmperor(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who reads too slowly is told how much he missed, and goes on with the rest.
+func TestSlowWatcherIsTold(t *testing.T) {
+	j := openJournal(t, t.TempDir())
+	defer j.Close()
+	const total = 2 * journalKept / eventText
+	for range total {
+		j.add(Event{Time: time.Now(), Kind: "info", Message: strings.Repeat("x", eventText)})
+	}
+	w := httptest.NewRecorder()
+	s := eventStream{w: w, conn: http.NewResponseController(flusher{w}), wants: func(stamp) bool { return true }}
+	s.copy(t.Context(), j, false, nil)
+	var first, next Event
+	events := json.NewDecoder(w.Body)
+	if err := errors.Join(events.Decode(&first), events.Decode(&next)); err != nil {
+		t.Fatal(err)
+	}
+	if missed := first.Fields["events"]; first.Kind != KindLost || missed != float64(next.ID-1) || next.ID < 2 || s.id != total {
+		t.Errorf("%+v, then %d, up to %d", first, next.ID, s.id)
+	}
+}
+
+// flusher is a recorder that deadlines mean nothing to.
+type flusher struct{ *httptest.ResponseRecorder }
+
+func (flusher) SetWriteDeadline(time.Time) error { return nil }

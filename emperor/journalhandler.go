@@ -3,6 +3,7 @@ package emperor
 import (
 	"context"
 	"log/slog"
+	"slices"
 )
 
 // Handler makes events of all that is logged, and passes it on to next.
@@ -42,7 +43,7 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &journalHandler{h.j, h.next.WithAttrs(attrs), append(h.attrs[:len(h.attrs):len(h.attrs)], attrs...)}
+	return &journalHandler{h.j, h.next.WithAttrs(attrs), slices.Concat(h.attrs, attrs)}
 }
 
 // WithGroup is for the log only: an event's fields have no groups.

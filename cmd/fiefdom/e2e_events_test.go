@@ -147,12 +147,14 @@ func TestPrintEvent(t *testing.T) {
 		want string
 	}{
 		{
-			"a vassal's", emperor.Event{Time: at, Vassal: "blog", Kind: "running", Message: "vassal running", Fields: map[string]any{"pid": 123456789.0, "addr": []any{"10.9.0.2", "fd00::2"}}},
+			"a vassal's",
+			emperor.Event{Time: at, Vassal: "blog", Kind: "running", Message: "vassal running", Fields: map[string]any{"pid": 123456789.0, "addr": []any{"10.9.0.2", "fd00::2"}}},
 			"2026-01-31 12:30:15  blog          running       vassal running addr=10.9.0.2,fd00::2 pid=123456789\n",
 		},
 		{"the emperor's", emperor.Event{Time: at, Kind: "reload", Message: "reloading"}, "2026-01-31 12:30:15  -             reload        reloading\n"},
 		{
-			"hostile", emperor.Event{Time: at, Vassal: "a\x1b[2J", Kind: "info", Message: "two\nlines", Fields: map[string]any{"err": "a\nb\u009b \"c\""}},
+			"hostile",
+			emperor.Event{Time: at, Vassal: "a\x1b[2J", Kind: "info", Message: "two\nlines", Fields: map[string]any{"err": "a\nb\u009b \"c\""}},
 			"2026-01-31 12:30:15  a?[2J         info          two lines err=\"a\\nb\\u009b \\\"c\\\"\"\n",
 		},
 	} {

@@ -40,7 +40,7 @@ the router started again. The emperor keeps some 8 MiB of it across restarts. Wi
 			defer stop()
 			if len(args) > 0 {
 				q.Vassal = args[0]
-				if _, err := client.Get(ctx, q.Vassal); err != nil && !(errors.Is(err, emperor.ErrNotFound) && happenedTo(client, cmd, q.Vassal)) {
+				if _, err := client.Get(ctx, q.Vassal); err != nil && (!errors.Is(err, emperor.ErrNotFound) || !happenedTo(client, cmd, q.Vassal)) {
 					return err
 				}
 			}

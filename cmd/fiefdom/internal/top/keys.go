@@ -39,6 +39,7 @@ func (m *model) press(k tea.KeyPressMsg) tea.Cmd {
 }
 
 func (m *model) pressTable(k tea.KeyPressMsg) tea.Cmd {
+	m.notice = ""
 	switch key := k.String(); key {
 	case "q":
 		return tea.Quit
@@ -55,9 +56,9 @@ func (m *model) pressTable(k tea.KeyPressMsg) tea.Cmd {
 	case "end", "G":
 		m.move(len(m.shown))
 	case "/":
-		m.mode, m.notice = filtering, ""
+		m.mode = filtering
 	case "esc":
-		m.filter, m.notice = "", ""
+		m.filter = ""
 		m.arrange()
 	case "o", "right", ">":
 		m.sort(1)

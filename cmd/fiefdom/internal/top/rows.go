@@ -89,7 +89,7 @@ var columns = []column{
 	{"IN/s", 6, func(r *row) string { return r.rateText(r.in) }, func(a, b *row) int { return cmp.Compare(b.in, a.in) }},
 	{"OUT/s", 6, func(r *row) string { return r.rateText(r.out) }, func(a, b *row) int { return cmp.Compare(b.out, a.out) }},
 	{"DROPS", 7, func(r *row) string { return count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
-	{"RESTARTS", 8, func(r *row) string { return fmt.Sprint(r.Restarts) }, func(a, b *row) int { return cmp.Compare(b.Restarts, a.Restarts) }},
+	{"RESTARTS", 9, func(r *row) string { return fmt.Sprint(r.Restarts) }, func(a, b *row) int { return cmp.Compare(b.Restarts, a.Restarts) }},
 	{"SINCE", 5, func(r *row) string { return age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
 	{"ADDRESS", 16, (*row).addressText, func(a, b *row) int { return cmp.Compare(a.addressText(), b.addressText()) }},
 }

@@ -65,7 +65,7 @@ func (m *model) table() []string {
 }
 
 func (m *model) head() string {
-	text := fmt.Sprintf("fiefdom %s  %d vassals", clean(m.Name), len(m.rows))
+	words := []string{"fiefdom " + clean(m.Name), fmt.Sprintf("%d vassals", len(m.rows))}
 	in := map[emperor.State]int{}
 	for _, r := range m.rows {
 		in[r.State]++
@@ -74,10 +74,10 @@ func (m *model) head() string {
 		emperor.Running, emperor.Starting, emperor.Backoff, emperor.Stopping, emperor.Stopped, emperor.Sleeping, emperor.Invalid,
 	} {
 		if in[s] > 0 {
-			text += fmt.Sprintf("  %d %s", in[s], s)
+			words = append(words, fmt.Sprintf("%d %s", in[s], s))
 		}
 	}
-	return text
+	return strings.Join(words, "  ")
 }
 
 // second is the line below the head: trouble first, then what all do together.
@@ -119,16 +119,14 @@ func (m *model) cells(text func(int, column) string, mark string) string {
 	for _, c := range m.columns()[1:] {
 		left -= c.width + 1
 	}
-	s := mark
+	var cells []string
 	for i, c := range m.columns() {
-		switch {
-		case i == 0:
-			s += fit(text(i, c), max(8, left), false)
-		default:
-			s += " " + fit(text(i, c), c.width, c.name != "STATE" && c.name != "ADDRESS")
+		if i == 0 {
+			c.width = max(8, left)
 		}
+		cells = append(cells, fit(text(i, c), c.width, i > 1 && c.name != "ADDRESS"))
 	}
-	return fit(s, m.width, false)
+	return fit(mark+strings.Join(cells, " "), m.width, false)
 }
 
 func (m *model) line(r *row, here bool) string {
