@@ -42,7 +42,7 @@ described by an ini file each, behind a userspace router that decides what may p
 	root.PersistentFlags().StringVar(&t.instance, "instance", "", "the emperor's name, when several run")
 	root.PersistentFlags().StringVar(&t.config, "config", "", "the emperor's ini, instead of its name")
 	root.AddCommand(runCommand(), checkCommand(), showCommand(), optionsCommand(), psCommand(&t), statusCommand(&t),
-		logsCommand(&t), migrateCommand(), doctorCommand(&t), versionCommand(), demoCommand(), explainCommand(&t))
+		logsCommand(&t), migrateCommand(), doctorCommand(&t), versionCommand(), demoCommand(), explainCommand(&t), captureCommand(&t))
 	for _, c := range wordCommands(&t) {
 		root.AddCommand(c)
 	}
