@@ -154,6 +154,11 @@ func TestCaptureEnds(t *testing.T) {
 	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a refused capture's connection: %v", err)
 	}
+	nettest.Eventually(t, 20*time.Second, "no capture is left", func() bool {
+		left := 0
+		w.on(w.r.shards[0], func() { left = len(w.r.captures) })
+		return left == 0
+	})
 	w.vassal("blog", blog)
 	var all []*looker
 	for range captures {

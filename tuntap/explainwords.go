@@ -18,6 +18,9 @@ func (x *question) describe(o *outcome) *Explanation {
 	if !o.passed() {
 		e.Reason = o.why.String()
 	}
+	if x.from != nil {
+		e.Steps = append(e.Steps, x.firstSteps(o)...)
+	}
 	e.Steps = append(e.Steps, x.steps(o.out, o)...)
 	if o.again {
 		e.Steps = append(e.Steps, Step{Name: "host", Result: "pass", Why: "network " + x.net.name + " is not direct: the packet comes back if the host's own rules forward it"})
@@ -76,16 +79,22 @@ func named(p *peer) string {
 	return p.vassal
 }
 
+// firstSteps is what has no mark: a packet that no router takes for one, and the
+// source of a peer that owns it.
+func (x *question) firstSteps(o *outcome) []Step {
+	switch {
+	case o.why == DropMalformed || o.why == DropFragment:
+		return []Step{{Name: "form", Result: firewall.Deny.String(), Why: "no well-formed packet of this protocol begins so"}}
+	case len(o.out) > 0 && (o.out[0].place == placeForm || o.out[0].place == placeSource):
+		return nil
+	}
+	return []Step{{Name: "source", Result: "pass", Why: fmt.Sprintf("%s is %s's", x.src, x.sender())}}
+}
+
 // steps are the decisions of one half of the way.
 func (x *question) steps(marks []mark, o *outcome) (steps []Step) {
-	if len(marks) > 0 && marks[0].place != placeForm && marks[0].place != placeSource && marks[0].place != placeTable {
-		steps = append(steps, Step{Name: "source", Result: "pass", Why: fmt.Sprintf("%s is %s's", x.src, x.sender())})
-	}
 	for i := range marks {
 		m := &marks[i]
-		if m.place == placeChain && m.chain == nil {
-			continue
-		}
 		s := Step{Result: "pass"}
 		if m.why != pass {
 			s.Result = firewall.Deny.String()
