@@ -198,7 +198,7 @@ func verdictText(end, to *peer, v verdict) string {
 		rules := to.chain[firewall.In].Rules()
 		for i := range rules {
 			if v.rule == &rules[i] {
-				return word + ", a rule of " + named(to)
+				return word + ", a rule of the other vassal"
 			}
 		}
 	}

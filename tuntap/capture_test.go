@@ -64,7 +64,7 @@ func TestCapture(t *testing.T) {
 		{"isolate", nil, tcp(blog, netip.MustParseAddr("192.168.1.1"), 80, tuntest.SYN), firewall.Out, "isolate"},
 		{"spoofed", nil, udp(shop, internet, 53), firewall.Out, "spoofed"},
 		{"malformed", nil, []byte("nonsense"), firewall.Out, "malformed"},
-		{"the receiver's own rule", nil, udp(blog, shop, 53), firewall.Out, "deny, a rule of shop"},
+		{"the receiver's own rule", nil, udp(blog, shop, 53), firewall.Out, "deny, a rule of the other vassal"},
 		{"chain in", nil, udp(blog, shop, 99), firewall.Out, "deny emperor.ini:10"},
 		{"in", func(b []byte) { w.host.Send(t, b) }, tcp(internet, blog, 80, tuntest.SYN), firewall.In, "allow"},
 		{"in, denied", func(b []byte) { w.host.Send(t, b) }, udp(internet, blog, 99), firewall.In, "deny emperor.ini:10"},

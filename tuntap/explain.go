@@ -54,6 +54,7 @@ type Step struct {
 	Vassal string       `json:"vassal,omitempty"` // whose rules
 	Result string       `json:"result"`           // pass, or allow, deny, reject
 	Why    string       `json:"why,omitempty"`
+	About  string       `json:"about,omitempty"` // the vassal that Why names
 	Rules  []Considered `json:"rules,omitempty"` // up to the one that decided
 }
 

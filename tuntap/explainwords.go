@@ -88,7 +88,7 @@ func (x *question) firstSteps(o *outcome) []Step {
 	case len(o.out) > 0 && (o.out[0].place == placeForm || o.out[0].place == placeSource):
 		return nil
 	}
-	return []Step{{Name: "source", Result: "pass", Why: fmt.Sprintf("%s is %s's", x.src, x.sender())}}
+	return []Step{{Name: "source", Result: "pass", About: x.from.public.Load().vassal, Why: fmt.Sprintf("%s is %s's", x.src, x.sender())}}
 }
 
 // steps are the decisions of one half of the way.
@@ -124,7 +124,10 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 			s.Why = "the router has no IPv6 address, so there is no IPv6 here"
 		}
 	case placeSource:
-		s.Name, s.Why = "source", x.sourceWords(m)
+		s.Name, s.Why, s.About = "source", x.sourceWords(m), x.from.public.Load().vassal
+		if m.claim.holder != "" {
+			s.About = m.claim.holder
+		}
 	case placeChain:
 		x.fillChain(s, m)
 	case placeBlock:
@@ -143,7 +146,7 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 		s.Name = "table"
 		switch m.owner.kind {
 		case ownerPeer:
-			s.Why = fmt.Sprintf("%s is %s's", x.dst, named(m.owner.peer))
+			s.Why, s.About = fmt.Sprintf("%s is %s's", x.dst, named(m.owner.peer)), m.owner.peer.vassal
 		case ownerPool:
 			s.Result, s.Why = firewall.Reject.String(), fmt.Sprintf("%s is of the pool, and no vassal has it now", x.dst)
 		default:
