@@ -131,7 +131,7 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 	case placeChain:
 		x.fillChain(s, m)
 	case placeBlock:
-		s.Name, s.Why = "rules out", "a rule that the device sent denies it"
+		s.Name, s.Why = "device rules", "a rule that the device sent denies it"
 	case placeGateway:
 		s.Name, s.Why = "gateway", "no rule or route sends it there"
 		switch {
