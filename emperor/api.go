@@ -157,6 +157,7 @@ func (e *Emperor) routes() http.Handler {
 	mux.HandleFunc("GET /vassals/{name}/logs", e.apiLogs)
 	mux.HandleFunc("GET /vassals/{name}/explain", e.apiExplain)
 	mux.HandleFunc("GET /vassals/{name}/drops", e.apiDrops)
+	mux.HandleFunc("GET /vassals/{name}/capture", e.apiCapture)
 	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
 		mux.HandleFunc("POST /vassals/{name}/"+word, func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -58,6 +59,7 @@ type Emperor struct {
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
 	Explain func(ctx context.Context, vassal string, query url.Values, sees Sees) (any, error) // asks the router about a packet
 	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
+	Capture func(ctx context.Context, vassal string, query url.Values) (net.Conn, error)       // has the router copy packets
 
 	made    sync.Once
 	calls   chan func() // to the loop

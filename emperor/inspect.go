@@ -3,8 +3,10 @@ package emperor
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Sees says whether an asker may see what belongs to a vassal; to nobody, "":
@@ -57,6 +59,43 @@ func (e *Emperor) apiDrops(w http.ResponseWriter, r *http.Request) {
 	told(w, func() (any, error) { return e.Drops(ctx, s.Name) })
 }
 
+// apiCapture copies what the router says of a vassal's packets to the client,
+// until either of them has enough, or the vassal's device is gone. A client who
+// does not read costs the router no time: it counts what it could not tell.
+func (e *Emperor) apiCapture(w http.ResponseWriter, r *http.Request) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	if e.Capture == nil {
+		http.Error(w, noNetwork, http.StatusConflict)
+		return
+	}
+	conn, err := e.Capture(r.Context(), s.Name, r.URL.Query())
+	if err != nil {
+		told(w, func() (any, error) { return nil, err })
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
+	defer stop()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	to := http.NewResponseController(w)
+	if to.Flush() != nil {
+		return
+	}
+	b := make([]byte, 64<<10)
+	for {
+		n, err := conn.Read(b)
+		if err != nil || to.SetWriteDeadline(time.Now().Add(apiTimeout)) != nil {
+			return
+		}
+		if _, err := w.Write(b[:n]); err != nil || to.Flush() != nil {
+			return
+		}
+	}
+}
+
 // told answers with what ask says.
 func told(w http.ResponseWriter, ask func() (any, error)) {
 	v, err := ask()
@@ -79,4 +118,10 @@ func (c *Client) Explain(ctx context.Context, name string, query url.Values, int
 // Drops asks for the drops that happened to a vassal's packets, by peer.
 func (c *Client) Drops(ctx context.Context, name string, into any) error {
 	return c.ask(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name)+"/drops", into)
+}
+
+// Capture asks for the packets of a vassal, as the router tells of them, until
+// ctx is done. The caller closes what is returned.
+func (c *Client) Capture(ctx context.Context, name string, query url.Values) (io.ReadCloser, error) {
+	return c.open(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name)+"/capture?"+query.Encode())
 }

@@ -65,7 +65,10 @@ func (b *dropBook) keep(pk *packet, v *verdict, now int64) {
 	for i := range b.kinds {
 		k := &b.kinds[i]
 		if k.why == v.why && k.ruled == (v.rule != nil) && (v.rule == nil || k.rule.Line == v.rule.Line && k.rule.File == v.rule.File) {
-			k.count, k.last, k.flow = k.count+1, now, pk.flow
+			k.count++
+			if k.last != now { // in a flood the first of each turn will do
+				k.last, k.flow = now, pk.flow
+			}
 			return
 		}
 		if k.last < b.kinds[at].last {

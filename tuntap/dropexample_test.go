@@ -26,8 +26,7 @@ func TestLastDrops(t *testing.T) {
 			end.Send(t, b)
 		}
 	}
-	send(2, udp(blog, netip.MustParseAddr("203.0.113.1"), 53))
-	send(1, udp(blog, netip.MustParseAddr("203.0.113.2"), 54))
+	send(3, udp(blog, netip.MustParseAddr("203.0.113.2"), 54))
 	send(4, tcp(blog, internet, 25, tuntest.SYN))
 	send(5, tcp(blog, netip.MustParseAddr("192.168.1.1"), 80, tuntest.SYN))
 	send(6, udp(shop, internet, 53))

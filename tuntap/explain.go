@@ -50,10 +50,11 @@ type RulePlace struct {
 
 // Step is one decision on the packet's way.
 type Step struct {
-	Name   string       `json:"name"`             // source, chain out, rules out, gateway, isolate, table, host, chain in, rules in
+	Name   string       `json:"name"`             // form, source, chain out, rules out, device rules, gateway, isolate, table, host, chain in, rules in
 	Vassal string       `json:"vassal,omitempty"` // whose rules
 	Result string       `json:"result"`           // pass, or allow, deny, reject
 	Why    string       `json:"why,omitempty"`
+	About  string       `json:"about,omitempty"` // the vassal that Why names
 	Rules  []Considered `json:"rules,omitempty"` // up to the one that decided
 }
 

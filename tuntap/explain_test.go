@@ -146,7 +146,7 @@ func TestExplainTellsEachRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Step{
-		{Name: "source", Result: "pass", Why: "10.9.0.7 is blog's"},
+		{Name: "source", Result: "pass", Why: "10.9.0.7 is blog's", About: "blog"},
 		{Name: "chain out", Result: "deny", Rules: []Considered{
 			{Number: 1, Why: "destination is 10.9.0.8", RulePlace: RulePlace{"allow any 10.9.0.1", "emperor.ini", 10}},
 			{Number: 2, Why: "port is 5432", RulePlace: RulePlace{"allow any any tcp 443", "emperor.ini", 11}},

@@ -18,6 +18,9 @@ func (x *question) describe(o *outcome) *Explanation {
 	if !o.passed() {
 		e.Reason = o.why.String()
 	}
+	if x.from != nil {
+		e.Steps = append(e.Steps, x.firstSteps(o)...)
+	}
 	e.Steps = append(e.Steps, x.steps(o.out, o)...)
 	if o.again {
 		e.Steps = append(e.Steps, Step{Name: "host", Result: "pass", Why: "network " + x.net.name + " is not direct: the packet comes back if the host's own rules forward it"})
@@ -76,16 +79,22 @@ func named(p *peer) string {
 	return p.vassal
 }
 
+// firstSteps is what has no mark: a packet that no router takes for one, and the
+// source of a peer that owns it.
+func (x *question) firstSteps(o *outcome) []Step {
+	switch {
+	case o.why == DropMalformed || o.why == DropFragment:
+		return []Step{{Name: "form", Result: firewall.Deny.String(), Why: "no well-formed packet of this protocol begins so"}}
+	case len(o.out) > 0 && (o.out[0].place == placeForm || o.out[0].place == placeSource):
+		return nil
+	}
+	return []Step{{Name: "source", Result: "pass", About: x.from.public.Load().vassal, Why: fmt.Sprintf("%s is %s's", x.src, x.sender())}}
+}
+
 // steps are the decisions of one half of the way.
 func (x *question) steps(marks []mark, o *outcome) (steps []Step) {
-	if len(marks) > 0 && marks[0].place != placeForm && marks[0].place != placeSource && marks[0].place != placeTable {
-		steps = append(steps, Step{Name: "source", Result: "pass", Why: fmt.Sprintf("%s is %s's", x.src, x.sender())})
-	}
 	for i := range marks {
 		m := &marks[i]
-		if m.place == placeChain && m.chain == nil {
-			continue
-		}
 		s := Step{Result: "pass"}
 		if m.why != pass {
 			s.Result = firewall.Deny.String()
@@ -115,11 +124,14 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 			s.Why = "the router has no IPv6 address, so there is no IPv6 here"
 		}
 	case placeSource:
-		s.Name, s.Why = "source", x.sourceWords(m)
+		s.Name, s.Why, s.About = "source", x.sourceWords(m), x.from.public.Load().vassal
+		if m.claim.holder != "" {
+			s.About = m.claim.holder
+		}
 	case placeChain:
 		x.fillChain(s, m)
 	case placeBlock:
-		s.Name, s.Why = "rules out", "a rule that the device sent denies it"
+		s.Name, s.Why = "device rules", "a rule that the device sent denies it"
 	case placeGateway:
 		s.Name, s.Why = "gateway", "no rule or route sends it there"
 		switch {
@@ -134,7 +146,7 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 		s.Name = "table"
 		switch m.owner.kind {
 		case ownerPeer:
-			s.Why = fmt.Sprintf("%s is %s's", x.dst, named(m.owner.peer))
+			s.Why, s.About = fmt.Sprintf("%s is %s's", x.dst, named(m.owner.peer)), m.owner.peer.vassal
 		case ownerPool:
 			s.Result, s.Why = firewall.Reject.String(), fmt.Sprintf("%s is of the pool, and no vassal has it now", x.dst)
 		default:

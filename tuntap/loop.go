@@ -91,10 +91,16 @@ func (s *shard) fromPeer(p *peer, framed []byte) {
 	why := pk.read(framed)
 	p.tx.add(pk.onWire())
 	if why != pass {
+		if watched(p, nil) {
+			s.capture(p, nil, pk, drop(why))
+		}
 		s.note(n, p, pk, drop(why))
 		return
 	}
 	v, to := n.outward(p, pk, pol, s.now)
+	if watched(p, to) {
+		s.capture(p, to, pk, v)
+	}
 	switch {
 	case v.why != pass:
 		blame := p
@@ -125,6 +131,9 @@ func (s *shard) fromHost(n *network, framed []byte) {
 		return
 	}
 	v, to := n.inward(pk, n.policy.Load(), s.now)
+	if watched(nil, to) {
+		s.capture(nil, to, pk, v)
+	}
 	if v.why != pass {
 		s.note(n, to, pk, v)
 		s.reject(n, nil, pk, v)

@@ -92,10 +92,14 @@ func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict 
 		return v
 	}
 
-	act, i := m.ask(pol.chain[firewall.Out], pk)
-	pk.trace.asked(firewall.Out, nil, pol.chain[firewall.Out], act, i)
-	if act != firewall.Allow {
-		return byRule(pol.chain[firewall.Out], act, i)
+	i := -1
+	if c := pol.chain[firewall.Out]; c != nil {
+		var act firewall.Action
+		act, i = m.ask(c, pk)
+		pk.trace.asked(firewall.Out, nil, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if !owned {
 		if wish, why := n.register(p, pk.flow.Src); why != pass {
@@ -135,10 +139,12 @@ func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64
 	if pk.part == laterPart {
 		return m.follow(pk, now)
 	}
-	act, i := m.ask(pol.chain[firewall.In], pk)
-	pk.trace.asked(firewall.In, nil, pol.chain[firewall.In], act, i)
-	if act != firewall.Allow {
-		return byRule(pol.chain[firewall.In], act, i)
+	if c := pol.chain[firewall.In]; c != nil {
+		act, i := m.ask(c, pk)
+		pk.trace.asked(firewall.In, nil, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if v := p.ownRules(firewall.In, pk, m); v.why != pass {
 		return v
@@ -155,10 +161,12 @@ func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64
 // ownRules asks the peer's own rules: those of its ini and those that its
 // device sent.
 func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
-	act, i := m.ask(p.chain[dir], pk)
-	pk.trace.asked(dir, p, p.chain[dir], act, i)
-	if act != firewall.Allow {
-		return byRule(p.chain[dir], act, i)
+	if c := p.chain[dir]; c != nil {
+		act, i := m.ask(c, pk)
+		pk.trace.asked(dir, p, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if b := p.block.Load(); b != nil && b.denies(dir, &pk.flow, p.net.gateway != nil) {
 		pk.trace.at(placeBlock, DropRule)

@@ -30,6 +30,7 @@ type peer struct {
 	block  atomic.Pointer[ruleBlock] // its own rules, from its device
 	flows  atomic.Pointer[flows]     // made when first needed
 	public atomic.Pointer[identity]
+	taps   atomic.Pointer[[]*lookout] // who looks at its packets; nil: nobody
 	stream stream
 
 	_ cpu.CacheLinePad // what is written for each packet is kept from what is read for each

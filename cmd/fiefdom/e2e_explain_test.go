@@ -159,7 +159,13 @@ func TestExplainToAnOwner(t *testing.T) {
 		return r.Try(t, "setpriv", append([]string{"--reuid", "2001", "--regid", "2002", "--clear-groups", "fiefdom"}, args...)...)
 	}
 	out, err := as("explain", "blog", "out", "tcp", "10.9.0.77:8000")
-	if err != nil || !strings.Contains(out, "DENY (rule)") || strings.Contains(out, "shop.ini") || strings.Contains(out, "deny 10.9.0.0/16") || strings.Contains(out, "no    allow") {
+	if err != nil || !strings.Contains(out, "DENY (rule)") || strings.Contains(out, "shop") || strings.Contains(out, "deny 10.9.0.0/16") || strings.Contains(out, "no    allow") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if out, err := as("explain", "blog", "in", "tcp", "10.9.0.77:8000"); err != nil || strings.Contains(out, "shop") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if out, err := as("explain", "--last-drops", "blog"); err != nil || strings.Contains(out, "shop") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	if out, err := as("explain", "shop", "out", "tcp", "198.51.100.2:80"); err == nil {

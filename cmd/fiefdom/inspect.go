@@ -38,14 +38,20 @@ func (r *runner) drops(ctx context.Context, name string) (any, error) {
 	return r.keeper.LastDrops(ctx, name)
 }
 
-// veil takes rules out of an explanation: others' own ones, and of the emperor's
-// those that did not decide.
+// veil takes out of an explanation what the asker may not see: others' names and
+// their own rules, and of the emperor's those that did not decide.
 func veil(e *tuntap.Explanation, sees emperor.Sees) {
 	if sees("") {
 		return
 	}
+	if to, ok := strings.CutPrefix(e.To, "vassal "); ok && !sees(to) {
+		e.To = "another vassal"
+	}
 	for i := range e.Steps {
 		s := &e.Steps[i]
+		if s.About != "" && !sees(s.About) {
+			s.About, s.Why = "", "the address is another vassal's"
+		}
 		if s.Vassal == "" && !strings.HasPrefix(s.Name, "rules ") {
 			s.Rules = slices.DeleteFunc(s.Rules, func(c tuntap.Considered) bool { return !c.Hit })
 			continue
@@ -59,7 +65,7 @@ func veil(e *tuntap.Explanation, sees emperor.Sees) {
 				e.Advice = "the rules of the other end are not yours to see; ask who runs it"
 			}
 		}
-		s.Rules, s.Why = nil, "not yours to see"
+		s.Vassal, s.Rules, s.Why = "", nil, "another vassal's, which are not yours to see"
 	}
 }
 

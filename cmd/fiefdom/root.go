@@ -54,6 +54,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		topCommand(&t),
 		migrateCommand(),
 		explainCommand(&t),
+		captureCommand(&t),
 		doctorCommand(&t),
 		manCommand(),
 		versionCommand(),

@@ -261,7 +261,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		}
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
-		r.emperor.Drops = r.drops
+		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })

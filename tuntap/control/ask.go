@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/tuntap"
 )
@@ -13,6 +17,8 @@ type question struct {
 	ID      uint64        `json:"id"`
 	Explain *tuntap.Query `json:"explain,omitempty"`
 	Drops   string        `json:"drops,omitempty"` // the vassal whose drops are asked for
+
+	Capture *tuntap.CaptureQuery `json:"capture,omitempty"` // with one descriptor: the socket that takes the records
 }
 
 // answer is what the router says to a question.
@@ -23,10 +29,14 @@ type answer struct {
 	Error       string              `json:"error,omitempty"` // it has no answer; why
 }
 
-func (s *server) answer(q *question) *answer {
+// answer answers a question. The files that came with it are its own.
+func (s *server) answer(q *question, files []*os.File) *answer {
+	defer closeAll(files)
 	a := &answer{ID: q.ID}
 	var err error
 	switch {
+	case q.Capture != nil:
+		err = s.capture(q.Capture, files)
 	case q.Explain != nil:
 		a.Explanation, err = s.router.Explain(*q.Explain)
 	case q.Drops != "":
@@ -36,6 +46,17 @@ func (s *server) answer(q *question) *answer {
 		a.Error = err.Error()
 	}
 	return a
+}
+
+func (s *server) capture(q *tuntap.CaptureQuery, files []*os.File) error {
+	if len(files) != 1 {
+		return fmt.Errorf("a capture came with %d descriptors; want 1", len(files))
+	}
+	conn, err := net.FileConn(files[0])
+	if err != nil {
+		return err
+	}
+	return s.router.Capture(*q, conn)
 }
 
 var (
@@ -65,12 +86,34 @@ func (k *Keeper) LastDrops(ctx context.Context, vassal string) ([]tuntap.PeerDro
 	return a.Drops, nil
 }
 
-// put asks a question. An error is the router's, if it is no error of the way there.
-func (k *Keeper) put(ctx context.Context, q question) (*answer, error) {
+// Capture has the router write what becomes of a vassal's packets, as records of
+// tuntap.ReadCapture, to the connection that it returns, until that is closed or
+// the device is gone. It is the caller's.
+func (k *Keeper) Capture(ctx context.Context, q tuntap.CaptureQuery) (net.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket pair: %w", err)
+	}
+	theirs, file := os.NewFile(uintptr(fds[1]), "capture"), os.NewFile(uintptr(fds[0]), "capture")
+	defer theirs.Close()
+	defer file.Close()
+	ours, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := k.put(ctx, question{Capture: &q}, fds[1]); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	return ours, nil
+}
+
+// put asks a question; descriptors stay the caller's. An error is the router's,
+// if it is no error of the way there.
+func (k *Keeper) put(ctx context.Context, q question, fds ...int) (*answer, error) {
 	r, err := k.ask(ctx, func(id uint64) order {
 		q.ID = id
 		return order{Ask: &q}
-	})
+	}, fds...)
 	switch {
 	case err != nil:
 		return nil, err
@@ -96,7 +139,7 @@ func (k *Keeper) Snapshot(ctx context.Context) ([]tuntap.NetworkStats, error) {
 
 // ask sends an order that is answered and waits for the answer. what makes the
 // order, with its number.
-func (k *Keeper) ask(ctx context.Context, what func(id uint64) order) (*report, error) {
+func (k *Keeper) ask(ctx context.Context, what func(id uint64) order, fds ...int) (*report, error) {
 	k.mu.Lock()
 	w := k.wire
 	k.asked++
@@ -114,7 +157,7 @@ func (k *Keeper) ask(ctx context.Context, what func(id uint64) order) (*report, 
 		delete(k.answers, id)
 		k.mu.Unlock()
 	}
-	if err := w.send(what(id)); err != nil {
+	if err := w.send(what(id), fds...); err != nil {
 		forget()
 		return nil, fmt.Errorf("ask the router: %w", err)
 	}

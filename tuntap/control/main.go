@@ -159,7 +159,7 @@ func (s *server) listen() {
 }
 
 func (s *server) obey(o *order, files []*os.File) error {
-	if o.Add == nil {
+	if o.Add == nil && o.Ask == nil {
 		closeAll(files)
 	}
 	switch {
@@ -173,7 +173,7 @@ func (s *server) obey(o *order, files []*os.File) error {
 	case o.Identified != nil:
 		s.router.Identified(o.Identified.Conn, o.Identified.Vassal)
 	case o.Ask != nil:
-		s.report(report{Answer: s.answer(o.Ask)}, nil)
+		s.report(report{Answer: s.answer(o.Ask, files)}, nil)
 	case o.Snapshot != 0:
 		s.report(report{Snapshot: &snapshot{ID: o.Snapshot, Networks: s.router.Snapshot()}}, nil)
 	}
