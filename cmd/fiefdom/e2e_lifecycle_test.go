@@ -369,7 +369,9 @@ func TestOutputOfVassals(t *testing.T) {
 		"writes": "[uwsgi]\nlogto = /run/t/writes.log\ncommand = /bin/sh -c \"echo three; exec sleep 1000\"\n",
 	})
 	nettest.Eventually(t, patience, "the lines are there", func() bool {
-		return r.mustRun("logs", "talks") == "one\ntwo\n" && r.read("/run/t/writes.log") == "three\n"
+		log, err := os.ReadFile(r.log)
+		return err == nil && bytes.Contains(log, []byte("\ntalks | two\n")) &&
+			r.mustRun("logs", "talks") == "one\ntwo\n" && r.read("/run/t/writes.log") == "three\n"
 	})
 	log, err := os.ReadFile(r.log)
 	if err != nil {

@@ -247,6 +247,78 @@ func (r *realm) follow(vassal string) <-chan string {
 	return lines
 }
 
+// A full disk costs lines, which are counted to the byte, and not the vassal;
+// the log goes on when there is room again, and says what is missing.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", logsEmperor)
+	tell := r.fifo("/run/t/tell")
+	dir := r.Path("/run/t/small")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.Run(t, "mount", "-t", "tmpfs", "-o", "size=1m", "small", "/run/t/small")
+	if err := os.WriteFile(dir+"/filler", make([]byte, 896<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.write("/run/t/say", "while read n; do i=0; while [ $i -lt $n ]; do i=$((i+1)); echo line $i 0123456789012345678901234567890123456789; done; done </run/t/tell\n")
+	r.drop("blog", "[uwsgi]\nlogto = /run/t/small/log\ncommand = /bin/sh /run/t/say\n")
+	r.start()
+	s := r.awaitState("blog", emperor.Running)
+	const count = 10_000 // some 500 KB
+	fmt.Fprintln(tell, count)
+	var before emperor.Status
+	r.await("blog", "wrote all, and lost most", func(s emperor.Status) bool {
+		last := r.mustRun("logs", "-n", "1", "blog")
+		before = s
+		return strings.HasPrefix(last, fmt.Sprintf("line %d ", count)) && s.Output.Lost.Bytes > 0 && s.Output.Reason == "no space left on device"
+	})
+	if err := os.Remove(dir + "/filler"); err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	nettest.Eventually(t, patience, "the loss is told", func() bool {
+		text = r.read("/run/t/small/log")
+		return toldLost(t, text) == r.ps("blog").Output.Lost.Bytes
+	})
+	fmt.Fprintln(tell, 1)
+	nettest.Eventually(t, patience, "the log goes on", func() bool {
+		text = r.read("/run/t/small/log")
+		return strings.HasSuffix(text, "\nline 1 0123456789012345678901234567890123456789\n")
+	})
+	now := r.ps("blog")
+	if now.PID != s.PID || now.Output.Lost.Bytes < before.Output.Lost.Bytes {
+		t.Errorf("it was %+v, then %+v", before.Output, now.Output)
+	}
+	own, notices := 0, 0
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "fiefdom: ") {
+			notices++
+		} else {
+			own += len(line)
+		}
+	}
+	// A line that is cut off has an end before the notice.
+	if ends := own + int(now.Output.Lost.Bytes) - int(now.Output.Bytes); ends < 0 || ends > notices || toldLost(t, text) != now.Output.Lost.Bytes {
+		t.Errorf("%d bytes are in the log, %d told as lost, of %+v", own, toldLost(t, text), now.Output)
+	}
+}
+
+// toldLost is how many bytes a log says that it lost.
+func toldLost(t *testing.T, text string) (sum uint64) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var n uint64
+		if !strings.HasPrefix(line, "fiefdom: ") {
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "fiefdom: %d bytes", &n); err == nil { // else it is being written
+			sum += n
+		}
+	}
+	return sum
+}
+
 // What is touched is done: without a signal, without a restart.
 func TestTouchLogs(t *testing.T) {
 	t.Parallel()

@@ -188,12 +188,26 @@ func (l *emperorLog) childrenTo(path string) error {
 	reading.Go(func() { copyLines(queue, from) })
 	l.undo = append(l.undo, func() {
 		os.Stderr = own
-		_ = from.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // what is there is read at once
+		_ = from.SetReadDeadline(time.Now()) // wakes copyLines
 		reading.Wait()
+		if raw, err := from.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { copyLines(queue, leftInPipe(fd)) })
+		}
 		_ = queue.Close(logEnd)
 		_, _ = theirs.Close(), from.Close()
 	})
 	return nil
+}
+
+// leftInPipe is what is in a pipe that does not block, which the poller cannot say.
+type leftInPipe int
+
+func (fd leftInPipe) Read(b []byte) (int, error) {
+	n, err := unix.Read(int(fd), b)
+	if n <= 0 {
+		return 0, errors.Join(io.EOF, err)
+	}
+	return n, nil
 }
 
 // copyLines copies lines as wholes until an error, with those that are too long

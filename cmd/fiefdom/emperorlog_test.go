@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/logfile"
 	"fiefdom/internal/nettest"
@@ -69,4 +73,34 @@ func (p *pieces) Write(b []byte) (int, error) {
 		*p = append(*p, string(b))
 	}
 	return len(b), nil
+}
+
+// What children say is in the log, and none of them waits for it, not even
+// when the emperor is gone and nobody reads.
+func TestChildrenWriteToTheLog(t *testing.T) {
+	nettest.NoLeaks(t)
+	var log bytes.Buffer
+	l, own := newEmperorLog(&log), os.Stderr
+	if err := l.childrenTo(filepath.Join(t.TempDir(), "log")); err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.Stderr
+	child, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "echo from a child >&2"}, &os.ProcAttr{Files: []*os.File{nil, nil, theirs}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := child.Wait(); err != nil || !state.Success() {
+		t.Fatalf("%v, %v", state, err)
+	}
+	flags, err := unix.FcntlInt(theirs.Fd(), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("flags %#x, %v: a child would wait", flags, err)
+	}
+	l.close()
+	if os.Stderr != own {
+		t.Error("standard error is not what it was")
+	}
+	if log.String() != "from a child\n" {
+		t.Errorf("the log has %q", log.String())
+	}
 }

@@ -277,9 +277,6 @@ func (f *File) trouble(err error) {
 	}
 }
 
-// Size is the length of the current file in bytes.
-func (f *File) Size() int64 { return f.size }
-
 // Close closes the log. Backups that are being compressed stay as they were.
 func (f *File) Close() error {
 	close(f.closed)

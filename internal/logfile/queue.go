@@ -93,16 +93,13 @@ func (q *Queue) Poke() {
 }
 
 // SetTo goes on with another log. retired is called once nobody uses the one
-// before any more.
+// before any more, by the queue's goroutine: it may block.
 func (q *Queue) SetTo(w io.Writer, retired func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.to = w
-	if q.running == nil {
-		retired()
-		return
-	}
 	q.retired = append(q.retired, retired)
+	q.run()
 }
 
 // Lost is all that was ever lost, and why it was lately.
