@@ -405,4 +405,14 @@ func TestExplainWithoutRules(t *testing.T) {
 			t.Errorf("%v, %v", e, err)
 		}
 	}
+	// The rules of the other chain are no place for it.
+	cfg.In = lines(t, "deny any any tcp 23", "allow")
+	if err := w.r.Update(cfg); err != nil {
+		t.Fatal(err)
+	}
+	w.vassal("shop", shop)
+	e, err := w.r.Explain(Query{Vassal: "blog", Addr: shop, Proto: protoTCP, Port: 80})
+	if want := "after emperor.ini:3 tuntap-router-firewall-out = deny 10.9.0.7 10.9.0.8 tcp 80"; err != nil || told(e.Changes) != want {
+		t.Errorf("%+v, %v", e, err)
+	}
 }

@@ -55,12 +55,12 @@ type edit struct {
 // made in cfg at once.
 func (x *question) oneChange(o *outcome, act firewall.Action, cfg *NetworkConfig) (edit, bool) {
 	ed := edit{rule: firewall.Exact(act, &o.flow), dir: firewall.Out}
-	m := o.last(act)
+	if o.passed() && len(o.out) == 0 {
+		ed.dir = firewall.In
+	}
+	m := o.last(act, ed.dir)
 	switch {
 	case o.passed():
-		if len(o.out) == 0 {
-			ed.dir = firewall.In
-		}
 	case o.why == DropIsolate:
 	case o.why == DropRule && m != nil:
 		ed.dir = m.dir
@@ -96,26 +96,16 @@ func (x *question) oneChange(o *outcome, act firewall.Action, cfg *NetworkConfig
 }
 
 // last is the mark of the rule to write another before: the one that dropped the
-// packet or, for one that passed, the first of the network's that allowed it.
-func (o *outcome) last(act firewall.Action) *mark {
-	if act == firewall.Deny {
-		list := o.out
-		if len(list) == 0 {
-			list = o.in
-		}
-		for i := range list {
-			if m := &list[i]; m.place == placeChain && m.peer == nil {
-				if m.index >= 0 {
-					return m
-				}
-				return nil
-			}
-		}
-		return nil
-	}
+// packet or, for one that passed, the rule of the network's chain dir that
+// allowed it; nil: there is none.
+func (o *outcome) last(act firewall.Action, dir firewall.Direction) *mark {
 	for _, list := range [][]mark{o.in, o.out} {
 		for i := len(list) - 1; i >= 0; i-- {
-			if m := &list[i]; m.place == placeChain && m.index >= 0 && m.act != firewall.Allow {
+			m := &list[i]
+			if m.place != placeChain || m.index < 0 {
+				continue
+			}
+			if act == firewall.Allow && m.act != firewall.Allow || act == firewall.Deny && m.peer == nil && m.dir == dir {
 				return m
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ func (s *server) answer(q *question, files []*os.File) *answer {
 	case q.Capture != nil:
 		err = s.capture(q.Capture, files)
 	case q.Explain != nil:
-		a.Explanation, err = s.router.Explain(*q.Explain)
+		a.Explanation, err = s.explain(*q.Explain)
 	case q.Drops != "":
 		a.Drops = s.router.LastDrops(q.Drops)
 	}
@@ -46,6 +47,18 @@ func (s *server) answer(q *question, files []*os.File) *answer {
 		a.Error = err.Error()
 	}
 	return a
+}
+
+// explain works on copies, so whatever goes wrong there is no reason for the
+// router to end.
+func (s *server) explain(q tuntap.Query) (e *tuntap.Explanation, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("explain", "err", p, "stack", string(debug.Stack()))
+			err = errors.New("the router has no explanation for this packet; its log says more, please report it")
+		}
+	}()
+	return s.router.Explain(q)
 }
 
 func (s *server) capture(q *tuntap.CaptureQuery, files []*os.File) error {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -58,5 +59,13 @@ func TestStrangeAnswers(t *testing.T) {
 			}
 			<-done
 		})
+	}
+}
+
+// Whatever goes wrong in an explanation is told; the router lives on.
+func TestExplanationThatPanics(t *testing.T) {
+	s := &server{log: slog.New(slog.DiscardHandler)} // without a router
+	if a := s.answer(&question{ID: 7, Explain: &tuntap.Query{Vassal: "blog", Addr: netip.MustParseAddr("10.9.0.1")}}, nil); a.ID != 7 || a.Error == "" {
+		t.Errorf("%+v", a)
 	}
 }
