@@ -13,7 +13,7 @@ ROOT    := $(shell [ "$$(id -u)" = 0 ] && echo 1)
 # The race detector wants a C compiler; the tests want the tools that the
 # documents' hooks call, a real uwsgi to talk to, and something to talk with.
 PACKAGES := gcc libc6-dev git iproute2 iptables iputils-ping nftables net-tools \
-	procps util-linux curl netcat-openbsd python3 iperf3 uwsgi-core uwsgi-plugin-psgi
+	procps util-linux curl netcat-openbsd python3 iperf3 uwsgi-core uwsgi-plugin-psgi systemd
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)
@@ -22,6 +22,15 @@ GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
 BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 BENCHSTAT_DIR      = $(shell $(GO) env GOPATH)/bin/benchstat-$(BENCHSTAT_VERSION)
 BENCHSTAT          = $(BENCHSTAT_DIR)/benchstat
+
+NFPM_VERSION := v2.45.2
+NFPM_DIR      = $(shell $(GO) env GOPATH)/bin/nfpm-$(NFPM_VERSION)
+NFPM          = $(NFPM_DIR)/nfpm
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+ETC     ?= /etc
+ZSH     ?= $(PREFIX)/share/zsh/site-functions
 
 FUZZTIME ?= 10s
 GOTEST    = $(GO) test -race -shuffle=on -timeout 10m
@@ -34,6 +43,36 @@ help: ## List the targets
 build: ## Build the one static binary, bin/fiefdom
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/fiefdom ./cmd/fiefdom
 
+.PHONY: install
+install: build ## Install below PREFIX (/usr/local), in the tree DESTDIR: binary, unit, manual, completion, documents
+	@d='$(DESTDIR)$(PREFIX)'; packed=internal/packaging; umask 022; \
+	install -D -m 755 bin/fiefdom "$$d/bin/fiefdom"; \
+	install -d "$$d/lib/systemd/system" "$$d/share/man/man1" "$$d/share/man/man5" "$$d/share/bash-completion/completions" \
+		"$$d/share/fish/vendor_completions.d" '$(DESTDIR)$(ZSH)' "$$d/share/doc/fiefdom/docs" '$(DESTDIR)$(ETC)/fiefdom/vassals'; \
+	sed 's|/usr/bin/|$(PREFIX)/bin/|; s|/etc/fiefdom/|$(ETC)/fiefdom/|' "$$packed/fiefdom@.service" >"$$d/lib/systemd/system/fiefdom@.service"; \
+	bin/fiefdom completion bash >"$$d/share/bash-completion/completions/fiefdom"; \
+	bin/fiefdom completion fish >"$$d/share/fish/vendor_completions.d/fiefdom.fish"; \
+	bin/fiefdom completion zsh >'$(DESTDIR)$(ZSH)/_fiefdom'; \
+	rm -rf bin/man; mkdir bin/man; bin/fiefdom man bin/man; gzip -9n bin/man/*; \
+	install -m 644 bin/man/*.1.gz "$$d/share/man/man1"; install -m 644 bin/man/*.5.gz "$$d/share/man/man5"; \
+	install -m 644 README.md CHANGELOG.md "$$d/share/doc/fiefdom"; cp -r docs examples "$$d/share/doc/fiefdom"; \
+	rm "$$d/share/doc/fiefdom/examples/embed.go"; \
+	[ -e '$(DESTDIR)$(ETC)/fiefdom/emperor.ini' ] || install -m 644 "$$packed/emperor.ini" '$(DESTDIR)$(ETC)/fiefdom'
+
+# A package's version begins with a digit, and a later commit's is a later one.
+DEBVERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-\([0-9]*\)-/+\1./' | grep . || git log -1 --date=format:%Y%m%d%H%M --format='0~%cd.%h')
+
+.PHONY: deb
+deb: $(NFPM) ## Make the Debian package bin/fiefdom.deb
+	@rm -rf bin/stage
+	@$(MAKE) --no-print-directory install DESTDIR=bin/stage PREFIX=/usr ZSH=/usr/share/zsh/vendor-completions
+	@DEBVERSION='$(DEBVERSION)' DEBARCH="$$($(GO) env GOARCH)" SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+		$(NFPM) package --config internal/packaging/nfpm.yaml --packager deb --target bin/fiefdom.deb
+
+$(NFPM):
+	@echo "== installing nfpm $(NFPM_VERSION) into $(NFPM_DIR) (once; takes minutes)"
+	GOBIN=$(NFPM_DIR) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
 .PHONY: demo
 demo: deps build ## Tell and check the whole story in namespaces of its own (root)
 	bin/fiefdom demo
@@ -45,18 +84,18 @@ test: deps build lint ## Everything that CI runs: lint, all tests, 10 s of each 
 # Each raced program waits for 1 s at its end, and the tests end thousands.
 .PHONY: tests
 tests: export GORACE = atexit_sleep_ms=50
-tests: build
+tests: build deb
 	@echo "== tests, with the race detector$(if $(ROOT),; as root nothing may be skipped,; not root: what needs it is skipped)"
 	@$(if $(ROOT),FIEFDOM_TEST_ROOT=1) $(GOTEST) -v ./... 2>&1 | awk -v strict=$(ROOT) -f .ci/summary.awk
 
 .PHONY: test-root
-test-root: deps build ## All tests, none of which may be skipped (root)
+test-root: deps build deb ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
 LOADTIME ?= 1h
 
 .PHONY: soak
-soak: deps build ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
+soak: deps build deb ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
 	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 	@$(MAKE) --no-print-directory soak-load
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m

@@ -150,11 +150,14 @@ func bounded(next http.Handler) http.Handler {
 
 func (e *Emperor) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /emperor", apiSelf)
+	mux.HandleFunc("GET /emperor", e.apiSelf)
 	mux.HandleFunc("GET /events", e.apiEvents)
 	mux.HandleFunc("GET /vassals", e.apiList)
 	mux.HandleFunc("GET /vassals/{name}", e.apiOne)
 	mux.HandleFunc("GET /vassals/{name}/logs", e.apiLogs)
+	mux.HandleFunc("GET /vassals/{name}/explain", e.apiExplain)
+	mux.HandleFunc("GET /vassals/{name}/drops", e.apiDrops)
+	mux.HandleFunc("GET /vassals/{name}/capture", e.apiCapture)
 	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
 		mux.HandleFunc("POST /vassals/{name}/"+word, func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) })
 	}
@@ -174,6 +177,7 @@ func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
 			visible = append(visible, s)
 		}
 	}
+	AddUsage(visible)
 	answer(w, visible)
 }
 
@@ -192,6 +196,7 @@ func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
 
 func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {
 	if s, ok := e.find(w, r); ok {
+		s.addUsage()
 		answer(w, s)
 	}
 }
@@ -277,54 +282,6 @@ func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string
 		case <-tick.C:
 		case <-deadline:
 			http.Error(w, fmt.Sprintf("vassal %q is not there yet after %s; see its status", name, apiTimeout), http.StatusGatewayTimeout)
-			return
-		case <-r.Context().Done():
-			return
-		}
-	}
-}
-
-// apiLogs sends what is kept of a vassal's output; with ?follow it goes on
-// until the client leaves.
-func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
-	s, ok := e.find(w, r)
-	if !ok {
-		return
-	}
-	found := make(chan *output, 1)
-	e.call(func() {
-		if v := e.vassals[s.Name]; v != nil {
-			found <- v.output
-		} else {
-			found <- nil
-		}
-	})
-	var o *output
-	select {
-	case o = <-found:
-	case <-e.stopped:
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if o == nil {
-		return // it never started
-	}
-	flush := http.NewResponseController(w)
-	follow := r.URL.Query().Has("follow")
-	for from := int64(0); ; {
-		b, to, grown := o.tail(from)
-		from = to
-		if flush.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
-			return
-		}
-		if _, err := w.Write(b); err != nil || !follow {
-			return
-		}
-		if flush.Flush() != nil {
-			return
-		}
-		select {
-		case <-grown:
-		case <-o.done:
 			return
 		case <-r.Context().Done():
 			return

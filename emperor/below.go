@@ -44,8 +44,12 @@ func runBelow(parent vassal.Cgroup, name string, cmd *exec.Cmd) (err error) {
 		defer dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
-	if err = cmd.Run(); errors.Is(err, exec.ErrWaitDelay) {
+	if err = cmd.Start(); err != nil {
+		return err
+	}
+	exposed := vassal.ExposeToOOM(cmd.Process.Pid)
+	if err = cmd.Wait(); errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}
-	return err
+	return errors.Join(err, exposed)
 }

@@ -55,21 +55,6 @@ func (c *Client) Do(ctx context.Context, name, word string) (Status, error) {
 	return s, c.ask(ctx, http.MethodPost, "/vassals/"+url.PathEscape(name)+"/"+word, &s)
 }
 
-// Logs copies a vassal's output to w; with follow, until ctx is done.
-func (c *Client) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
-	path := "/vassals/" + url.PathEscape(name) + "/logs"
-	if follow {
-		path += "?follow"
-	}
-	body, err := c.open(ctx, http.MethodGet, path)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	_, err = io.Copy(w, body)
-	return err
-}
-
 func (c *Client) ask(ctx context.Context, method, path string, into any) error {
 	body, err := c.open(ctx, method, path)
 	if err != nil {

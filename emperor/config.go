@@ -38,6 +38,8 @@ type Config struct {
 	OnDemand   OnDemand
 	Bound      []string // with BoundSet the capabilities that a vassal can have at most
 	BoundSet   bool
+	Resources  vassal.Resources // of each vassal whose ini does not say
+	OOMScore   *int             // likewise
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -50,9 +52,14 @@ type Config struct {
 	StartHook string // the program that every vassal's init stage runs first; empty: none
 	StopHook  string // the program that runs after every vassal's end
 
-	Stats    string // address of uWSGI's emperor-stats; empty: none
-	Metrics  string // address of the Prometheus metrics; empty: none
-	LogTo    string // the log's file; empty: standard error
+	Stats   string // address of uWSGI's emperor-stats; empty: none
+	Metrics string // address of the Prometheus metrics; empty: none
+	LogTo   string // the log's file; empty: standard error
+	Log     vassal.Logging
+
+	SyslogAddress string // of log-syslog; empty: the machine's own
+	SyslogFormat  string // rfc3164, rfc5424; empty: what is usual at the address
+
 	PIDFile  string // where the emperor's pid stands; empty: nowhere
 	ProcName string // that the emperor's process shows; empty: its command line
 }
@@ -75,6 +82,9 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 		c.Common.MagicExec = false
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
 	}
+	if err := c.checkLog(); err != nil {
+		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: err.Error()})
+	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
@@ -91,7 +101,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, limitOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern; one such as /srv/*/app.ini names its vassals by their folders",

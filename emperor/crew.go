@@ -133,6 +133,7 @@ func (e *Emperor) startProcess(v *member, p *process) {
 			return
 		}
 		exit := gen.Wait()
+		c.ground.CountKilled()
 		content := c.door != nil && exit == (vassal.Exit{}) && !c.door.waiting()
 		exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(job.record()))
 		e.call(func() { e.processEnded(v, c, p, n, gen.Started, exit, content) })
@@ -180,7 +181,7 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 		n.timer.Stop()
 	}
 	p.runs = slices.DeleteFunc(p.runs, func(r *run) bool { return r == n })
-	failed, how := began.IsZero(), exit.String()
+	failed, how := began.IsZero(), v.ended(exit)
 	if failed {
 		how = exit.Err.Error()
 	} else if exit.Err != nil {
@@ -312,12 +313,8 @@ func (e *Emperor) disband(v *member) {
 
 func (e *Emperor) closeOutput(v *member, p *process) {
 	o := p.output
-	if p.output = nil; o == nil {
-		return
-	}
-	if err := o.close(); err != nil {
-		e.Log.Warn("close output", "vassal", v.name, "process", p.name(), "err", err)
-	}
+	p.output = nil
+	e.endOutput(o, v.name, p.name())
 }
 
 // runCrons starts the jobs that are due, and comes back in the next minute. A

@@ -4,12 +4,15 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
 
@@ -22,6 +25,8 @@ type Network struct {
 	Resolv    string           // the resolv.conf of its vassals; empty: the host's
 	Gateway   bool             // it has a UDP gateway
 	FarEnds   []netip.AddrPort // that devices' own rules may route to
+
+	Shadowed func(*vassal.DeviceSpec) ini.Errors // warns of a device's rules that the network's leave nothing of; for Check
 }
 
 // Traffic is what the router counted for a vassal, seen from the vassal.
@@ -35,19 +40,26 @@ type Emperor struct {
 	Config   *Config
 	Instance *Instance
 	Log      *slog.Logger
-	Output   io.Writer // vassals' lines, where no logto says otherwise
+	Output   io.Writer // vassals' lines, where no logto says otherwise; it may block
 	Networks []Network
 	Leases   *Leases
 	Journal  *Journal      // nil: none
 	Cgroup   vassal.Cgroup // the instance's; empty where there is no v2 tree
+
+	Controllers *vassal.Controllers // of limits; nil: there are none
 
 	RouterUID int // that no vassal may have; 0: there is no router
 	BridgeUID int // the same of bridges
 
 	Bridge vassal.Bridger // joins devices with foreign routers
 
+	Syslog func(vassal string) io.Writer // takes lines of a vassal whose ini says log-syslog, and may block; nil: there is none
+
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are
 	Traffic func(ctx context.Context) (map[string]Traffic, error)
+	Explain func(ctx context.Context, vassal string, query url.Values, sees Sees) (any, error) // asks the router about a packet
+	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
+	Capture func(ctx context.Context, vassal string, query url.Values) (net.Conn, error)       // has the router copy packets
 
 	made    sync.Once
 	calls   chan func() // to the loop

@@ -46,6 +46,7 @@ type expandFileRequest struct {
 	Path     string `json:"path"`
 	Section  string `json:"section,omitempty"`
 	Skeleton bool   `json:"skeleton,omitempty"`
+	Show     bool   `json:"show,omitempty"` // the options, instead of what they make
 	Door     string `json:"door,omitempty"` // the file that holds the address of its socket
 }
 
@@ -54,6 +55,7 @@ type expansion struct {
 	Name   string         `json:"name"`
 	Config *vassal.Config `json:"config,omitempty"`
 	Errors ini.Errors     `json:"errors,omitempty"` // warnings too
+	Pairs  []ini.Pair     `json:"pairs,omitempty"`  // of a file to show
 	Unrest bool           `json:"unrest,omitempty"` // somebody was writing a file that it needs
 	Door   string         `json:"door,omitempty"`   // what the file of its socket says
 

@@ -163,9 +163,11 @@ func (e *Emperor) expanded(got []expansion) {
 	e.settleLeases()
 	e.reserve()
 	for _, v := range fine {
-		if e.reloadsItself(v) {
+		switch {
+		case e.relimit(v):
+		case e.reloadsItself(v):
 			e.happen(v, same)
-		} else {
+		default:
 			v.readings++
 			e.happen(v, v.asGood())
 		}

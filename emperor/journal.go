@@ -35,12 +35,12 @@ type Journal struct {
 
 // entry is an event in memory.
 type entry struct {
-	mark
+	stamp
 	line []byte
 }
 
-// mark is what of an event decides who gets it.
-type mark struct {
+// stamp is what of an event decides who gets it.
+type stamp struct {
 	ID     uint64    `json:"id"`
 	Time   time.Time `json:"time"`
 	Vassal string    `json:"vassal"`
@@ -89,7 +89,7 @@ func (j *Journal) add(ev Event) {
 	j.last++
 	j.counts[ev.Kind]++
 	ev.ID, ev.Owner = j.last, j.owners[ev.Vassal]
-	en := entry{mark{ev.ID, ev.Time, ev.Vassal, ev.Owner}, ev.encode()}
+	en := entry{stamp{ev.ID, ev.Time, ev.Vassal, ev.Owner}, ev.encode()}
 	j.kept, j.bytes = append(j.kept, en), j.bytes+len(en.line)
 	for j.bytes > journalKept {
 		j.bytes -= len(j.kept[0].line)

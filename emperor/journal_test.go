@@ -28,7 +28,7 @@ func openJournal(t *testing.T, dir string) *Journal {
 // onDisk are the events of the files, the oldest first.
 func onDisk(t *testing.T, j *Journal) (all []Event) {
 	t.Helper()
-	j.file.read(func(_ mark, line []byte) bool {
+	j.file.read(func(_ stamp, line []byte) bool {
 		var ev Event
 		if err := json.Unmarshal(line, &ev); err != nil {
 			t.Errorf("%q: %v", line, err)

@@ -35,7 +35,7 @@ func (e *Emperor) apiEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	stream := eventStream{w: w, conn: http.NewResponseController(w)}
 	uid, known := r.Context().Value(peerKey{}).(uint32)
-	stream.wants = func(m mark) bool {
+	stream.wants = func(m stamp) bool {
 		return known && (uid == 0 || uid == m.Owner || int(uid) == os.Getuid()) &&
 			(!query.Has("vassal") || m.Vassal == query.Get("vassal")) && !m.Time.Before(since)
 	}
@@ -60,7 +60,7 @@ func (e *Emperor) apiEvents(w http.ResponseWriter, r *http.Request) {
 type eventStream struct {
 	w     io.Writer
 	conn  *http.ResponseController
-	wants func(mark) bool
+	wants func(stamp) bool
 	id    uint64 // of the last event that was looked at
 }
 
@@ -73,7 +73,7 @@ func (s *eventStream) catchUp(j *Journal) (err error) {
 		return nil
 	}
 	s.id += missed
-	j.file.read(func(m mark, line []byte) bool {
+	j.file.read(func(m stamp, line []byte) bool {
 		if m.ID > from && m.ID <= s.id && s.wants(m) {
 			err = s.send(line)
 		}
@@ -96,7 +96,7 @@ func (s *eventStream) copy(ctx context.Context, j *Journal, follow bool, stopped
 		}
 		for _, en := range batch {
 			s.id = en.ID
-			if s.wants(en.mark) && s.send(en.line) != nil {
+			if s.wants(en.stamp) && s.send(en.line) != nil {
 				return
 			}
 		}

@@ -316,7 +316,7 @@ func TestSlowWatcherIsTold(t *testing.T) {
 		j.add(Event{Time: time.Now(), Kind: "info", Message: strings.Repeat("x", eventText)})
 	}
 	w := httptest.NewRecorder()
-	s := eventStream{w: w, conn: http.NewResponseController(flusher{w}), wants: func(mark) bool { return true }}
+	s := eventStream{w: w, conn: http.NewResponseController(flusher{w}), wants: func(stamp) bool { return true }}
 	s.copy(t.Context(), j, false, nil)
 	var first, next Event
 	events := json.NewDecoder(w.Body)

@@ -34,7 +34,7 @@ func (w *journalFile) old() string { return w.path + ".1" }
 
 // lastID is the newest id on disk, 0 without any.
 func (w *journalFile) lastID() (last uint64) {
-	w.read(func(m mark, _ []byte) bool {
+	w.read(func(m stamp, _ []byte) bool {
 		last = max(last, m.ID)
 		return true
 	})
@@ -120,7 +120,7 @@ func (w *journalFile) open() error {
 
 // read gives the events on disk to take, the oldest first, until it says no.
 // Lines that are none are skipped.
-func (w *journalFile) read(take func(mark, []byte) bool) {
+func (w *journalFile) read(take func(stamp, []byte) bool) {
 	w.names.Lock()
 	var files []*os.File
 	for _, path := range []string{w.old(), w.path} {
@@ -137,7 +137,7 @@ func (w *journalFile) read(take func(mark, []byte) bool) {
 	}
 }
 
-func readEvents(from io.Reader, take func(mark, []byte) bool) bool {
+func readEvents(from io.Reader, take func(stamp, []byte) bool) bool {
 	lines := bufio.NewReaderSize(from, 2*eventLine)
 	for skip := false; ; {
 		line, err := lines.ReadSlice('\n')
@@ -148,7 +148,7 @@ func readEvents(from io.Reader, take func(mark, []byte) bool) bool {
 		if err != nil {
 			return true // the end; a line without one is torn, or being written
 		}
-		var m mark
+		var m stamp
 		if !skip && bytes.HasPrefix(line, []byte("{")) && json.Unmarshal(line, &m) == nil && !take(m, line) {
 			return false
 		}

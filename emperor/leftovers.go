@@ -41,11 +41,11 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("end leftovers: %s names %q, which is no cgroup of instance %q; remove the file", i.Path(cgroupRecord), old, i.Name)
 		}
 		log.Info("ending what a killed emperor left", "cgroup", string(old))
-		if err := old.Remove(ctx); err != nil {
+		if err := errors.Join(old.Remove(ctx), old.RemoveLeaf()); err != nil {
 			return fmt.Errorf("end leftovers: %w", err)
 		}
 	}
-	if err := errors.Join(i.endBridges(), i.endApps(), i.endCgroups(ctx)); err != nil {
+	if err := errors.Join(i.endBridges(), i.endApps(), i.endCgroups(ctx), i.endLimits(ctx, nobody)); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
 	}
 	entries, err := os.ReadDir(i.Runtime)
@@ -64,7 +64,7 @@ func (i *Instance) cgroupName() string { return "fiefdom-" + i.Name }
 // it before anything is cloned into it. Where there is no v2 tree it is empty,
 // and the error says so.
 func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
-	own, err := vassal.OwnCgroup()
+	own, err := vassal.DelegatedCgroup()
 	if err != nil {
 		return "", err
 	}

@@ -84,9 +84,17 @@ var (
 	errName       = errors.New("rename it")
 )
 
-// look looks at one ini.
+// look looks at one ini. The link comes first, and what is none is looked at
+// once only: who swaps the two meanwhile cannot pass one off as the other.
 func (c *Config) look(path, section string) (iniFile, error) {
-	target, err := os.Stat(path)
+	link, err := os.Lstat(path)
+	if err != nil {
+		return iniFile{}, err
+	}
+	target, linked := link, link.Mode()&fs.ModeSymlink != 0
+	if linked {
+		target, err = os.Stat(path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if to, linkErr := os.Readlink(path); linkErr == nil {
 			return iniFile{}, fmt.Errorf("%s is a link to %s, which %w", printable([]byte(path)), printable([]byte(to)), errDangling)
@@ -101,12 +109,7 @@ func (c *Config) look(path, section string) (iniFile, error) {
 	if !printableName(filepath.Base(path) + section) {
 		return iniFile{}, fmt.Errorf("%s has a name that cannot be printed; %w", printable([]byte(path)), errName)
 	}
-	link, err := os.Lstat(path)
-	if err != nil {
-		return iniFile{}, err
-	}
 	f := iniFile{name: c.nameOf(path, section), path: path, section: section, owner: ownerOf(target), id: idOf(target)}
-	linked := link.Mode()&fs.ModeSymlink != 0
 	if linked && c.NoFollow {
 		f.id = idOf(link)
 	}
@@ -131,5 +134,5 @@ func idOf(info fs.FileInfo) fileID {
 
 // request is what an expander is asked about the file.
 func (f iniFile) request() expandFileRequest {
-	return expandFileRequest{Name: f.name, Path: f.path, Section: f.section, Skeleton: f.skeleton, Door: f.door}
+	return expandFileRequest{Name: f.name, Path: f.path, Section: f.section, Skeleton: f.skeleton, Door: f.door, Show: f.show}
 }

@@ -53,6 +53,10 @@ type member struct {
 	uid     int
 	crew    *crew     // of the generation, if it has attached processes
 	clock   cronClock // of their jobs
+
+	limits   vassal.Resources // in force for the generation
+	limiting bool             // a change of them is under way
+	shortage shortage
 }
 
 func (e *Emperor) newMember(f iniFile) {
@@ -183,6 +187,7 @@ func (e *Emperor) launch(v *member) {
 	}
 	job.left, job.after, v.key, v.lost = v.left, v.errands.done, r.key, ""
 	v.form, v.options = r.form(), r.document
+	v.limits, v.limiting = r.resources, false
 	ctx, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
 	began := time.Now()
@@ -198,7 +203,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	v.jail, v.output = job.jail, job.output
 	if err != nil {
 		if v.state != Stopping {
-			v.err = err.Error()
+			v.err = v.startFailed(err)
 		}
 		if v.jail != nil && !job.r.keep {
 			e.closeJail(v)
@@ -316,7 +321,7 @@ func (v *member) reason(exit vassal.Exit) string {
 	case exit.Signal == 0 && exit.Code == vassal.ExitNoApp && v.running != nil && len(v.running.App) > 0:
 		return exit.String() + ": the uwsgi could not load its app; see fiefdom logs " + v.name
 	}
-	return exit.String()
+	return v.ended(exit)
 }
 
 // exile says whether the app does not want to be started again.
@@ -376,11 +381,7 @@ func (e *Emperor) closeJail(v *member) {
 func (e *Emperor) forget(v *member) {
 	e.closeJail(v)
 	e.shutDoor(v)
-	if v.output != nil {
-		if err := v.output.close(); err != nil {
-			e.Log.Warn("close output", "vassal", v.name, "err", err)
-		}
-	}
+	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
 	e.Log.Info("vassal gone", "vassal", v.name)
 	e.Journal.own(v.name, 0)

@@ -62,6 +62,7 @@ type iniFile struct {
 	id       fileID
 	skeleton bool   // a link that stands for its owner, whose target may be root's
 	refused  string // why nobody reads it; empty: it is read
+	show     bool   // somebody wants to see its options; nothing is made of them
 
 	door   string // the file that holds the address of its socket; empty: none
 	doorID fileID

@@ -11,9 +11,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/logfile"
 )
 
 // Bounds of a vassal's output in bytes.
@@ -23,26 +24,29 @@ const (
 	outputRead = 4 << 10   // at a time; every vassal has such a buffer
 )
 
-// output takes what a vassal writes: into its log file, else into the
-// emperor's log, and the last of it into memory. The FIFO is on disk and the
-// app holds it open for reading too, so an app outlives its emperor: nobody
-// gets SIGPIPE, and the next emperor reads on.
+// output takes what a vassal writes: into its log file and to syslog, where its
+// ini says so, else into the emperor's log, and the last of it into memory. It
+// never waits for any of them. The FIFO is on disk and the app holds it open for
+// reading too, so an app outlives its emperor: nobody gets SIGPIPE, and the next
+// emperor reads on.
 type output struct {
-	name string
-	path string
-	fifo *os.File  // ours, non-blocking
-	log  io.Writer // the emperor's
+	name  string
+	path  string
+	fifo  *os.File       // ours, non-blocking
+	log   io.Writer      // the emperor's, by way of queue
+	queue *logfile.Queue // nil: log does not block
 
 	mu      sync.Mutex
-	file    *os.File // logto
-	kept    []byte
-	total   int64 // bytes ever taken
-	partial []byte
-	grown   chan struct{} // closed and replaced when kept grows
-	done    chan struct{}
+	logs    logs
+	history history
+	partial []byte        // of a line
+	grown   chan struct{} // closed when the history grows; nil: nobody waits
+	done    chan struct{} // closed when the FIFO is not read any more
+	ended   chan struct{} // closed when all that was in it is taken
 }
 
-// openOutput makes the FIFO and starts to read it.
+// openOutput makes the FIFO and starts to read it. Writes to log may block; the
+// vassal never does.
 func openOutput(name, path string, log io.Writer) (*output, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make pipe %s: %w", path, err)
@@ -52,7 +56,13 @@ func openOutput(name, path string, log io.Writer) (*output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open pipe %s: %w", path, err)
 	}
-	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, grown: make(chan struct{}), done: make(chan struct{})}
+	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, done: make(chan struct{}), ended: make(chan struct{})}
+	if _, above := log.(*output); !above { // an attached process's lines go through the vassal's output
+		o.queue = logfile.NewQueue(log, func(l logfile.Lost, why string) string {
+			return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of %s were lost here: %s", l.Bytes, l.Lines, printable([]byte(name)), why)
+		})
+		o.log = o.queue
+	}
 	go o.read()
 	return o, nil
 }
@@ -73,17 +83,6 @@ func (o *output) writer(uid int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), o.path), nil
 }
 
-// setFile sends what comes from now on to f, which is the output's; nil: to
-// the emperor's log.
-func (o *output) setFile(f *os.File) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.file != nil {
-		_ = o.file.Close()
-	}
-	o.file = f
-}
-
 func (o *output) read() {
 	defer close(o.done)
 	buf := make([]byte, outputRead)
@@ -102,103 +101,115 @@ func (o *output) take(b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.keep(b)
-	if o.file != nil {
-		_, _ = o.file.Write(b) // a full disk loses lines, never the vassal
+	if o.logs.file != nil {
+		_, _ = o.logs.file.Write(b)
+	}
+	if !o.asLines() {
 		return
 	}
 	o.partial = append(o.partial, b...)
+	rest := o.partial
 	for {
-		i := bytes.IndexByte(o.partial, '\n')
-		if i < 0 && len(o.partial) < outputLine {
+		n, line := cutLine(rest)
+		if n == 0 {
 			break
 		}
-		if i < 0 || i > outputLine {
-			i = outputLine
-		}
-		o.print(o.partial[:i])
-		o.partial = bytes.TrimPrefix(o.partial[i:], []byte("\n"))
+		o.print(line)
+		rest = rest[n:]
 	}
-	if len(o.partial) == 0 {
+	o.partial = append(o.partial[:0], rest...)
+	if len(rest) == 0 {
 		o.partial = nil
 	}
 }
+
+// asLines says whether anybody takes the output line by line.
+func (o *output) asLines() bool { return o.logs.file == nil || o.logs.syslog != nil }
 
 // Write takes whole lines of a process beside the app.
 func (o *output) Write(lines []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.keep(lines)
-	if o.file != nil {
-		return o.file.Write(lines)
+	if o.logs.file != nil {
+		_, _ = o.logs.file.Write(lines)
 	}
-	for line := range bytes.Lines(lines) {
-		o.print(bytes.TrimSuffix(line, []byte("\n")))
+	if o.asLines() {
+		for line := range bytes.Lines(lines) {
+			o.print(bytes.TrimSuffix(line, []byte("\n")))
+		}
 	}
 	return len(lines), nil
 }
 
 // keep remembers the last of what was written.
 func (o *output) keep(b []byte) {
-	o.total += int64(len(b))
-	o.kept = append(o.kept, b...)
-	if len(o.kept) > 2*outputKept {
-		o.kept = append([]byte(nil), o.kept[len(o.kept)-outputKept:]...)
+	o.history.add(b, time.Now())
+	if o.grown != nil {
+		close(o.grown)
+		o.grown = nil
 	}
-	close(o.grown)
-	o.grown = make(chan struct{})
 }
 
+// print gives one line to syslog, or else to the emperor's log.
 func (o *output) print(line []byte) {
-	_, _ = io.WriteString(o.log, printable([]byte(o.name))+" | "+printable(line)+"\n")
+	text := printable(line)
+	if o.logs.syslog != nil {
+		_, _ = io.WriteString(o.logs.syslog, text+"\n")
+		return
+	}
+	_, _ = io.WriteString(o.log, printable([]byte(o.name))+" | "+text+"\n")
 }
 
-// printable keeps a vassal from writing to the operator's terminal with
-// control bytes (C1 too, which terminals take in UTF-8), or forging lines of
-// others.
-func printable(line []byte) string {
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	plain := func(r rune) bool { return r >= ' ' && r < 0x7f || r > 0x9f || r == '\t' }
-	if utf8.Valid(line) && !bytes.ContainsFunc(line, func(r rune) bool { return !plain(r) }) {
-		return string(line)
-	}
-	var s strings.Builder
-	for len(line) > 0 {
-		r, n := utf8.DecodeRune(line)
-		if plain(r) && (r != utf8.RuneError || n > 1) {
-			s.WriteRune(r)
-		} else {
-			for _, c := range line[:n] {
-				fmt.Fprintf(&s, `\x%02x`, c)
-			}
-		}
-		line = line[n:]
-	}
-	return s.String()
-}
-
-// tail returns what is kept of the output after the first from bytes, the
-// position behind it, and a channel that is closed when there is more.
-func (o *output) tail(from int64) ([]byte, int64, <-chan struct{}) {
+// tail copies what is kept of the output from a position on, and returns a
+// channel that is closed when there is more.
+func (o *output) tail(from int64) (*history, <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := min(o.total-from, int64(len(o.kept)), outputKept)
-	return append([]byte(nil), o.kept[int64(len(o.kept))-n:]...), o.total, o.grown
+	if o.grown == nil {
+		o.grown = make(chan struct{})
+	}
+	return o.history.since(from), o.grown
 }
 
-// close takes what is left in the FIFO, ends the reading and removes the FIFO.
-// Nobody writes any more: the last words of a vassal are the interesting ones.
+// close ends the output. Nobody writes any more.
 func (o *output) close() error {
+	err := o.shut()
+	o.finish()
+	return err
+}
+
+// shut takes what is left in the FIFO, ends the reading and removes the FIFO:
+// the last words of a vassal are the interesting ones.
+func (o *output) shut() error {
 	err := o.fifo.SetReadDeadline(time.Now()) // wakes read
 	<-o.done
 	err = errors.Join(err, o.drain(), o.fifo.Close(), os.Remove(o.path))
+	defer close(o.ended)
 	o.mu.Lock()
-	if len(o.partial) > 0 && o.file == nil {
+	defer o.mu.Unlock()
+	if len(o.partial) > 0 && o.asLines() {
 		o.print(o.partial)
 		o.partial = nil
 	}
-	o.mu.Unlock()
-	o.setFile(nil)
 	return err
+}
+
+// lastWords is how long a log may take for what waits at its end.
+const lastWords = time.Second
+
+// finish writes what waits for the logs, and closes them. A log that takes
+// nothing is not waited for.
+func (o *output) finish() {
+	o.mu.Lock()
+	old := o.logs
+	o.logs = logs{path: old.path}
+	o.logs.before, o.logs.why = old.lost()
+	o.mu.Unlock()
+	old.close()
+	if o.queue != nil {
+		_ = o.queue.Close(lastWords)
+	}
 }
 
 // drain reads until the FIFO is empty, which the poller cannot say.

@@ -66,46 +66,24 @@ func TestOutputLines(t *testing.T) {
 	}
 }
 
+// direct is an output whose log takes all at once, without a FIFO.
+func direct(name string, log *lines) *output {
+	return &output{name: name, log: log, done: make(chan struct{}), ended: make(chan struct{})}
+}
+
 func TestOutputOfAnOddName(t *testing.T) {
 	log := &lines{}
-	o := &output{name: "a\nshop | b", log: log, grown: make(chan struct{})}
-	o.take([]byte("x\n"))
+	direct("a\nshop | b", log).take([]byte("x\n"))
 	if got := log.String(); got != `a\x0ashop | b | x`+"\n" {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestOutputToAFile(t *testing.T) {
-	log := &lines{}
-	path := filepath.Join(t.TempDir(), "log")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := newOutput(t, log)
-	o.setFile(f)
-	o.take([]byte("raw \x1b\n"))
-	o.setFile(nil)
-	o.take([]byte("after\n"))
-	if err := o.close(); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "raw \x1b\n" {
-		t.Errorf("%q, %v", b, err)
-	}
-	if got := log.String(); got != "blog | after\n" {
-		t.Errorf("got %q", got)
-	}
-	if _, err := f.WriteString("x"); err == nil {
-		t.Error("the file is open")
-	}
-}
-
 func TestOutputTail(t *testing.T) {
-	o := &output{name: "blog", log: &lines{}, grown: make(chan struct{})}
-	b, at, more := o.tail(0)
-	if len(b) != 0 || at != 0 {
-		t.Fatalf("%q, %d", b, at)
+	o := direct("blog", &lines{})
+	b, more := o.tail(0)
+	if b.total != 0 {
+		t.Fatalf("%+v", b)
 	}
 	o.take([]byte("one\n"))
 	select {
@@ -113,19 +91,19 @@ func TestOutputTail(t *testing.T) {
 	default:
 		t.Error("nobody was told")
 	}
-	if b, at, _ = o.tail(at); string(b) != "one\n" || at != 4 {
-		t.Errorf("%q, %d", b, at)
+	if b, _ = o.tail(b.total); string(b.kept) != "one\n" || b.total != 4 {
+		t.Errorf("%q, %d", b.kept, b.total)
 	}
-	if b, at, _ = o.tail(at); len(b) != 0 || at != 4 {
-		t.Errorf("%q, %d", b, at)
+	if b, _ = o.tail(b.total); len(b.kept) != 0 || b.total != 4 {
+		t.Errorf("%q, %d", b.kept, b.total)
 	}
 	for range 200 {
 		o.take([]byte(strings.Repeat("y", 4096)))
 	}
-	if b, _, _ = o.tail(0); len(b) != outputKept {
-		t.Errorf("%d bytes are kept", len(b))
+	if b, _ = o.tail(0); len(b.kept) < outputKept || len(b.kept) > 2*outputKept {
+		t.Errorf("%d bytes are kept", len(b.kept))
 	}
-	if n := cap(o.kept); n > 4*outputKept {
+	if n := cap(o.history.kept); n > 4*outputKept {
 		t.Errorf("%d bytes are held", n)
 	}
 }

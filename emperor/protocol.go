@@ -108,6 +108,9 @@ func (e *Emperor) renewed(v *member) {
 			v.said.patience.Stop()
 		}
 		v.renewals++
+		if v.config != nil && v.config.Log.Reopen {
+			v.output.reopen()
+		}
 		e.Log.Info("vassal reloaded", "vassal", v.name, "pid", v.gen.PID)
 	}
 }

@@ -35,7 +35,7 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 	first := true   // the first file that is read as the vassal's is its own
 	own := dir + "/" + base
 	before, after, environ := c.beside(f.Name)
-	options := ini.Options{
+	options := ini.Networked(ini.Options{
 		Dir: dir, IsOption: vassal.Known, Before: before, After: after, Environ: environ, Limits: limits,
 		LookupEnv: func(name string) (string, bool) { return lookupIn(environ, name) },
 		ReadFile: func(path string) (b []byte, err error) {
@@ -57,7 +57,7 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 			}
 			return ini.ReadFile(path, nil)
 		},
-	}
+	})
 	got, err := ini.Load(name, options)
 	if err != nil {
 		if !errors.As(err, &x.Errors) {
@@ -71,6 +71,10 @@ func (c *Common) read(f expandFileRequest, check func(*unix.Stat_t) error) (x ex
 		place(dir, &got.Pairs[i].Pos)
 	}
 	placeAll(dir, got.Warnings)
+	if f.Show {
+		x.Pairs, x.Errors = got.Pairs, got.Warnings
+		return x
+	}
 	config, errs := vassal.Parse(f.Name, got)
 	x.Config, x.Errors = config, append(got.Warnings, errs...)
 	c.readAttributes(&x, own, dir, text, options)

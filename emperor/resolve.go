@@ -26,6 +26,8 @@ type resolved struct {
 	door       *doorSpec // on demand; nil: it always runs
 	keep       bool      // the jail outlives the generation: nothing in it was done by hooks
 	key        string    // tells jails apart
+
+	resources vassal.Resources // that the whole of it may use
 }
 
 const defaultMTU = 1500
@@ -79,6 +81,9 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
 	if err := e.isolate(r, c); err != nil {
+		return nil, err
+	}
+	if err := e.limit(r, c); err != nil {
 		return nil, err
 	}
 	if err := e.checkAttached(r, c); err != nil {
@@ -265,7 +270,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	p := &r.plan
 	*p = vassal.Plan{
 		Name: c.Name, UID: -1, GID: -1, Umask: -1, LogUID: -1,
-		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Hooks: c.Hooks, Env: slices.Clone(c.Env),
+		Chdir: c.Chdir, Chroot: c.Chroot, LogTo: c.LogTo, Logging: c.Log, Hooks: c.Hooks, Env: slices.Clone(c.Env),
 		Mounts: r.namespaces&unix.CLONE_NEWNS != 0, Resolv: resolv,
 		Proc:     r.namespaces&unix.CLONE_NEWNS != 0 && r.namespaces&unix.CLONE_NEWPID != 0,
 		Reaper:   r.namespaces&unix.CLONE_NEWPID != 0,
@@ -310,7 +315,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	for _, g := range c.AddGID {
 		p.Groups, p.SetGroups = append(slices.Clone(p.Groups), g.ID), true
 	}
-	if e.Config.Tyrant {
+	if e.Config.Tyrant || c.Log.Late {
 		p.LogUID = p.UID
 	}
 	if p.CleanEnv {

@@ -3,15 +3,37 @@ package emperor
 import (
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 )
 
 // Self is the emperor's own process.
 type Self struct {
-	PID        int `json:"pid"`
-	Goroutines int `json:"goroutines"`
+	PID        int      `json:"pid"`
+	Goroutines int      `json:"goroutines"`
+	Instance   string   `json:"instance"`
+	Folders    []string `json:"folders"` // that he looks for inis in, those of patterns aside
 }
 
-func apiSelf(w http.ResponseWriter, _ *http.Request) {
-	answer(w, Self{PID: os.Getpid(), Goroutines: runtime.NumGoroutine()})
+func (e *Emperor) apiSelf(w http.ResponseWriter, _ *http.Request) {
+	answer(w, Self{PID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Instance: e.Config.Instance, Folders: e.Config.Folders()})
+}
+
+// Folders are those whose inis are vassals, in the order of the emperor's ini.
+// Patterns and single files are none.
+func (c *Config) Folders() []string {
+	folders := []string{}
+	for _, m := range c.Monitors {
+		if m.Pattern != "" || m.Section != "" {
+			continue
+		}
+		dir, err := filepath.Abs(m.Dir)
+		if err != nil {
+			continue // there is no working directory any more
+		}
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			folders = append(folders, dir)
+		}
+	}
+	return folders
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"fiefdom/internal/logfile"
 	"fiefdom/vassal"
 )
 
@@ -115,9 +116,10 @@ func (s *startJob) dropJail(jail *vassal.Jail) error {
 }
 
 func (s *startJob) start(ctx context.Context) error {
-	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces, Log: s.output.setFile}
+	l := vassal.Launch{Plan: s.r.plan, Dir: s.r.dir, Document: s.r.document, Namespaces: s.r.namespaces}
+	l.Log = func(f *logfile.File) { s.output.setLogs(s.e, f, &s.r.plan) }
 	if l.Plan.LogTo == "" {
-		s.output.setFile(nil)
+		l.Log(nil)
 	}
 	above, err := l.Plan.Isolation.Above()
 	if err != nil {
@@ -141,6 +143,14 @@ func (s *startJob) start(ctx context.Context) error {
 	}
 	if above != "" { // the last: from here on it is the start's to remove
 		if l.Cgroup, err = above.Make(name); err != nil {
+			return err
+		}
+	}
+	if s.e.Controllers != nil {
+		if l.Budget, err = s.e.Controllers.Budget(name, l.Cgroup, s.r.resources, func(killed uint64) { s.e.outOfMemory(s.name, killed) }); err != nil {
+			if l.Cgroup != "" {
+				err = errors.Join(err, l.Cgroup.Remove(ctx))
+			}
 			return err
 		}
 	}

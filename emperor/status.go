@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"fiefdom/vassal"
 )
 
 // Status is a vassal as "fiefdom ps --json" shows it. The schema is stable:
@@ -32,9 +34,19 @@ type Status struct {
 	Starts    int               `json:"starts"`              // that were tried, failed ones too
 	Backoff   float64           `json:"backoff_seconds"`     // how long the back-off is that it waits for; 0: none
 
+	Output *OutputStatus `json:"output,omitempty"` // none before the first start
+
 	Attributes map[string][]string `json:"attributes,omitempty"` // what its ini tells the emperor (emperor-collect-attribute), by key
 
-	owner owner
+	MemoryBytes      uint64       `json:"memory_bytes"`      // that its processes use, with the page cache where a memory controller counts
+	CPUSeconds       float64      `json:"cpu_seconds"`       // CPU time of its processes since they were started
+	PIDs             int          `json:"pids"`              // processes and threads
+	ThrottledSeconds float64      `json:"throttled_seconds"` // that limit-cpu made them wait
+	OOMKills         uint64       `json:"oom_kills"`         // processes that were killed for lack of memory, in all its starts
+	Limits           *LimitStatus `json:"limits,omitempty"`  // of what runs
+
+	owner      owner
+	generation *vassal.Generation // that runs, to ask for what it uses
 }
 
 // Vassals are all vassals by name, as root sees them.
@@ -92,12 +104,13 @@ func (v *member) status() Status {
 	s := Status{
 		Name: v.name, File: v.file.path, State: v.state, UID: v.uid, Since: v.since, Error: v.err,
 		Restarts: max(v.starts-1, 0), Warnings: v.warnings, owner: v.file.owner,
-		Addresses: []netip.Addr{}, Drops: map[string]uint64{}, Attributes: v.attributes(),
+		Addresses: []netip.Addr{}, Drops: map[string]uint64{}, Attributes: v.attributes(), OOMKills: v.shortage.killed,
 	}
 	if v.gen != nil && (v.state == Running || v.state == Stopping) {
 		s.PID = v.gen.PID
 		s.Loyal = v.loyal(time.Since(v.gen.Started))
 		s.Accepting = v.said.accepting
+		s.generation, s.Limits = v.gen, limitStatus(&v.limits)
 	}
 	s.Starts = v.launches
 	if v.state == Backoff {
@@ -118,6 +131,9 @@ func (v *member) status() Status {
 		if s.State == Sleeping && v.open != v.door {
 			s.State = Starting // nobody can come yet
 		}
+	}
+	if v.output != nil {
+		s.Output = v.output.status()
 	}
 	v.describe(&s)
 	return s

@@ -139,6 +139,7 @@ func (r *Router) closePeer(p *peer, why error) {
 	n := p.net
 	n.release(p)
 	r.settled(p)
+	p.endCaptures()
 	delete(r.peers, p.id)
 	r.hangUp(p)
 	p.hand.drop()

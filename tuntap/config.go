@@ -108,8 +108,11 @@ func (n *NetworkOptions) check() error {
 	return nil
 }
 
-// apart checks that two networks share no address.
+// apart checks that two networks share no address and no socket.
 func (n *NetworkOptions) apart(other *NetworkOptions) error {
+	if n.Stats != "" && (n.Stats == other.Stats || n.Stats == other.Socket) || other.Stats != "" && other.Stats == n.Socket {
+		return fmt.Errorf("the stats socket is one of %s's; networks need sockets of their own", other.Pos)
+	}
 	for _, a := range n.Addresses {
 		for _, b := range other.Addresses {
 			if a.Overlaps(b) {

@@ -16,7 +16,7 @@ const (
 // notes is when a line was last written, by reason, on the shards' clock.
 type notes [reasons]atomic.Int64
 
-// note counts a dropped packet and, now and then, has a line written about it.
+// note counts a dropped packet, keeps it as an example and, now and then, has a line written about it.
 // p is nil for what belongs to no peer.
 func (s *shard) note(n *network, p *peer, pk *packet, v verdict) {
 	count, noted := &n.drops, &n.noted
@@ -24,6 +24,9 @@ func (s *shard) note(n *network, p *peer, pk *packet, v verdict) {
 		count, noted = &p.drops, &p.noted
 	}
 	count[v.why].add(1)
+	if p != nil && v.how != quiet {
+		bookOf(&p.book).keep(pk, &v, s.now)
+	}
 	last := noted[v.why].Load()
 	if v.how == quiet || last != 0 && s.now-last < logEvery {
 		return

@@ -162,7 +162,11 @@ func (s *shard) fromGateway(n *network, from netip.AddrPort, framed []byte) {
 		s.note(n, nil, pk, drop(DropNoRoute))
 		return
 	}
-	if v := n.towards(to.peer, pk, pol, &to.peer.came, s.now); v.why != pass {
+	v := n.towards(to.peer, pk, pol, &to.peer.came, s.now)
+	if watched(nil, to.peer) {
+		s.capture(nil, to.peer, pk, v)
+	}
+	if v.why != pass {
 		s.note(n, to.peer, pk, v)
 		return
 	}

@@ -4,8 +4,6 @@ import (
 	"log/slog"
 
 	"golang.org/x/sys/unix"
-
-	"fiefdom/firewall"
 )
 
 // hostReady reads packets from the host's device.
@@ -85,10 +83,6 @@ func (s *shard) losePeer(p *peer, why error) {
 	s.tell(s.r.shards[0], func() { s.r.closePeer(p, why) })
 }
 
-// nobody is what becomes of a packet for an address of the pool that nobody
-// has: its sender is told, and need not wait for a timeout.
-var nobody = verdict{why: DropNoRoute, how: rejected}
-
 // fromPeer takes a packet from p all its way. framed has room before the packet,
 // and the device's header at its end.
 func (s *shard) fromPeer(p *peer, framed []byte) {
@@ -97,31 +91,28 @@ func (s *shard) fromPeer(p *peer, framed []byte) {
 	why := pk.read(framed)
 	p.tx.add(pk.onWire())
 	if why != pass {
+		if watched(p, nil) {
+			s.capture(p, nil, pk, drop(why))
+		}
 		s.note(n, p, pk, drop(why))
 		return
 	}
-	v := n.fromPeer(p, pk, pol, s.now)
+	v, to := n.outward(p, pk, pol, s.now)
+	if watched(p, to) {
+		s.capture(p, to, pk, v)
+	}
 	switch {
 	case v.why != pass:
-		s.note(n, p, pk, v)
+		blame := p
+		if to != nil {
+			blame = to
+		}
+		s.note(n, blame, pk, v)
 		s.reject(n, p, pk, v)
-		return
 	case v.to != nil:
 		s.toGateway(n, p, v.to, framed)
-		return
-	}
-	to := n.table.Load().owner(pk.flow.Dst)
-	switch {
-	case to.kind == ownerPool:
-		s.note(n, p, pk, nobody)
-		s.reject(n, p, pk, nobody)
-	case to.kind == ownerPeer && pol.cfg.Direct:
-		if v := n.towards(to.peer, pk, pol, &p.sent[firewall.In], s.now); v.why != pass {
-			s.note(n, to.peer, pk, v)
-			s.reject(n, p, pk, v)
-			return
-		}
-		s.deliver(to.peer, framed)
+	case to != nil:
+		s.deliver(to, framed)
 	default:
 		if s.coalesce(n.host, n, nil, p, framed) {
 			return
@@ -139,22 +130,16 @@ func (s *shard) fromHost(n *network, framed []byte) {
 		s.note(n, nil, pk, drop(why))
 		return
 	}
-	to := n.table.Load().owner(pk.flow.Dst)
-	if to.kind == ownerPool {
-		s.note(n, nil, pk, nobody)
-		s.reject(n, nil, pk, nobody)
-		return
+	v, to := n.inward(pk, n.policy.Load(), s.now)
+	if watched(nil, to) {
+		s.capture(nil, to, pk, v)
 	}
-	if to.kind != ownerPeer { // not even of the pool: the host's own chatter (MLD, mDNS)
-		s.note(n, nil, pk, verdict{why: DropNoRoute, how: quiet})
-		return
-	}
-	if v := n.towards(to.peer, pk, n.policy.Load(), &to.peer.came, s.now); v.why != pass {
-		s.note(n, to.peer, pk, v)
+	if v.why != pass {
+		s.note(n, to, pk, v)
 		s.reject(n, nil, pk, v)
 		return
 	}
-	s.deliver(to.peer, framed)
+	s.deliver(to, framed)
 }
 
 // reject answers a dropped packet where its rule says so. to is who sent it,

@@ -24,6 +24,9 @@ type NetworkConfig struct {
 	FarEnds   []netip.AddrPort      `json:"far_ends,omitempty"`  // other routers' gateways, besides the routes' targets
 
 	Credentials bool `json:"credentials,omitempty"` // foreign devices must begin with them
+
+	File string `json:"file,omitempty"` // where the network is written, for Explain
+	Line int    `json:"line,omitempty"`
 }
 
 // Descriptors are what the router is given for one network. It owns them from

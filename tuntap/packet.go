@@ -51,6 +51,8 @@ type packet struct {
 
 	l4     []byte  // from the transport header; nil in a later part
 	undone offload // read separately: frames have none
+
+	trace *trace // of a packet that Explain made up; nil for all others
 }
 
 // decode reads b, which must hold exactly one packet. It returns pass,

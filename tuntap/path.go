@@ -22,12 +22,50 @@ const (
 
 func drop(why Reason) verdict { return verdict{why: why} }
 
+// nobody is what becomes of a packet for an address of the pool that nobody
+// has: its sender is told, and need not wait for a timeout.
+var nobody = verdict{why: DropNoRoute, how: rejected}
+
+// outward decides about a packet that p sent, all its way. The peer is who gets
+// it, or whose half dropped it; nil: it is for the host, or a far end, or came
+// no farther than the first half.
+func (n *network) outward(p *peer, pk *packet, pol *policy, now int64) (verdict, *peer) {
+	v := n.fromPeer(p, pk, pol, now)
+	if v.why != pass || v.to != nil {
+		return v, nil
+	}
+	to := n.table.Load().owner(pk.flow.Dst)
+	pk.trace.routed(to)
+	switch {
+	case to.kind == ownerPool:
+		return nobody, nil
+	case to.kind == ownerPeer && pol.cfg.Direct:
+		return n.towards(to.peer, pk, pol, &p.sent[firewall.In], now), to.peer
+	}
+	return v, nil
+}
+
+// inward decides about a packet that the host sent, as outward does.
+func (n *network) inward(pk *packet, pol *policy, now int64) (verdict, *peer) {
+	to := n.table.Load().owner(pk.flow.Dst)
+	pk.trace.routed(to)
+	switch to.kind {
+	case ownerPool:
+		return nobody, nil
+	case ownerPeer:
+		return n.towards(to.peer, pk, pol, &to.peer.came, now), to.peer
+	}
+	// Not even of the pool: the host's own chatter (MLD, mDNS).
+	return verdict{why: DropNoRoute, how: quiet}, nil
+}
+
 // fromPeer decides about a packet that p sent: the first half of a packet's
 // way (see the package's picture). It registers p's address where due. Only p's
 // own shard comes here. One policy decides about the whole way.
 func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict {
 	m := &p.sent[firewall.Out]
 	if chatter(pk) || pk.v6 && !pol.own[1].IsValid() {
+		pk.trace.at(placeForm, DropForbidden)
 		return verdict{why: DropForbidden, how: quiet}
 	}
 	owned := n.table.Load().owner(pk.flow.Src).peer == p
@@ -37,6 +75,7 @@ func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict 
 			owned = true
 			wish, why = n.register(p, pk.flow.Src)
 		}
+		pk.trace.claimed(wish, why)
 		if why != pass {
 			n.refuse(p, pk.flow.Src, why, wish.holder, now)
 			return drop(why)
@@ -53,9 +92,14 @@ func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict 
 		return v
 	}
 
-	act, i := m.ask(pol.chain[firewall.Out], pk)
-	if act != firewall.Allow {
-		return byRule(pol.chain[firewall.Out], act, i)
+	i := -1
+	if c := pol.chain[firewall.Out]; c != nil {
+		var act firewall.Action
+		act, i = m.ask(c, pk)
+		pk.trace.asked(firewall.Out, nil, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if !owned {
 		if wish, why := n.register(p, pk.flow.Src); why != pass {
@@ -69,13 +113,19 @@ func (n *network) fromPeer(p *peer, pk *packet, pol *policy, now int64) verdict 
 	var v verdict
 	named := false
 	if n.gateway != nil {
-		if v, named = n.elsewhere(p, pol, pk); v.why != pass {
+		v, named = n.elsewhere(p, pol, pk)
+		pk.trace.at(placeGateway, v.why)
+		if v.why != pass {
 			return v
 		}
 	}
 	// Isolate is the end of the out chain: a rule that allows, or a route, was before it.
-	if i < 0 && !named && pol.walls != nil && pol.walls.denies(p, pk, now) {
-		return drop(DropIsolate)
+	if i < 0 && !named && pol.walls != nil {
+		walled := pol.walls.denies(p, pk, now)
+		pk.trace.walled(walled)
+		if walled {
+			return drop(DropIsolate)
+		}
 	}
 	if pk.part == firstPart {
 		m.passed(pk, now)
@@ -89,8 +139,12 @@ func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64
 	if pk.part == laterPart {
 		return m.follow(pk, now)
 	}
-	if act, i := m.ask(pol.chain[firewall.In], pk); act != firewall.Allow {
-		return byRule(pol.chain[firewall.In], act, i)
+	if c := pol.chain[firewall.In]; c != nil {
+		act, i := m.ask(c, pk)
+		pk.trace.asked(firewall.In, nil, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if v := p.ownRules(firewall.In, pk, m); v.why != pass {
 		return v
@@ -107,10 +161,15 @@ func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64
 // ownRules asks the peer's own rules: those of its ini and those that its
 // device sent.
 func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
-	if act, i := m.ask(p.chain[dir], pk); act != firewall.Allow {
-		return byRule(p.chain[dir], act, i)
+	if c := p.chain[dir]; c != nil {
+		act, i := m.ask(c, pk)
+		pk.trace.asked(dir, p, c, act, i)
+		if act != firewall.Allow {
+			return byRule(c, act, i)
+		}
 	}
 	if b := p.block.Load(); b != nil && b.denies(dir, &pk.flow, p.net.gateway != nil) {
+		pk.trace.at(placeBlock, DropRule)
 		return drop(DropRule)
 	}
 	return verdict{}

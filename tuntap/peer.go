@@ -30,6 +30,7 @@ type peer struct {
 	block  atomic.Pointer[ruleBlock] // its own rules, from its device
 	flows  atomic.Pointer[flows]     // made when first needed
 	public atomic.Pointer[identity]
+	taps   atomic.Pointer[[]*lookout] // who looks at its packets; nil: nobody
 	stream stream
 
 	_ cpu.CacheLinePad // what is written for each packet is kept from what is read for each
@@ -49,6 +50,7 @@ type peer struct {
 	rx, tx traffic
 	drops  drops
 	noted  notes
+	book   atomic.Pointer[dropBook] // examples of the drops; made at the first one
 
 	// the first shard's
 	emperor  bool // the emperor connected
@@ -104,12 +106,13 @@ type identity struct {
 	uid, gid uint32
 	pid      int32
 	chain    [2]*firewall.Chain
+	ways     *ways
 }
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
 	p.public.Store(&identity{
-		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain,
+		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain, ways: p.ways,
 	})
 }
 

@@ -57,6 +57,8 @@ type first struct {
 	resume  int64      // the first shard's clock when they try again
 	serving bool
 	message recvBuffer
+
+	captures []*lookout
 }
 
 // network is one router device with its table, chains and peers.

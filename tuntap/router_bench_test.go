@@ -63,3 +63,16 @@ func BenchmarkCounter(b *testing.B) {
 		})
 	})
 }
+
+// BenchmarkDrop is a packet that is dropped: decided about, counted, kept as an example.
+func BenchmarkDrop(b *testing.B) {
+	w := newWorld(b, isolated())
+	w.vassal("blog", blog)
+	stolen := append(make([]byte, room), udp(shop, internet, 53)...)
+	p := w.holder(blog)
+	w.on(p.shard, func() {
+		for b.Loop() {
+			p.shard.fromPeer(p, stolen)
+		}
+	})
+}

@@ -38,6 +38,7 @@ type Config struct {
 	Env    []string `json:"env,omitempty"` // NAME=VALUE
 	Umask  *int     `json:"umask,omitempty"`
 	LogTo  string   `json:"logto,omitempty"`
+	Log    Logging  `json:"log,omitzero"`
 
 	Jailed      bool         `json:"jailed,omitempty"`
 	Devices     []DeviceSpec `json:"devices,omitempty"`
@@ -46,6 +47,7 @@ type Config struct {
 
 	Isolation Isolation `json:"isolation,omitzero"`
 	Limits    Limits    `json:"limits,omitzero"`
+	Resources Resources `json:"resources,omitzero"`
 
 	StopSignal  int           `json:"stop_signal,omitempty"`  // a signal number; 0 is the default of the kind of app
 	ReloadMercy time.Duration `json:"reload_mercy,omitempty"` // between the stop signal and cgroup.kill

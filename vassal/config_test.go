@@ -66,7 +66,7 @@ func TestParseGood(t *testing.T) {
 			return i.Keep[0].target(i.Root) + i.Keep[1].Source + i.Keep[1].target(i.Root) + i.Keep[2].target(i.Root)
 		}, "/nfs/mnt/nfs1/nfs/srv"},
 		"cgroup":        {"command = a\ncgroup = /sys/fs/cgroup/a\ncgroup-opt = cpu.weight=50\ncgroup-dir-mode = 755", func(c *Config) any { return c.Isolation.RootOnly() }, []string{"cgroup", "cgroup-dir-mode", "cgroup-opt"}},
-		"limits":        {"command = a\nlimit-as = 64\nlimit-nproc = 5\nmax-fd = 6\nprio = -7", func(c *Config) any { return c.Limits }, Limits{64, 5, 6, -7}},
+		"limits":        {"command = a\nlimit-as = 64\nlimit-nproc = 5\nmax-fd = 6\nprio = -7", func(c *Config) any { return c.Limits }, Limits{Memory: 64, Processes: 5, Files: 6, Nice: -7}},
 		"cap number":    {"command = a\ncap = 13", func(c *Config) any { return c.Cap }, []string{"net_raw"}},
 		"chroot":        {"command = a\nchroot = /srv", func(c *Config) any { return c.Chroot }, "/srv"},
 		"logto":         {"command = a\nlogto = /var/log/a", func(c *Config) any { return c.LogTo }, "/var/log/a"},

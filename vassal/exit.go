@@ -13,6 +13,8 @@ type Exit struct {
 	Signal syscall.Signal // 0: it exited
 	Err    error          // cleaning up after it failed: processes may be left
 
+	OOMKills uint64 // processes of the generation that were killed for memory in all its life
+
 	Followed bool // by its pidfile: how it ended is known to its parent alone
 }
 

@@ -114,7 +114,7 @@ func (g *ground) readPidfile(path string) (int, error) {
 
 // members are the pids of the processes in c, as this pid namespace has them.
 func (c Cgroup) members() ([]int, error) {
-	b, err := os.ReadFile(c.file("cgroup.procs"))
+	b, err := slurp(c.file("cgroup.procs"))
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type ground struct {
 	pids       *os.File   // the pid namespace, entered by who clones; nil: the emperor's
 	root, dir  *os.File
 	env        []string
+	budget     *Budget // of the generation
 
 	looking sync.RWMutex // held by who uses root; close ends it
 	closed  bool
@@ -88,6 +89,7 @@ func (g *Generation) lay(plan *Plan, env []string) error {
 	if err != nil {
 		return err
 	}
+	ground.budget = g.launch.Budget
 	g.mu.Lock()
 	g.ground = ground
 	g.mu.Unlock()

@@ -30,7 +30,8 @@ type Plan struct {
 	Chroot    string   `json:"chroot"`
 	Umask     int      `json:"umask"` // -1: stay as we are
 	LogTo     string   `json:"logto"`
-	LogUID    int      `json:"log_uid"` // who opens LogTo; -1: root, for the app's uid
+	LogUID    int      `json:"log_uid"` // with whose rights LogTo is opened; -1: those of its folder's owner
+	Logging   Logging  `json:"-"`       // the emperor's part
 	Hooks     []Hook   `json:"hooks"`
 
 	StartHook *StartHook `json:"start_hook,omitempty"`
@@ -59,7 +60,7 @@ type Plan struct {
 // word is what the init stage says to the emperor.
 type word struct {
 	Waiting bool   `json:"waiting,omitempty"` // hooks as-root are done: register, then say go
-	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo, opened
+	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo's folder
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
 	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word

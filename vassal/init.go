@@ -72,7 +72,7 @@ func (plan *Plan) run(p *pipe) (int, error) {
 
 // prepare is the part as root: everything before the registration.
 func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
-	if err := plan.openLog(p); err != nil {
+	if err := plan.findLog(p); err != nil {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
 	plan.runStartHook(ctx, false)
@@ -143,9 +143,10 @@ func (p *pipe) awaitAnswer() error {
 	return nil
 }
 
-// openLog opens the log before anything changes what the path means, and
-// sends it up: the emperor writes it. Under tyrant only the owner's rights count.
-func (plan *Plan) openLog(p *pipe) error {
+// findLog opens the log's folder before anything changes what the path means,
+// and sends it up: the emperor opens and writes the log. Under tyrant only the
+// owner's rights count.
+func (plan *Plan) findLog(p *pipe) error {
 	if plan.LogTo == "" {
 		return nil
 	}
@@ -155,16 +156,12 @@ func (plan *Plan) openLog(p *pipe) error {
 		}
 		defer func() { _ = seeFilesAs(0, 0) }()
 	}
-	// Without blocking: a FIFO that nobody reads would hold the start for ever.
-	f, err := os.OpenFile(plan.LogTo, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOCTTY, 0o640)
+	folder, err := plan.logFolder()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return errors.Join(err, errors.New("not a regular file"))
-	}
-	if err := p.send(word{Log: true}, int(f.Fd())); err != nil {
+	defer folder.Close()
+	if err := p.send(word{Log: true}, int(folder.Fd())); err != nil {
 		return err
 	}
 	return p.awaitAnswer() // no line may be on its way before the emperor has the file

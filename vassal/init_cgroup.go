@@ -87,17 +87,20 @@ func (i *Isolation) writeCgroupOpts() error {
 
 // isV2 says whether a path is, or would be, in the v2 tree.
 func isV2(dir string) (bool, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(dir))
-	if err != nil {
-		return false, err
-	}
-	var at mountinfo.Info // the nearest, and of those at one place the newest
+	at, err := nearestMount(dir)
+	return at.FSType == "cgroup2", err
+}
+
+// nearestMount is what a path is, or would be, in; of several mounts at one
+// place the newest.
+func nearestMount(path string) (at mountinfo.Info, err error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(path))
 	for _, m := range mounts {
 		if len(m.Mountpoint) >= len(at.Mountpoint) {
 			at = *m
 		}
 	}
-	return at.FSType == "cgroup2", nil
+	return at, err
 }
 
 // Above is the ini's cgroup of the v2 tree, made if it is not there: a

@@ -15,6 +15,8 @@ type Limits struct {
 	Processes int `json:"processes,omitempty"` // of the app's user
 	Files     int `json:"files,omitempty"`     // open descriptors
 	Nice      int `json:"nice,omitempty"`      // -20 to 19
+
+	OOMScore *int `json:"oom_score,omitempty"` // -1000 to 1000: whom the kernel kills first when memory is short; nil: the emperor's own, if that is no protection
 }
 
 // Largest values that make sense; more is a typing error.
@@ -30,6 +32,7 @@ var limitOptions = []ini.Option[Config]{
 	limitOption("limit-as", "the app's address space in MB, at most", func(l *Limits) *int { return &l.Memory }, 1, maxMemoryMB),
 	limitOption("limit-nproc", "processes of the app's user, at most", func(l *Limits) *int { return &l.Processes }, 1, maxCount),
 	limitOption("max-fd", "descriptors that a process of the app has open, at most", func(l *Limits) *int { return &l.Files }, 1, maxCount),
+	OOMScore(func(c *Config) **int { return &c.Limits.OOMScore }, func(c *Config, p ini.Pair) { c.Isolation.note(OOMScoreOption, p.Pos) }, ""),
 	limitOption("prio", "the app's nice value, -20 to 19; below what the emperor has takes an app that is root", func(l *Limits) *int { return &l.Nice }, minNice, maxNice),
 }
 
@@ -61,6 +64,9 @@ func (l *Limits) check() error {
 		if v.n < v.least || v.n > v.most {
 			return fmt.Errorf("%s %d: want at most %d", v.name, v.n, v.most)
 		}
+	}
+	if l.OOMScore != nil && (*l.OOMScore < -maxOOMScore || *l.OOMScore > maxOOMScore) {
+		return fmt.Errorf("%s %d: want -%d to %[3]d", OOMScoreOption, *l.OOMScore, maxOOMScore)
 	}
 	return nil
 }

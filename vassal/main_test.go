@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"fiefdom/internal/logfile"
 	"fiefdom/internal/nettest"
 )
 
@@ -89,7 +90,7 @@ func tryStart(t *testing.T, j *Jail, l Launch) (*started, error) {
 	t.Cleanup(func() { r.Close() })
 	l.Output = w
 	if l.Log == nil {
-		l.Log = func(f *os.File) { f.Close() }
+		l.Log = func(f *logfile.File) { f.Close() }
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

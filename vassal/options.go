@@ -111,7 +111,9 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Name: "tuntap-device-mtu", Kind: ini.Int, Since: "0.1", Set: setMTU,
 		Meaning: "the device's MTU in bytes (1500)",
 	},
-}, isolationOptions, limitOptions)
+	lateLogOption,
+}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions,
+	ResourceOptions(func(c *Config) *Resources { return &c.Resources }, ""))
 
 func setCommand(c *Config, p ini.Pair) error {
 	argv, err := shlex.Split(p.Value)

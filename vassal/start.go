@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/logfile"
 )
 
 // Launch is what a start needs beside the jail.
@@ -18,6 +20,7 @@ type Launch struct {
 	Plan       Plan
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
+	Budget     *Budget  // of this generation, which ends it; nil: no limits, or those of the generation that is joined
 	Stdin      *os.File // the app's 0; nil: nothing to read
 	Output     *os.File // the app's 1 and 2
 	Dir        string   // where the hooks begin, and the app without chdir; empty: /
@@ -25,7 +28,7 @@ type Launch struct {
 
 	// Log takes the file of logto, which is the callee's from then on, before
 	// the vassal writes its first line.
-	Log func(*os.File)
+	Log func(*logfile.File)
 
 	// Pidfile makes the app one that goes into the background: whoever it names
 	// within Patience of the app's end is the app then. Followed is told its pid.
@@ -75,7 +78,7 @@ func (j *Jail) Start(ctx context.Context, l Launch) (*Generation, error) { retur
 func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, error) {
 	ours, theirs, err := newPipe()
 	if err != nil {
-		return nil, errors.Join(err, l.Cgroup.discard())
+		return nil, errors.Join(err, l.discard())
 	}
 	defer ours.close()
 	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest, inode: j.Inode, jail: j, base: base, launch: l}
@@ -83,7 +86,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	if l.Plan.Protocol {
 		var end *os.File
 		if g.Channel, end, err = newChannel(); err != nil {
-			return nil, errors.Join(err, theirs.Close(), l.Cgroup.discard())
+			return nil, errors.Join(err, theirs.Close(), l.discard())
 		}
 		files = append(files, end)
 	}
@@ -93,7 +96,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 			for _, f := range files {
 				err = errors.Join(err, f.Close())
 			}
-			return nil, errors.Join(err, g.closeChannel(), l.Cgroup.discard())
+			return nil, errors.Join(err, g.closeChannel(), l.discard())
 		}
 		files = append(files, end)
 	}
@@ -102,11 +105,13 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.Cgroup.discard())
+		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.discard())
 	}
 	g.PID = g.process.Pid
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
-	err = g.converse(ctx, j, ours, &l)
+	if err = g.bind(); err == nil { // until it has its plan the stage does nothing
+		err = g.converse(ctx, j, ours, &l)
+	}
 	if err == nil && g.ground == nil {
 		err = g.serve(&l.Plan.Isolation)
 	}
@@ -125,12 +130,26 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	return g, nil
 }
 
+// discard removes the cgroup and the budget of a start that made no process.
+func (l *Launch) discard() error {
+	return errors.Join(l.Cgroup.discard(), l.Budget.Remove(context.Background()))
+}
+
 // discard removes the cgroup of a clone that failed.
 func (c Cgroup) discard() error {
 	if c == "" {
 		return nil
 	}
 	return c.Remove(context.Background())
+}
+
+// bind puts what the process may use in force for it and all that it starts.
+func (g *Generation) bind() error {
+	budget := g.launch.Budget
+	if g.base != nil {
+		budget = g.base.budget
+	}
+	return errors.Join(budget.Enter(g.process.Pid), g.launch.Plan.Limits.scoreOOM(g.process.Pid))
 }
 
 // closeChannel ends the emperor protocol.
@@ -221,7 +240,11 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 		case w.Error != "":
 			return errors.New(w.Error)
 		case w.Log:
-			l.Log(os.NewFile(uintptr(fd), plan.LogTo))
+			f, err := plan.openLog(os.NewFile(uintptr(fd), "folder"))
+			if err != nil {
+				return fmt.Errorf("logto %s: %w", plan.LogTo, err)
+			}
+			l.Log(f)
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}
@@ -361,13 +384,15 @@ func (g *Generation) Wait() Exit {
 		if g.ground != nil {
 			g.ground.await(g.reaped)
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+		defer cancel()
+		g.exit.OOMKills = g.launch.Budget.Kills() // as long as there is somebody to ask
 		if g.cgroup != "" {
-			ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
-			defer cancel()
 			g.exit.Err = errors.Join(g.exit.Err, g.cgroup.Remove(ctx))
 		} else if g.inode != 0 && g.base == nil {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
+		g.exit.Err = errors.Join(g.exit.Err, g.launch.Budget.Remove(ctx))
 		if g.names != nil {
 			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
 		}

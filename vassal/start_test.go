@@ -3,6 +3,7 @@ package vassal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/logfile"
 	"fiefdom/internal/nettest"
 )
 
@@ -256,14 +258,14 @@ func TestLogTo(t *testing.T) {
 	p := planOf("echo hi")
 	p.LogTo = path
 	p.Hooks = []Hook{{Phase: PostJail, Action: "print", Args: "hook"}}
-	var log *os.File
-	s := startApp(t, j, Launch{Plan: p, Log: func(f *os.File) { log = f }})
+	var log *logfile.File
+	s := startApp(t, j, Launch{Plan: p, Log: func(f *logfile.File) { log = f }})
 	if log == nil {
 		t.Fatal("no log came up")
 	}
 	defer log.Close()
 	for range 2 {
-		if _, err := log.WriteString("line\n"); err != nil {
+		if _, err := io.WriteString(log, "line\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

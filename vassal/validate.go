@@ -45,10 +45,11 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.Socket.check} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.checkLog, c.Socket.check} {
 		report(file, check())
 	}
 	report(file, c.Limits.check())
+	report(file, c.Resources.check())
 	report(c.Isolation.check())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
@@ -130,6 +131,8 @@ func (c *Config) checkNumbers() error {
 	}
 	return nil
 }
+
+func (c *Config) checkLog() error { return c.Log.Check(c.LogTo) }
 
 func (c *Config) checkCap() error {
 	for _, name := range c.Cap {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -8,24 +9,37 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/firewall/nat"
 	"fiefdom/internal/ini"
+	"fiefdom/tuntap"
 )
 
-func checkCommand() *cobra.Command {
+func checkCommand(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use: "check FILE...", Short: "Check emperors' and vassals' inis",
 		Long: `Check reads inis as the emperor would and prints everything that is wrong with
 them. With an emperor's ini the vassals in its directories are checked too,
-also against each other. The exit code is 4 if something is wrong.`,
-		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini",
+also against each other: addresses and sockets that two have, rules that never
+match because others come first, pools that this host uses already. With --config
+the files are vassals of that emperor: with the options that it gives to all, and
+among its others. The exit code is 4 if something is wrong.`,
+		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, files []string) error {
 			var all ini.Errors
+			check := checkFile
+			if t.config != "" {
+				l, err := emperorOf(t.config)
+				if err != nil {
+					return err
+				}
+				check = l.checkVassal
+			}
 			for _, file := range files {
 				if err := mustExist(file); err != nil {
 					return err
 				}
-				errs, err := checkFile(file)
+				errs, err := check(file)
 				if err != nil {
 					return err
 				}
@@ -59,7 +73,51 @@ func checkFile(path string) (ini.Errors, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check the vassals of %s: %w", path, err)
 	}
+	errs = append(errs, networkWarnings(l.networks)...)
 	return append(errs, more...), nil
+}
+
+// emperorOf reads the emperor's ini that --config names. As without --config, a
+// tenant's is none: it is expanded with the rights of who runs the command.
+func emperorOf(config string) (*loaded, error) {
+	if owner, foreign := ownerOf(config); foreign {
+		return nil, printErrors(ini.Errors{{
+			Pos:     ini.Pos{File: config},
+			Message: fmt.Sprintf("it belongs to uid %d, and what it says would be done with the rights of root; give it to root", owner.Uid),
+		}})
+	}
+	return loadEmperor(config)
+}
+
+// checkVassal checks one file as a vassal of the emperor.
+func (l *loaded) checkVassal(path string) (ini.Errors, error) {
+	errs, err := emperor.CheckAmong(l.config, l.vassalNetworks(), path)
+	if err != nil {
+		return nil, fmt.Errorf("check %s among the vassals: %w", path, err)
+	}
+	return errs, nil
+}
+
+// networkWarnings are about networks that are fine by themselves: rules that
+// never decide, and pools that are somebody else's on this host. It is no error:
+// the file may be for another host.
+func networkWarnings(networks []tuntap.NetworkOptions) (errs ini.Errors) {
+	said := map[ini.Error]bool{} // rules before any network are those of each
+	for i := range networks {
+		n := &networks[i]
+		warnings := n.Shadowed()
+		if n.Native() {
+			if clash, ok := errors.AsType[*nat.ClashError](nat.Clash(n.Pool(), n.Device)); ok {
+				warnings = append(warnings, ini.Error{Pos: n.Pos, Warning: true, Message: clash.Error() + "; on this host the emperor would not start"})
+			}
+		}
+		for _, w := range warnings {
+			if !said[w] {
+				said[w], errs = true, append(errs, w)
+			}
+		}
+	}
+	return errs
 }
 
 func isEmperors(f *ini.File) bool {

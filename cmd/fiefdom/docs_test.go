@@ -16,6 +16,11 @@ func TestLinksOfDocumentsResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	deeper, err := filepath.Glob(filepath.Join(root, "docs", "*", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, deeper...)
 	pages = append(pages, filepath.Join(root, "README.md"), filepath.Join(root, "CHANGELOG.md"))
 	followed := 0
 	for _, page := range pages {

@@ -23,6 +23,7 @@ func machineChecks() []check {
 		{"namespaces", checkNamespaces},
 		{"tun", checkTun},
 		{"cgroup", checkCgroup},
+		{"limits", checkLimits},
 		{"pidfd", checkPidfd},
 		{"iptables", func() finding { return checkIPTables("iptables", levelFail) }},
 		{"ip6tables", func() finding { return checkIPTables("ip6tables", levelWarn) }},

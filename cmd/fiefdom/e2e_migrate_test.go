@@ -156,7 +156,7 @@ func TestMigrateAgreesWithCheck(t *testing.T) {
 		"emperor = DIR\nemperr-freq = 3\n",
 		"emperor = mongodb://x\n",
 		"emperor = DIR\nresolve = me=localhost\ntuntap-router = fief0 /tmp/%(me)\n",
-		"env = A=@(http://127.0.0.1:1/)\ncommand = /bin/true\n",
+		"env = A=@(fd://5)\ncommand = /bin/true\n",
 		"env = A=@(sym://x)\ncommand = /bin/true\n",
 		"emperor = DIR/none\n",
 	} {

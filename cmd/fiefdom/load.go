@@ -140,6 +140,7 @@ func (l *loaded) vassalNetworks() []emperor.Network {
 		all = append(all, emperor.Network{
 			Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll,
 			Gateway: n.Gateway.IsValid(), FarEnds: n.AllFarEnds(),
+			Shadowed: func(d *vassal.DeviceSpec) ini.Errors { return n.ShadowedRules(d.Rules) },
 		})
 	}
 	return all

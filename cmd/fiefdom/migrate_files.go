@@ -244,7 +244,7 @@ func (m *mover) option(file *ini.File, p ini.Pair, o migrate.Option) (migrate.Fi
 func closed(value string, side migrate.Side) string {
 	schemes := []string{"call", "callint", "sym", "emperor"}
 	if side == migrate.Vassal {
-		schemes = append(schemes, "http", "fd")
+		schemes = append(schemes, "fd")
 	}
 	for _, s := range schemes {
 		if strings.Contains(value, "@("+s+"://") {

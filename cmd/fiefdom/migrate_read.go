@@ -155,13 +155,13 @@ func readInDir(path, dir string) inert {
 	var skipped []ini.Pair
 	nothing := func(string) ([]byte, error) { return nil, nil }
 	options := ini.Options{
-		Dir: dir, IsOption: knownToEmperor, Literal: true, Exec: nothing,
+		Dir: dir, IsOption: knownToEmperor, Literal: true, Exec: nothing, HTTP: nothing,
+		Resolve: func(host string) (string, error) { return "@(" + host + ")", nil }, // looks unread, as it is
 		Skipped: func(p ini.Pair) { skipped = append(skipped, p) },
 	}
 	if dir == "" { // what an emperor's file may use, and a vassal's may not
-		options.Environ, options.Stdin, options.HTTP = os.Environ(), strings.NewReader(""), nothing
+		options.Environ, options.Stdin = os.Environ(), strings.NewReader("")
 		options.FD = func(int) ([]byte, error) { return nil, nil }
-		options.Resolve = func(host string) (string, error) { return "@(" + host + ")", nil } // looks unread, as it is
 	}
 	f, err := ini.Load(name, options)
 	problems := f.Warnings

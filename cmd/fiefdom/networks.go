@@ -58,7 +58,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 	}
 	n := &control.Network{Config: tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
-		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials,
+		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials, File: o.Pos.File, Line: o.Pos.Line,
 	}}
 	if n.Config.Resolvers, err = hostResolvers(); err != nil {
 		return nil, err

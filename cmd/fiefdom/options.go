@@ -63,20 +63,22 @@ func chosen(docs []ini.Doc, words []string) []ini.Doc {
 	return fit
 }
 
+// groupTitles are the headings of the tables.
+var groupTitles = map[string]string{
+	"emperor": "The emperor's file", "network": "Networks, in the emperor's file",
+	"hooks": "Hooks, in the emperor's file and in vassals'", "emperor-hooks": "Hooks, in the emperor's file alone",
+	"vassal": "A vassal's file", "attached": "More processes of a vassal, in its file", "ini": "The dialect, everywhere",
+}
+
 // writeMarkdown writes docs/options.md; a test keeps the two equal.
 func writeMarkdown(w io.Writer, docs []ini.Doc) error {
-	titles := map[string]string{
-		"emperor": "The emperor's file", "network": "Networks, in the emperor's file",
-		"hooks": "Hooks, in the emperor's file and in vassals'", "emperor-hooks": "Hooks, in the emperor's file alone",
-		"vassal": "A vassal's file", "attached": "More processes of a vassal, in its file", "ini": "The dialect, everywhere",
-	}
 	var b strings.Builder
 	b.WriteString("# Options\n\nMade by `fiefdom options --markdown`. An option marked … may be given several times; of the others the last one counts.\n")
 	group := ""
 	for _, d := range docs {
 		if d.Group != group {
 			group = d.Group
-			fmt.Fprintf(&b, "\n## %s\n\n| option | kind | meaning |\n|---|---|---|\n", titles[group])
+			fmt.Fprintf(&b, "\n## %s\n\n| option | kind | meaning |\n|---|---|---|\n", groupTitles[group])
 		}
 		name := "`" + strings.Join(append([]string{d.Name}, d.Aliases...), "`, `") + "`"
 		if d.Repeats && group != "ini" {

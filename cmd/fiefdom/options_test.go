@@ -25,7 +25,11 @@ func TestOptionsPageIsUpToDate(t *testing.T) {
 
 func TestEveryOptionIsExplained(t *testing.T) {
 	// uWSGI's words for the router's side and the device's, for the routers' sockets and a vassal's, for all vassals and for one.
-	bothSides := []string{"tuntap-use-credentials", "chmod-socket", "uid", "gid", "logto"}
+	bothSides := []string{
+		"tuntap-use-credentials", "chmod-socket", "uid", "gid", "logto",
+		"log-maxsize", "log-maxage", "log-backups", "log-backupname", "log-compress", "log-truncate", "log-reopen", "touch-logreopen", "touch-logrotate", "log-syslog",
+		"limit-cpu", "limit-memory", "limit-pids", "limit-io", "oom-score-adj",
+	}
 	seen := map[string]string{}
 	for _, d := range allDocs() {
 		if d.Meaning == "" || d.Kind == "" || d.Group == "" {

@@ -41,11 +41,29 @@ described by an ini file each, behind a userspace router that decides what may p
 	root.Flags().StringVar(&file, "ini", "", "run this emperor's ini, as uwsgi --ini does")
 	root.PersistentFlags().StringVar(&t.instance, "instance", "", "the emperor's name, when several run")
 	root.PersistentFlags().StringVar(&t.config, "config", "", "the emperor's ini, instead of its name")
-	root.AddCommand(runCommand(), checkCommand(), showCommand(), optionsCommand(), psCommand(&t), statusCommand(&t),
-		logsCommand(&t), eventsCommand(&t), topCommand(&t), migrateCommand(), doctorCommand(&t), versionCommand(), demoCommand())
+	root.AddCommand(
+		runCommand(),
+		checkCommand(&t),
+		showCommand(&t),
+		optionsCommand(),
+		newCommand(&t),
+		psCommand(&t),
+		statusCommand(&t),
+		logsCommand(&t),
+		eventsCommand(&t),
+		topCommand(&t),
+		migrateCommand(),
+		explainCommand(&t),
+		captureCommand(&t),
+		doctorCommand(&t),
+		manCommand(),
+		versionCommand(),
+		demoCommand(),
+	)
 	for _, c := range wordCommands(&t) {
 		root.AddCommand(c)
 	}
+	completeNames(root, &t)
 	usageErrors(root)
 	return root
 }
@@ -109,24 +127,30 @@ func (t *target) runtimeDir() (string, error) {
 		}
 		return dir, nil
 	}
-	// Owners of vassals may pass through an instance's directory, not list it.
-	found, err := filepath.Glob(filepath.Join(runtimeRoot, "*"))
-	if err != nil {
-		return "", err
-	}
-	var dirs, names []string
-	for _, dir := range found {
-		if answers(dir) {
-			dirs, names = append(dirs, dir), append(names, filepath.Base(dir))
-		}
-	}
-	switch len(dirs) {
+	names := instances()
+	switch len(names) {
 	case 0:
 		return "", fmt.Errorf("no emperor runs (looked in %s); name its ini with --config FILE if its runtime-dir is elsewhere: %w", runtimeRoot, emperor.ErrNotFound)
 	case 1:
-		return dirs[0], nil
+		return filepath.Join(runtimeRoot, names[0]), nil
 	}
 	return "", fmt.Errorf("several emperors run; choose one with --instance: %s", strings.Join(names, " "))
+}
+
+// instances are the names of the emperors that run.
+func instances() []string {
+	// Owners of vassals may pass through an instance's directory, not list it.
+	found, err := filepath.Glob(filepath.Join(runtimeRoot, "*"))
+	if err != nil {
+		return nil // a bad pattern, which it is not
+	}
+	var names []string
+	for _, dir := range found {
+		if answers(dir) {
+			names = append(names, filepath.Base(dir))
+		}
+	}
+	return names
 }
 
 // answers says whether an emperor listens in a runtime directory. One that was

@@ -63,13 +63,14 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	signal.Ignore(syscall.SIGPIPE)
 	// The modes of what is made, and vassals' own umask, do not depend on the shell.
 	syscall.Umask(0o022)
+	lines := newEmperorLog(out)
+	defer lines.close()
+	log := newLog(lines, format)
+	manager := takeNotifier(log)
 	l, err := loadEmperor(file)
 	if err != nil {
 		return err
 	}
-	lines := newLogWriter(out)
-	defer lines.close()
-	log := newLog(lines, format)
 	for _, w := range l.warnings {
 		log.Warn(w.Error())
 	}
@@ -85,14 +86,19 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	if err := logTo(l.config.LogTo); err != nil {
-		return err
+	if err := lines.to(l.config, instance.Path("log")); err != nil {
+		return errors.Join(err, instance.Unlock())
+	}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager}
+	if r.syslog, err = lines.toSyslog(l.config); err != nil {
+		return errors.Join(err, instance.Unlock())
 	}
 	journal := instance.OpenJournal(log)
 	defer journal.Close()
-	log = slog.New(journal.Handler(log.Handler()))
-	r := &runner{loaded: l, instance: instance, log: log, journal: journal, out: lines, orders: orders}
+	r.log = slog.New(journal.Handler(log.Handler()))
+	r.journal = journal
 	err = r.run(ctx)
+	manager.end()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
 	}
@@ -105,8 +111,10 @@ type runner struct {
 	instance *emperor.Instance
 	log      *slog.Logger
 	journal  *emperor.Journal
-	out      io.Writer
+	out      *emperorLog
 	orders   chan os.Signal
+	manager  *notifier // of services
+	syslog   func(vassal string) io.Writer
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
@@ -147,7 +155,13 @@ func (r *runner) run(ctx context.Context) (err error) {
 	cgroup, err := r.instance.MakeCgroup()
 	if err != nil {
 		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
-	} else {
+	}
+	controllers, err := r.instance.MakeControllers(cgroup)
+	if err != nil {
+		return err
+	}
+	r.later(controllers.Close)
+	if cgroup != "" {
 		r.later(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
 			defer cancel()
@@ -159,18 +173,19 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	e := &emperor.Emperor{
-		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup,
+		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup, Controllers: controllers,
 		Journal: r.journal,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
 	}
 	r.emperor = e
+	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
 	if err != nil {
 		return err
 	}
-	e.Bridge, e.BridgeUID = bridges, bridgeUID
+	e.Bridge, e.BridgeUID, e.Syslog = bridges, bridgeUID, r.syslog
 	if err := r.hooks(ctx, vassal.AsAsap, vassal.PreJail); err != nil {
 		return err
 	}
@@ -216,6 +231,9 @@ func (r *runner) hooksAtExit() error {
 // serve runs the router, the vassals and what watches over them until ctx is
 // done; then the vassals end first, the router after them.
 func (r *runner) serve(ctx context.Context, networks []*control.Network, host *nat.Host, cgroup vassal.Cgroup) error {
+	if err := vassal.ProtectFromOOM(); err != nil {
+		r.log.Info("not protected from a lack of memory", "err", err)
+	}
 	beside, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -242,7 +260,8 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 			return nil
 		}
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
-		r.emperor.Reserve, r.emperor.Traffic = r.reserve, r.traffic
+		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
+		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })

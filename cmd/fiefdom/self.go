@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // writePIDFile writes the emperor's pid where emperor-pidfile says, and removes
@@ -28,23 +26,6 @@ func (r *runner) writePIDFile() error {
 		}
 		return nil
 	})
-	return nil
-}
-
-// logTo lets all that goes to standard error, of children too, go to a file.
-// Whoever rotates it copies and truncates.
-func logTo(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
-	if err != nil {
-		return fmt.Errorf("logto: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Dup3(int(f.Fd()), 2, 0); err != nil {
-		return fmt.Errorf("logto %s: %w", path, err)
-	}
 	return nil
 }
 

@@ -56,6 +56,7 @@ func (r *runner) obey(ctx context.Context) {
 			switch sig {
 			case syscall.SIGHUP:
 				r.emperor.Reload()
+				r.manager.reloading()
 			case syscall.SIGUSR1:
 				r.emperor.Report(ctx)
 			case syscall.SIGURG:

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -32,11 +29,12 @@ func statusCommand(t *target) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), s)
 			}
-			var logs bytes.Buffer
-			if err := client.Logs(cmd.Context(), args[0], false, &logs); err != nil {
+			const last = 10
+			logs, err := lastLines(cmd.Context(), client, args[0], last)
+			if err != nil {
 				return err
 			}
-			printStatus(cmd.OutOrStdout(), s, logs.String())
+			printStatus(cmd.OutOrStdout(), s, logs)
 			return nil
 		},
 	}
@@ -61,22 +59,36 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("address", addresses(s.Addresses))
 	line("restarts", fmt.Sprint(s.Restarts))
 	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
+	usageLines(line, s)
 	line("drops", strings.Join(byCount(s.Drops), ", "))
+	line("log", outputLine(s.Output))
 	for _, p := range s.Processes {
 		line(p.Kind, processLine(p))
 	}
 	for _, warning := range s.Warnings {
 		line("warning", warning)
 	}
-	const last = 10
-	lines := strings.Split(strings.TrimRight(logs, "\n"), "\n")
-	if logs == "" {
-		return
+	if logs != "" {
+		fmt.Fprintf(w, "\n%s", logs)
 	}
-	fmt.Fprintln(w)
-	for _, l := range lines[max(0, len(lines)-last):] {
-		fmt.Fprintln(w, l)
+}
+
+// outputLine says where a vassal's output goes, and what of it was lost.
+func outputLine(o *emperor.OutputStatus) string {
+	if o == nil {
+		return ""
 	}
+	var parts []string
+	if o.File != "" {
+		parts = append(parts, o.File)
+	}
+	if o.Syslog {
+		parts = append(parts, "syslog")
+	}
+	if o.Lost.Bytes > 0 {
+		parts = append(parts, fmt.Sprintf("%d bytes with %d ends of lines lost (%s)", o.Lost.Bytes, o.Lost.Lines, o.Reason))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func processLine(p emperor.ProcessStatus) string {
@@ -93,29 +105,6 @@ func processLine(p emperor.ProcessStatus) string {
 		text += " (" + p.Error + ")"
 	}
 	return text + ": " + p.Command
-}
-
-func logsCommand(t *target) *cobra.Command {
-	var follow bool
-	c := &cobra.Command{
-		Use: "logs NAME", Short: "Print what a vassal wrote last", Args: cobra.ExactArgs(1),
-		Example: "  fiefdom logs blog\n  fiefdom logs -f blog",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := t.client()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
-			defer stop()
-			err = client.Logs(ctx, args[0], follow, cmd.OutOrStdout())
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		},
-	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
-	return c
 }
 
 // wordCommands tell a vassal what to do.

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	mode    = flag.String("mode", "smoke", "smoke: a few seconds, no figures; quick: a round of the main lines; full: everything")
+	mode    = flag.String("mode", "smoke", "smoke: a few seconds, no figures; quick: a round of the main lines; peers: one of idle peers; full: everything")
 	rounds  = flag.Int("rounds", 5, "rounds of a full run")
 	program = flag.String("program", "", "the fiefdom that is measured (default: built for the run)")
 	outDir  = flag.String("out", "", "the folder for results.json and results.svg")
@@ -40,6 +40,7 @@ type plan struct {
 var plans = map[string]plan{
 	"smoke": {rounds: 1, span: 100 * time.Millisecond, families: 1, jails: 3},
 	"quick": {rounds: 1, span: time.Second, tcp: true, uwsgi: true, families: 1, jails: 20, rules: []int{1000}, peers: []int{100}},
+	"peers": {rounds: 1, span: time.Second, families: 1, jails: 3, peers: []int{10, 100, 1000}},
 	"full": {
 		span: 2 * time.Second, tcp: true, uwsgi: true, families: 2, jails: 200,
 		rules: []int{10, 100, 1000, 10000}, peers: []int{10, 100, 1000},
@@ -229,7 +230,7 @@ func scale(t *testing.T, p plan, r *report) {
 			before := o.rss(t)
 			o.drop(t, peers)
 			o.await(t, peers+2)
-			time.Sleep(time.Second) // the router's last allocations
+			time.Sleep(5 * time.Second) // idle: the router has given back what taking them over had cost
 			r.add("memory", name, (o.rss(t)-before)/float64(peers))
 		}
 		systems = append(systems, pair)

@@ -21,15 +21,14 @@ func (l *loader) add(p Pair, placeholder bool) {
 		if act == actEnd {
 			l.block = nil
 		}
-		if l.block != nil && opens(act) {
-			// uWSGI notices only if the outer condition holds.
-			l.failNested(p)
-			return
-		}
 		if l.block != nil {
+			before := len(l.problems)
 			l.running = true
 			l.block.body(l, p)
 			l.running = false
+			if opens(act) && len(l.problems) == before {
+				l.warn(p.Pos, "%s inside %s of %s, which is not taken here: if and for cannot be nested, and the first end closes both, as in uWSGI", p.Key, l.block.Key, l.block.Pos)
+			}
 			return
 		}
 	}

@@ -35,7 +35,7 @@ func fakeMachine(files map[string]string) Options {
 }
 
 // FuzzLoad: whatever a file says, loading it ends, within its limits, without
-// a panic, and an error names a place.
+// a panic, and an error names a place. // T33
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("[uwsgi]\na = %(b)\nb = $(X)@(f)%n\n"), []byte("[uwsgi]\nc = 1\n"))
 	f.Add([]byte("[uwsgi]\na = x%(a)\n"), []byte(""))

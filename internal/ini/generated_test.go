@@ -29,11 +29,7 @@ func TestGeneratedAgainstUWSGI(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("FIEFDOM_CASES")); err == nil {
 		cases = n
 	}
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("FIEFDOM_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("FIEFDOM_SEED=%d", seed)
+	seed := seedOf(t)
 	const batch = 100
 	for first := 0; first < cases; first += batch {
 		t.Run(strconv.Itoa(first), func(t *testing.T) {
@@ -50,6 +46,17 @@ func TestGeneratedAgainstUWSGI(t *testing.T) {
 			}
 		})
 	}
+}
+
+// seedOf is where a generator begins: anywhere, or where FIEFDOM_SEED says.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("FIEFDOM_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("FIEFDOM_SEED=%d", seed)
+	return seed
 }
 
 // report shrinks a scenario with a difference and shows it.

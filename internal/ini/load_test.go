@@ -121,7 +121,11 @@ func TestLoad(t *testing.T) {
 			"else", head + "if-env = A\na = 1\nelse =\nb = 2\nendif =\n", "if-env = A\na = 1\nelse = \nb = 2\nendif = \n",
 			"main.ini:4: else does nothing in uWSGI 2.0: what follows still belongs to the first branch; use endif and if-not-…",
 		},
-		{"nested in a branch not taken", head + "if-env = NO\nfor = a b\nendfor =\nendif =\n", "", "main.ini:3: for inside if-env of main.ini:2: if and for cannot be nested"},
+		{"nested in a branch taken", head + "if-not-env = NO\nfor = a b\nendfor =\nendif =\n", "", "main.ini:3: for inside if-not-env of main.ini:2: if and for cannot be nested"},
+		{
+			"nested in a branch not taken", head + "if-env = NO\nfor = a b\na = 1\nendfor =\nb = 2\nendif =\n", "if-env = NO\nendfor = \nb = 2\nendif = \n",
+			"main.ini:3: for inside if-env of main.ini:2, which is not taken here: if and for cannot be nested, and the first end closes both, as in uWSGI",
+		},
 		{"nested through an include", head + "for = a\ninclude = block.ini\nendfor =\n", "", "block.ini:2: if-env inside for of main.ini:2: if and for cannot be nested"},
 		{"never closed", head + "for = a b\nx = %(_)\n", "for = a b\nx = a\nx = b\n", `main.ini:2: for = a b is never closed; end it with "endfor"`},
 		{"bad regular expression", head + "if-hostname-match = (\na = 1\nb = 1\nendif =\n", "", "main.ini:2: if-hostname-match: error parsing regexp: missing closing ): `(`"},

@@ -31,10 +31,9 @@ func (d dice) one(of ...string) string { return of[d.IntN(len(of))] }
 func (d dice) key(after int) int       { return after + 1 + d.IntN(lastKey-after) }
 
 // scenario draws files. Files include only those that come later in the
-// alphabet, main.ini all of them. Left out is where we differ on purpose: an if
-// or for inside of a branch that is not taken is an error, config may name an
-// ini and include a section, a byte order mark is skipped, a strict file may use
-// a key as a placeholder without set-ph; and what is not
+// alphabet, main.ini all of them. Left out is where we differ on purpose:
+// config may name an ini and include a section, a byte order mark is skipped, a
+// strict file may use a key as a placeholder without set-ph; and what is not
 // defined: a % as the last byte of injected text, and the time (%t, %T).
 func (d dice) scenario() scenario {
 	s := scenario{
@@ -125,6 +124,9 @@ func (d dice) block(others []string) string {
 	if d.oneIn(6) {
 		i := d.IntN(lastKey)
 		body += fmt.Sprintf("set = k%d=%s\n", i, d.value(i))
+	}
+	if d.oneIn(10) { // an error where it counts
+		body += d.one("if-env = CASE_A\n", "if-not-env = CASE_A\n", "for = x y\n", "for-times = 2\n") + d.option("\n") + d.one("endif =\n", "endfor =\n", "") + d.option("\n")
 	}
 	if strings.HasPrefix(open, "if-opt") || strings.HasPrefix(open, "if-not-opt") { // an option's value may refer to the key that would get it
 		body = strings.ReplaceAll(body, "%(_)", "_") + "last = %(_)\n"

@@ -12,8 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// httpTime is what one http:// or resolve may take.
-const httpTime = 10 * time.Second
+// httpTime is what one http:// or resolve may take, as in uWSGI.
+const httpTime = 4 * time.Second
+
+// Networked lets a file use the network by http:// and resolve, as its
+// commands can.
+func Networked(o Options) Options {
+	o.HTTP = readHTTP
+	o.Resolve = resolve
+	return o
+}
 
 // Trusted lets a file use what belongs to who runs the program: standard
 // input, inherited descriptors, the network, and options of the environment.
@@ -21,10 +29,8 @@ const httpTime = 10 * time.Second
 func Trusted(o Options) Options {
 	o.Stdin = os.Stdin
 	o.FD = readFD
-	o.HTTP = readHTTP
-	o.Resolve = resolve
 	o.Environ = os.Environ()
-	return o
+	return Networked(o)
 }
 
 // readFD reads an inherited descriptor to its end, which it must have.

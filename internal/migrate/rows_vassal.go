@@ -28,14 +28,19 @@ var jailRows = []row{
 	{names: of("emperor", "early-emperor"), side: Vassal, missing: "no emperor below an emperor: add its folder to the first one's file, with another `emperor`"},
 }
 
+// rotation is what our rotation of logs does otherwise.
+const rotation = "the emperor rotates, so the file never grows beyond `log-maxsize`; 10 rotated files are kept unless `log-backups` says otherwise; a backup's name is in the log's folder, and files to touch are absolute paths"
+
 var appRows = []row{
 	{names: of("unprivileged-binary-patch", "unprivileged-binary-patch-arg", "privileged-binary-patch", "privileged-binary-patch-arg"), side: Vassal, differs: "the app, in our words `command`: run without a shell (a patch without `-arg` gets `--ini FILE`), under the `uid` if there is one, and still supervised, " +
 		"with its signals, its log and its restarts"},
 	{names: of("binary-path"), side: Vassal},
 	{names: of("reload-mercy"), side: Vassal, differs: "10 seconds without it, for stopping too; what is left then is killed, whatever it has become"},
 	{names: of("logto"), side: Vassal, differs: "an absolute path; without it the output is in the emperor's log, and the last of it in `fiefdom logs`"},
-	{names: of("logto2", "daemonize", "daemonize2", "log-master"), side: Vassal, app: true, missing: "write `logto`; a command stays in the foreground"},
-	{names: of("log-maxsize", "log-backupname", "log-reopen", "log-truncate", "touch-logreopen", "touch-logrotate"), side: Vassal, app: true, missing: "let logrotate do it, with `copytruncate`"},
+	{names: of("logto2"), side: Vassal, differs: "an absolute path outside the chroot"},
+	{names: of("daemonize", "daemonize2", "log-master"), side: Vassal, app: true, missing: "write `logto`; a command stays in the foreground"},
+	{names: of("log-maxsize", "log-backupname", "log-reopen", "log-truncate", "touch-logreopen", "touch-logrotate"), side: Vassal, differs: rotation},
+	{names: of("log-syslog"), side: Vassal, differs: "its value is no name: the output is there as `fiefdom/NAME`, and `log-syslog-address` of the emperor's ini says where"},
 	{names: of("attach-daemon", "attach-daemon2", "attach-control-daemon", "smart-attach-daemon", "smart-attach-daemon2"), side: Vassal, app: true},
 	{names: of("cron", "cron2", "unique-cron"), side: Vassal, app: true},
 	{names: of("legion-cron", "cron-legion", "unique-legion-cron", "unique-cron-legion", "legion-attach-daemon", "legion-smart-attach-daemon", "legion-smart-attach-daemon2"), side: Vassal, app: true, missing: "legions are the uwsgi's; a command's belong to no legion"},

@@ -88,15 +88,19 @@ func (w *World) processes(t testing.TB) []string {
 
 func (w *World) cgroups(t testing.TB) []string {
 	t.Helper()
-	if w.cgroup == "" {
-		return nil
-	}
-	return walk(t, w.cgroup, func(path string, entry fs.DirEntry) string {
-		if !entry.IsDir() {
-			return ""
+	var all []string
+	for _, root := range append([]string{w.cgroup}, w.legacy...) {
+		if root == "" {
+			continue
 		}
-		return path
-	})
+		all = append(all, walk(t, root, func(path string, entry fs.DirEntry) string {
+			if !entry.IsDir() {
+				return ""
+			}
+			return filepath.Join(root, path)
+		})...)
+	}
+	return all
 }
 
 func (w *World) mounts(t testing.TB) []string {

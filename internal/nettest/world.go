@@ -36,8 +36,9 @@ type World struct {
 	Inet *NS // for servers outside; its processes see the real file system
 
 	pidfd  int
-	pid    int    // of the first process, seen from outside
-	cgroup string // the world's root in the cgroup v2 tree; "" without such a tree
+	pid    int      // of the first process, seen from outside
+	cgroup string   // the world's root in the cgroup v2 tree; "" without such a tree
+	legacy []string // the world's roots in the v1 trees that limit
 }
 
 // namespaces are those that a command in a world enters.
@@ -45,11 +46,14 @@ const namespaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID
 
 // furnish is what the first process of a world does: private mounts, then
 // nothing until its input ends, while it reaps whatever is orphaned to it.
-// $1 is the mount point of the cgroup v2 tree, or empty; $2 the world's part of it.
+// $1 is the mount point of the cgroup v2 tree, or empty; $2 the world's part of it;
+// then come the world's parts of v1 trees, each with its mount point.
 const furnish = `
 set -e
 mount -t proc proc /proc
 if [ -n "$1" ]; then mount --bind "$2" "$1"; fi
+shift 2
+while [ $# -gt 0 ]; do mount --bind "$1" "$2"; shift 2; done
 mount -t tmpfs -o mode=755 tmpfs /mnt
 cp -a /etc/. /mnt/
 mount --move /mnt /etc
@@ -87,7 +91,8 @@ func NewWorld(t testing.TB) *World {
 func (w *World) start(t testing.TB) {
 	t.Helper()
 	mountPoint := w.makeCgroup(t)
-	cmd := exec.Command("/bin/sh", "-c", furnish, "world", mountPoint, w.cgroup)
+	args := append([]string{"-c", furnish, "world", mountPoint, w.cgroup}, w.makeLegacy(t)...)
+	cmd := exec.Command("/bin/sh", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   unix.CLONE_NEWPID,
 		Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP,

@@ -32,7 +32,7 @@ type bridgeReport struct {
 
 // BridgeMain is a bridge process. args are its uid and gid.
 func BridgeMain(args []string) int {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "bridge")
+	log := slog.New(slog.NewTextHandler(stderr{}, nil)).With("process", "bridge")
 	if err := runBridge(args); err != nil {
 		log.Error("bridge", "err", err)
 		return 1

@@ -46,14 +46,14 @@ type Keeper struct {
 	pid     int
 	leads   sync.WaitGroup
 	asked   uint64
-	answers map[uint64]chan []tuntap.NetworkStats
+	answers map[uint64]chan *report
 }
 
 // Run starts the router and starts it again whenever it ends, until ctx is
 // done; then it ends the router. ready is called once, when the first router
 // serves. An error means that the first start failed.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
-	k.answers = map[uint64]chan []tuntap.NetworkStats{}
+	k.answers = map[uint64]chan *report{}
 	defer k.leads.Wait()
 	young := 0 // short lives in a row
 	for first := true; ; first = false {
@@ -265,13 +265,9 @@ func (k *Keeper) take(w *wire, r *report, files []*os.File, served func()) {
 		k.Log.Debug("peer closed", "network", r.Closed.Network, "vassal", r.Closed.Vassal, "reason", r.Closed.Why)
 		k.Closed(*r.Closed)
 	case r.Snapshot != nil:
-		k.mu.Lock()
-		answer := k.answers[r.Snapshot.ID]
-		delete(k.answers, r.Snapshot.ID)
-		k.mu.Unlock()
-		if answer != nil {
-			answer <- r.Snapshot.Networks
-		}
+		k.answered(r.Snapshot.ID, r)
+	case r.Answer != nil:
+		k.answered(r.Answer.ID, r)
 	case r.Serving:
 		served()
 	case r.Error != "":
@@ -308,39 +304,4 @@ func (k *Keeper) PID() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.pid
-}
-
-// Snapshot asks the router for its counters.
-func (k *Keeper) Snapshot(ctx context.Context) ([]tuntap.NetworkStats, error) {
-	k.mu.Lock()
-	w := k.wire
-	k.asked++
-	id := k.asked
-	answer := make(chan []tuntap.NetworkStats, 1)
-	if w != nil {
-		k.answers[id] = answer
-	}
-	k.mu.Unlock()
-	if w == nil {
-		return nil, errors.New("the router is being started")
-	}
-	forget := func() {
-		k.mu.Lock()
-		delete(k.answers, id)
-		k.mu.Unlock()
-	}
-	if err := w.send(order{Snapshot: id}); err != nil {
-		forget()
-		return nil, fmt.Errorf("ask the router: %w", err)
-	}
-	select {
-	case s, ok := <-answer:
-		if !ok {
-			return nil, errors.New("the router ended")
-		}
-		return s, nil
-	case <-ctx.Done():
-		forget()
-		return nil, fmt.Errorf("ask the router: %w", ctx.Err())
-	}
 }

@@ -254,7 +254,7 @@ func TestForeignConnectionsAreIdentified(t *testing.T) {
 // A router that says what it should not costs itself, never the emperor.
 func TestHostileRouter(t *testing.T) {
 	r := newRig(t)
-	r.answers = map[uint64]chan []tuntap.NetworkStats{}
+	r.answers = map[uint64]chan *report{}
 	ours, theirs := newTestPair(t)
 	served := 0
 	done := make(chan struct{})
@@ -267,6 +267,7 @@ func TestHostileRouter(t *testing.T) {
 		{Serving: true},
 		{Snapshot: &snapshot{ID: 99}},
 		{Snapshot: &snapshot{}},
+		{Answer: &answer{ID: 99}},
 		{Identify: 5},
 		{Registered: &Registration{}},
 		{Closed: &Closing{}},

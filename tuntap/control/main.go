@@ -22,7 +22,7 @@ const controlFD = 3
 // Main is the router process. args are the uid, the gid, the emperor's pid, how
 // many threads move packets, and how long they poll, in nanoseconds.
 func Main(args []string) int {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", "router")
+	log := slog.New(slog.NewTextHandler(stderr{}, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
 		log.Error("router", "err", err)
 		return 1
@@ -65,6 +65,7 @@ func run(args []string, log *slog.Logger) error {
 	s.router.BusyPoll(time.Duration(numbers[4]))
 	go s.speak() // both end with the process
 	go s.listen()
+	go giveBack()
 	// TERM lets it close its devices side by side; the kernel's own close at
 	// the end of a process takes them one after another.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -161,7 +162,7 @@ func (s *server) listen() {
 }
 
 func (s *server) obey(o *order, files []*os.File) error {
-	if o.Add == nil {
+	if o.Add == nil && o.Ask == nil {
 		closeAll(files)
 	}
 	switch {
@@ -174,6 +175,8 @@ func (s *server) obey(o *order, files []*os.File) error {
 		s.report(report{Serving: true}, nil)
 	case o.Identified != nil:
 		s.router.Identified(o.Identified.Conn, o.Identified.Vassal)
+	case o.Ask != nil:
+		s.report(report{Answer: s.answer(o.Ask, files)}, nil)
 	case o.Snapshot != 0:
 		s.report(report{Snapshot: &snapshot{ID: o.Snapshot, Networks: s.router.Snapshot()}}, nil)
 	}

@@ -26,6 +26,7 @@ type order struct {
 	Snapshot   uint64                `json:"snapshot,omitempty"` // the number of the request
 	Stats      bool                  `json:"stats,omitempty"`    // the stats listener comes along
 	Gateway    bool                  `json:"gateway,omitempty"`  // and the gateway, last
+	Ask        *question             `json:"ask,omitempty"`
 }
 
 // identity answers report.Identify: whose is the connection.
@@ -43,6 +44,7 @@ type report struct {
 	Closed     *Closing      `json:"closed,omitempty"`
 	Serving    bool          `json:"serving,omitempty"`
 	Snapshot   *snapshot     `json:"snapshot,omitempty"`
+	Answer     *answer       `json:"answer,omitempty"`
 	Error      string        `json:"error,omitempty"` // an order failed
 }
 

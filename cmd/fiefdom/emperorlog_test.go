@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"fiefdom/internal/logfile"
+	"fiefdom/internal/nettest"
+)
+
+func TestEmperorLogDoesNotWaitForItsReader(t *testing.T) {
+	nettest.NoLeaks(t)
+	r, w := io.Pipe()
+	l := newEmperorLog(w)
+	for range 2 * logfile.QueueSize / len("line\n") { // nobody reads: this must come to its end
+		if _, err := l.Write([]byte("line\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost, _ := l.Lost()
+	if lost.Lines == 0 {
+		t.Error("nothing is lost")
+	}
+	var got bytes.Buffer
+	read := make(chan struct{})
+	go func() { _, _ = io.Copy(&got, r); close(read) }()
+	if err := l.Close(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	<-read
+	if n := strings.Count(got.String(), "line\n"); uint64(n)+lost.Lines != uint64(2*logfile.QueueSize/len("line\n")) {
+		t.Errorf("%d lines are written, %d counted", n, lost.Lines)
+	}
+	if !strings.HasSuffix(got.String(), logfile.Notice(lost, "it came faster than it could be written")+"\n") {
+		t.Errorf("the loss is not told: %q", got.String()[max(0, got.Len()-200):])
+	}
+}
+
+func TestCopyLines(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	for name, tc := range map[string]struct{ pieces, want []string }{
+		"lines":     {[]string{"a\n", "b\n"}, []string{"a\n", "b\n"}},
+		"in pieces": {[]string{"a", "b\nc", "\nd\ne"}, []string{"ab\n", "c\nd\n", "e"}},
+		"too long":  {[]string{long, "y\n"}, []string{long[:64<<10], long[64<<10:] + "y\n"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var readers []io.Reader
+			for _, p := range tc.pieces {
+				readers = append(readers, strings.NewReader(p))
+			}
+			var w pieces
+			copyLines(&w, io.MultiReader(readers...))
+			if strings.Join(w, "|") != strings.Join(tc.want, "|") {
+				t.Errorf("got %.100q", w)
+			}
+		})
+	}
+}
+
+// pieces are what was written, write by write.
+type pieces []string
+
+func (p *pieces) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		*p = append(*p, string(b))
+	}
+	return len(b), nil
+}

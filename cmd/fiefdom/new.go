@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fiefdom/emperor"
+)
+
+func newCommand(t *target) *cobra.Command {
+	var dir string
+	var wait bool
+	c := &cobra.Command{
+		Use: "new NAME -- COMMAND [ARGUMENT...]", Short: "Write the ini of a new vassal",
+		Long: `New writes NAME.ini with the command, and with what is usual beside it in
+comments, into the folder of the emperor that runs, of the one that --config
+names, or into --dir. An ini that is there is never overwritten. A command that
+is a relative path becomes an absolute one.`,
+		Example: "  fiefdom new hello -- python3 -m http.server 8000\n  fiefdom new --wait hello -- /srv/hello/run --port 80",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return errors.New("want NAME -- COMMAND [ARGUMENT...]")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := t.client()
+			if err == nil && dir == "" {
+				dir, err = t.folder(cmd.Context(), client)
+			}
+			if dir == "" {
+				return fmt.Errorf("%w; or name the folder with --dir", err)
+			}
+			path, err := scaffold(dir, args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), path, "is written")
+			if wait {
+				return awaitNew(cmd.Context(), cmd.OutOrStdout(), client, path)
+			}
+			tellNext(cmd.Context(), cmd.OutOrStdout(), client, path)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "the folder to write into")
+	c.Flags().BoolVar(&wait, "wait", false, "wait until the vassal runs, and print its address")
+	return c
+}
+
+// folder is where the emperor looks for inis: as he says, else as his ini does.
+func (t *target) folder(ctx context.Context, client *emperor.Client) (string, error) {
+	self, err := client.Self(ctx)
+	if err != nil && t.config != "" {
+		l, lerr := loadEmperor(t.config)
+		if lerr != nil {
+			return "", lerr
+		}
+		self.Folders, err = l.config.Folders(), nil
+	}
+	if err == nil && len(self.Folders) == 0 {
+		err = fmt.Errorf("the emperor watches no folder: %w", emperor.ErrNotFound)
+	}
+	if err != nil {
+		return "", err
+	}
+	return self.Folders[0], nil
+}
+
+// vassalName is stricter than what an emperor takes: a name that never has to
+// be quoted.
+var vassalName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// scaffold writes an ini that is not there yet, whole at once, and only if it
+// gives back the very command.
+func scaffold(dir, name string, argv []string) (path string, err error) {
+	if !vassalName.MatchString(name) || strings.HasSuffix(name, ".ini") {
+		return "", fmt.Errorf("%w: %.100q is no name for a new vassal; want up to 64 letters, digits, dots, dashes and underscores, without .ini", errUsage, name)
+	}
+	argv = slices.Clone(argv)
+	if strings.Contains(argv[0], "/") {
+		if argv[0], err = filepath.Abs(argv[0]); err != nil {
+			return "", err
+		}
+	}
+	if _, err := exec.LookPath(argv[0]); err != nil {
+		return "", fmt.Errorf("%w; install it, or write its whole path", err)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, name+".ini")
+	// No emperor takes a file of such a name for an ini.
+	tmp, err := os.CreateTemp(dir, "."+name+".new-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
+	_, err = io.WriteString(tmp, scaffoldText(name, argv))
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
+		return "", err
+	}
+	config, errs := emperor.ReadVassal(name, tmp.Name(), nil)
+	if errs.Failed() || !slices.Equal(config.Command, argv) {
+		return "", fmt.Errorf("the command cannot stand in an ini, as one with line breaks or bytes that are no text cannot; put it into a script: %q", argv)
+	}
+	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("%s is there already; choose another name, or edit it", path)
+	} else if err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// scaffoldText is the ini of a new vassal.
+func scaffoldText(name string, argv []string) string {
+	words := make([]string, len(argv))
+	for i, arg := range argv {
+		words[i] = quoteWord(arg)
+	}
+	return strings.NewReplacer("NAME", name, "COMMAND", strings.Join(words, " ")).Replace(scaffoldLines)
+}
+
+const scaffoldLines = `; The vassal NAME. The emperor reads this file again when it changes: the app is
+; then started anew. Remove the file, and the app is gone. What is wrong with it is
+; told by "fiefdom status NAME", all options by "fiefdom options".
+
+[uwsgi]
+command = COMMAND
+
+; Take away a semicolon to have one of these.
+
+; Where the app begins. Without it: in this folder.
+;chdir = /srv/NAME
+
+; Who it is. Without these it has a uid of its own, which "fiefdom ps" shows.
+;uid = www-data
+;gid = www-data
+
+; What it finds in its environment, a line each.
+;env = PORT=8000
+
+; An address to rely on, of the network's pool. Without it the emperor finds one,
+; which stays the same.
+;tuntap-device-address = 10.9.0.7
+
+; A file for its output, which "fiefdom logs NAME" shows in any case.
+;logto = /var/log/NAME.log
+
+; How it is asked to stop, and how many seconds it has for that.
+;stop-signal = TERM
+;reload-mercy = 10
+`
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,+-]+$`)
+
+// quoteWord quotes an argument for the option command. What the dialect would
+// replace is doubled, %x, or broken up by quotes that end and begin again, $(x), @(x).
+func quoteWord(arg string) string {
+	if plainWord.MatchString(arg) {
+		return arg
+	}
+	return "'" + strings.NewReplacer("'", `'\''`, "%", "%%", "$(", "$''(", "@(", "@''(").Replace(arg) + "'"
+}
+
+// tellNext says what happens to the new ini.
+func tellNext(ctx context.Context, out io.Writer, client *emperor.Client, path string) {
+	name := emperor.NameOf(path)
+	var self emperor.Self
+	err := error(emperor.ErrNotFound)
+	if client != nil {
+		self, err = client.Self(ctx)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(out, "No emperor that runs was found; the one that watches this folder will start it.")
+		return
+	case !slices.Contains(self.Folders, filepath.Dir(path)):
+		fmt.Fprintf(out, "The emperor %s does not watch this folder.\n", self.Instance)
+		return
+	}
+	fmt.Fprintf(out, "The emperor %s starts it now:\n  fiefdom status %s\n  fiefdom logs -f %[2]s\n", self.Instance, name)
+}
+
+// Times of awaitNew.
+const (
+	newTime   = 30 * time.Second // for a new vassal to run
+	newProved = time.Second      // that it has to run to be told of
+	newPause  = 20 * time.Millisecond
+)
+
+// awaitNew waits until a new vassal runs, and says where. An app that dies at
+// once does not run.
+func awaitNew(ctx context.Context, out io.Writer, client *emperor.Client, path string) error {
+	if client == nil {
+		return fmt.Errorf("no emperor that runs was found to start it: %w", emperor.ErrNotFound)
+	}
+	name := emperor.NameOf(path)
+	ctx, cancel := context.WithTimeout(ctx, newTime)
+	defer cancel()
+	var s emperor.Status
+	for {
+		var err error
+		s, err = client.Get(ctx, name)
+		switch {
+		case err != nil && !errors.Is(err, emperor.ErrNotFound):
+			return err
+		case err != nil || s.File != path:
+			// not seen yet
+		case s.Error != "":
+			return fmt.Errorf("%s does not run: %s; see: fiefdom logs %[1]s", name, plain(s.Error))
+		case s.State == emperor.Sleeping:
+			fmt.Fprintf(out, "%s sleeps until somebody connects to %s\n", name, s.Socket)
+			return nil
+		case s.State == emperor.Running && s.Restarts == 0 && time.Since(s.Since) > newProved:
+			fmt.Fprintf(out, "%s runs: pid %d, uid %s, address %s\n", name, s.PID, uid(s.UID), addresses(s.Addresses))
+			return nil
+		}
+		select {
+		case <-time.After(newPause):
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not run after %v; see: fiefdom status %s", name, newTime, name)
+		}
+	}
+}

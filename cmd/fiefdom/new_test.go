@@ -1,0 +1,94 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"fiefdom/emperor"
+)
+
+// What new writes gives back the very command, or it writes nothing.
+func TestNewQuotesEveryCommand(t *testing.T) {
+	dir := t.TempDir()
+	written := 0
+	try := func(t interface {
+		Helper()
+		Fatalf(string, ...any)
+	}, argv []string,
+	) {
+		t.Helper()
+		path, err := scaffold(dir, "x", argv)
+		if err != nil {
+			if !strings.Contains(err.Error(), "cannot stand in an ini") {
+				t.Fatalf("%q: %v", argv, err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Fatalf("%q: %v is left", argv, left)
+			}
+			return
+		}
+		written++
+		c, errs := emperor.ReadVassal("x", path, nil)
+		if len(errs) > 0 || !slices.Equal(c.Command, argv) {
+			t.Fatalf("%q became %q (%v)", argv, c.Command, errs)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	for _, argv := range [][]string{
+		{"true"},
+		{"echo", "", " ", "a b", "it's", `"quoted"`, `back\slash`, `end\`, "tab\tthere"},
+		{"echo", "%n", "%%", "100%", "%", "%(x)", "%[", "$(HOME)", "$HOME", "@(exec://id)", "@(", "$", "a@b.c", "%%n%"},
+		{"echo", "#no", ";no", "[no]", "a=b", "=", "'", "''", `\'`, "`id`", "*", "~", "ä€😀"},
+		{"sh", "-c", "while :; do date; sleep 1; done | tee '/tmp/x y' && echo \"$1\""},
+		{"env", "A=%(b)", "[uwsgi]", "NAME", "COMMAND"},
+	} {
+		before := written
+		if try(t, argv); written == before {
+			t.Errorf("%q was refused", argv)
+		}
+	}
+	for _, argv := range [][]string{{"echo", "a\nb"}, {"echo", "\x00"}, {"echo", "\xff"}, {"echo", strings.Repeat("x", 1<<20)}} {
+		before := written
+		if try(t, argv); written != before {
+			t.Errorf("%.20q… was written", argv)
+		}
+	}
+	before := written
+	rapid.Check(t, func(t *rapid.T) {
+		word := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.SampledFrom([]rune(`%$@()'"\ ab#;=[]`))))
+		try(t, append([]string{"echo"}, rapid.SliceOfN(word, 0, 4).Draw(t, "arguments")...))
+	})
+	if written-before < 20 {
+		t.Errorf("only %d of the random commands were written", written-before)
+	}
+}
+
+// Each line that waits in a comment is fit to be taken.
+func TestNewSuggestsWhatIsFit(t *testing.T) {
+	text := scaffoldText("blog", []string{"true"})
+	text = strings.NewReplacer("/srv/blog", "/", "www-data", "nobody").Replace(text)
+	text = strings.Replace(text, "gid = nobody", "gid = nogroup", 1)
+	path := filepath.Join(t.TempDir(), "blog.ini")
+	suggestion := regexp.MustCompile(`(?m)^;([a-z])`)
+	if n := len(suggestion.FindAllString(text, -1)); n < 8 {
+		t.Errorf("%d lines wait in comments", n)
+	}
+	if err := os.WriteFile(path, []byte(suggestion.ReplaceAllString(text, "$1")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, errs := emperor.ReadVassal("blog", path, nil)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	if c.Chdir != "/" || c.LogTo != "/var/log/blog.log" || len(c.Env) != 1 || c.UID == nil || len(c.Devices) != 1 {
+		t.Errorf("%+v", c)
+	}
+}

@@ -1,0 +1,169 @@
+package emperor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// LogQuery says which lines of a vassal's output are wanted.
+type LogQuery struct {
+	Since  time.Time // not those that came before; zero: all that are kept
+	Last   int       // at most so many of those that are there; 0: all
+	Follow bool      // go on with those that come
+}
+
+func (q LogQuery) values() url.Values {
+	v := url.Values{}
+	if !q.Since.IsZero() {
+		v.Set("since", q.Since.Format(time.RFC3339Nano))
+	}
+	if q.Last > 0 {
+		v.Set("last", strconv.Itoa(q.Last))
+	}
+	if q.Follow {
+		v.Set("follow", "")
+	}
+	return v
+}
+
+func parseLogQuery(v url.Values) (q LogQuery, err error) {
+	q.Follow = v.Has("follow")
+	if v.Has("since") {
+		if q.Since, err = time.Parse(time.RFC3339Nano, v.Get("since")); err != nil {
+			return q, fmt.Errorf("since: %w", err)
+		}
+	}
+	if v.Has("last") {
+		if q.Last, err = strconv.Atoi(v.Get("last")); err != nil || q.Last < 1 {
+			return q, fmt.Errorf("last=%q: want a number from 1 on", v.Get("last"))
+		}
+	}
+	return q, nil
+}
+
+// choose applies the query to what is kept, whose times are whole milliseconds.
+func (q LogQuery) choose(lines []LogLine) []LogLine {
+	i := 0
+	for i < len(lines) && lines[i].Time.Before(q.Since.Truncate(time.Millisecond)) {
+		i++
+	}
+	lines = lines[i:]
+	if q.Last > 0 {
+		lines = lines[max(0, len(lines)-q.Last):]
+	}
+	return lines
+}
+
+// apiLogs sends what is kept of a vassal's output, as text or, with ?json, as
+// one LogLine a line; with ?follow it goes on until the client leaves.
+func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
+	s, ok := e.find(w, r)
+	if !ok {
+		return
+	}
+	values := r.URL.Query()
+	q, err := parseLogQuery(values)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	write := writeText
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if values.Has("json") {
+		write = writeJSON
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	if o := e.outputOf(s.Name); o != nil { // else it never started
+		sendLogs(w, r, o, q, write)
+	}
+}
+
+func (e *Emperor) outputOf(name string) (o *output) {
+	found := make(chan *output, 1)
+	e.call(func() {
+		if v := e.vassals[name]; v != nil {
+			found <- v.output
+		} else {
+			found <- nil
+		}
+	})
+	select {
+	case o = <-found:
+	case <-e.stopped:
+	}
+	return o
+}
+
+func writeText(w io.Writer, l LogLine) error {
+	_, err := io.WriteString(w, l.Text+"\n")
+	return err
+}
+
+func writeJSON(w io.Writer, l LogLine) error { return json.NewEncoder(w).Encode(l) }
+
+func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, write func(io.Writer, LogLine) error) {
+	conn := http.NewResponseController(w)
+	out := bufio.NewWriter(w)
+	over := false // the vassal writes no more
+	for from := int64(0); ; {
+		kept, grown := o.tail(from)
+		lines, next := kept.lines(q.Follow && !over)
+		from = next
+		if conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
+			return
+		}
+		for _, l := range q.choose(lines) {
+			if write(out, l) != nil {
+				return
+			}
+		}
+		q.Since, q.Last = time.Time{}, 0
+		if out.Flush() != nil || !q.Follow || over || conn.Flush() != nil {
+			return
+		}
+		select {
+		case <-grown:
+		case <-o.ended:
+			over = true
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// Logs copies a vassal's output to w, line by line and without control bytes;
+// with follow, until ctx is done.
+func (c *Client) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
+	return c.LogLines(ctx, name, LogQuery{Follow: follow}, func(l LogLine) error { return writeText(w, l) })
+}
+
+// LogLines calls each with the lines of a vassal's output, until there are no
+// more or each returns an error.
+func (c *Client) LogLines(ctx context.Context, name string, q LogQuery, each func(LogLine) error) error {
+	v := q.values()
+	v.Set("json", "")
+	body, err := c.open(ctx, http.MethodGet, "/vassals/"+url.PathEscape(name)+"/logs?"+v.Encode())
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for d := json.NewDecoder(body); ; {
+		var l LogLine
+		if err := d.Decode(&l); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := each(l); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package packaging
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fiefdom/internal/nettest"
+)
+
+// The unit is free of what systemd does not know. (The program need not be
+// where the unit says: another one stands there.)
+func TestUnit(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil && os.Getenv(nettest.RootEnv) != "1" {
+		t.Skip(err)
+	}
+	text, err := os.ReadFile("fiefdom@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := func(text string) string {
+		file := filepath.Join(t.TempDir(), "fiefdom@emperor.service")
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "/usr/bin/fiefdom", "/bin/true")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	if out := verify(string(text)); out != "" {
+		t.Errorf("systemd says:\n%s", out)
+	}
+	if out := verify(strings.Replace(string(text), "WatchdogSec", "WatchdogSex", 1)); !strings.Contains(out, "WatchdogSex") {
+		t.Errorf("of a word that it does not know, systemd says %q", out)
+	}
+	for _, line := range []string{"Type=notify", "KillMode=process", "Delegate=yes", "Restart=always", "TasksMax=infinity", "ExecReload=/bin/kill -HUP $MAINPID"} {
+		if !strings.Contains(string(text), "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s", line)
+		}
+	}
+}
+
+// From a clean machine to an app, an upgrade that nobody notices, a removal that
+// keeps what is the operator's, and a purge that keeps nothing.
+func TestPackage(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	before := m.files()
+	m.mustSh("dpkg -i fiefdom.deb")
+	if out := m.mustSh("systemctl is-active fiefdom@emperor; systemctl is-enabled fiefdom@emperor; id -un fiefdom"); out != "active\nenabled\nfiefdom\n" {
+		t.Errorf("after the installation: %q", out)
+	}
+	for _, file := range []string{
+		"/usr/share/man/man1/fiefdom-new.1.gz", "/usr/share/man/man5/fiefdom.ini.5.gz", "/usr/share/bash-completion/completions/fiefdom",
+		"/usr/share/zsh/vendor-completions/_fiefdom", "/usr/share/fish/vendor_completions.d/fiefdom.fish", "/usr/share/doc/fiefdom/copyright",
+	} {
+		if _, err := os.Stat(m.Path(file)); err != nil {
+			t.Error(err)
+		}
+	}
+	m.mustSh("fiefdom check /etc/fiefdom/emperor.ini && fiefdom new --wait hello -- python3 -m http.server 8000")
+	const pids = "cat /run/manager/fiefdom@emperor; fiefdom status --json hello | grep '\"pid\"'; ps -o pid= -u fiefdom"
+	first := m.mustSh(pids)
+
+	// The router has the package's user, and it has the router.
+	if n := len(strings.Fields(first)); n < 4 {
+		t.Errorf("no router runs under the user fiefdom: %q", first)
+	}
+	m.mustSh("echo '; mine' >>/etc/fiefdom/emperor.ini; dpkg -i fiefdom.deb")
+	if now := m.mustSh(pids); now != first {
+		t.Errorf("after an upgrade: %q, before: %q", now, first)
+	}
+	if text := m.mustSh("cat /etc/fiefdom/emperor.ini"); !strings.HasSuffix(text, "; mine\n") {
+		t.Error("the upgrade took the operator's line")
+	}
+	m.mustSh("systemctl reload fiefdom@emperor")
+
+	m.mustSh("dpkg -r fiefdom")
+	if out, err := m.sh("ps -e -o args= | grep -e '[f]iefdom run' -e '[h]ttp.server'"); err == nil {
+		t.Errorf("still running after the removal:\n%s", out)
+	}
+	m.mustSh("test -e /etc/fiefdom/vassals/hello.ini && test -e /etc/fiefdom/emperor.ini && ! test -e /usr/bin/fiefdom")
+	m.mustSh("dpkg -i fiefdom.deb && fiefdom status hello")
+
+	m.mustSh("systemctl enable --quiet fiefdom@other; dpkg -P fiefdom; rm -r /run/manager")
+	if diff := nettest.Diff(before, m.files()); diff != "" {
+		t.Errorf("after the purge:\n%s", diff)
+	}
+}
+
+// The same without a package, into a tree of somebody's own.
+func TestMakeInstall(t *testing.T) {
+	if _, err := os.Stat("../../bin/fiefdom"); err != nil {
+		t.Skip("there is no program to install; make build")
+	}
+	dir := t.TempDir()
+	install := func() {
+		t.Helper()
+		// Without its prerequisite: other tests may use the binary.
+		c := exec.Command("make", "--no-print-directory", "--old-file=build", "-C", "../..", "install", "DESTDIR="+dir, "PREFIX=/opt/fiefdom")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	install()
+	unit, err := os.ReadFile(filepath.Join(dir, "opt/fiefdom/lib/systemd/system/fiefdom@.service"))
+	if err != nil || !strings.Contains(string(unit), "ExecStart=/opt/fiefdom/bin/fiefdom run /etc/fiefdom/%i.ini") {
+		t.Errorf("%v: %s", err, unit)
+	}
+	mine := filepath.Join(dir, "etc/fiefdom/emperor.ini")
+	if err := os.WriteFile(mine, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	install()
+	if text, err := os.ReadFile(mine); err != nil || string(text) != "mine" {
+		t.Errorf("a second installation wrote over the operator's ini: %q, %v", text, err)
+	}
+}
