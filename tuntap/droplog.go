@@ -47,8 +47,8 @@ func (s *shard) note(n *network, p *peer, pk *packet, v verdict) {
 	}
 	attrs = append(attrs, slog.Uint64("drops", count[v.why].load()))
 	s.r.say(slog.LevelInfo, "packet dropped", attrs...)
-	if v.why == DropSpoofed && p != nil && s.r.events.Refused != nil {
-		s.r.events.Refused(n.name, p.vassal, pk.flow.Src, v.why, "")
+	if v.why == DropSpoofed && p != nil && s.r.events.Spoofed != nil {
+		s.r.events.Spoofed(n.name, p.vassal, pk.flow.Src)
 	}
 }
 

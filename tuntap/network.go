@@ -44,8 +44,10 @@ type Events struct {
 	// Registered: addr belongs to the peer from now on. vassal is empty for a foreign peer.
 	Registered func(network, vassal string, addr netip.Addr)
 	// Refused: a peer did not get addr. holder is the vassal that has or declares it, if known.
-	// It is called at most once a second for each peer, and as often as the log tells of spoofed packets.
+	// It is called at most once a second for each peer.
 	Refused func(network, vassal string, addr netip.Addr, reason Reason, holder string)
+	// Spoofed: a peer sends from src, which is not its own. It is called as often as the log tells of it.
+	Spoofed func(network, vassal string, src netip.Addr)
 	// Identify asks whose connection conn is; answer with Router.Identified. The peer's packets
 	// wait until then. The receiver closes pidfd. Nil: every such peer is foreign.
 	Identify func(conn uint64, pidfd *os.File)

@@ -257,7 +257,10 @@ func (k *Keeper) take(w *wire, r *report, files []*os.File, served func()) {
 	case r.Registered != nil:
 		k.Registered(*r.Registered)
 	case r.Refused != nil:
-		k.refused(r.Refused)
+		k.Log.Warn("address refused", "network", r.Refused.Network, "vassal", r.Refused.Vassal,
+			"addr", r.Refused.Addr, "reason", r.Refused.Reason, "holder", r.Refused.Holder)
+	case r.Spoofed != nil: // the router's own log has told already
+		k.Log.Debug("packets with a foreign source", "network", r.Spoofed.Network, "vassal", r.Spoofed.Vassal, "src", r.Spoofed.Addr)
 	case r.Closed != nil:
 		k.Log.Debug("peer closed", "network", r.Closed.Network, "vassal", r.Closed.Vassal, "reason", r.Closed.Why)
 		k.Closed(*r.Closed)
@@ -271,16 +274,6 @@ func (k *Keeper) take(w *wire, r *report, files []*os.File, served func()) {
 		k.Log.Error("router", "err", r.Error)
 	}
 	closeAll(files)
-}
-
-// refused tells of an address that a peer did not get. Of spoofed packets the
-// router's own log has told already.
-func (k *Keeper) refused(r *Refusal) {
-	if r.Reason == tuntap.DropSpoofed {
-		k.Log.Debug("packets with a foreign source", "network", r.Network, "vassal", r.Vassal, "src", r.Addr)
-		return
-	}
-	k.Log.Warn("address refused", "network", r.Network, "vassal", r.Vassal, "addr", r.Addr, "reason", r.Reason, "holder", r.Holder)
 }
 
 // Change gives a network a new configuration, now and for all routers to

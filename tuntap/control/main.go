@@ -108,6 +108,9 @@ func (s *server) events() tuntap.Events {
 		Refused: func(network, vassal string, addr netip.Addr, reason tuntap.Reason, holder string) {
 			s.report(report{Refused: &Refusal{Registration{network, vassal, addr}, reason, holder}}, nil)
 		},
+		Spoofed: func(network, vassal string, src netip.Addr) {
+			s.report(report{Spoofed: &Registration{network, vassal, src}}, nil)
+		},
 		Identify: func(conn uint64, pidfd *os.File) {
 			s.report(report{Identify: conn}, pidfd)
 		},

@@ -39,6 +39,7 @@ type identity struct {
 type report struct {
 	Registered *Registration `json:"registered,omitempty"`
 	Refused    *Refusal      `json:"refused,omitempty"`
+	Spoofed    *Registration `json:"spoofed,omitempty"` // packets from an address that is not the peer's
 	Identify   uint64        `json:"identify,omitempty"` // with one descriptor: the pidfd of the connection's process
 	Closed     *Closing      `json:"closed,omitempty"`
 	Serving    bool          `json:"serving,omitempty"`
