@@ -54,3 +54,15 @@ func (b *backoff) died(lived time.Duration, loyal bool) time.Duration {
 
 // clear forgets the deaths: an operator or a new ini says that all is well.
 func (b *backoff) clear() { b.deaths = 0 }
+
+// await ends a vassal's back-off after some time.
+func (e *Emperor) await(v *member, delay time.Duration) {
+	v.due = time.Now().Add(delay)
+	v.timer = time.AfterFunc(delay, func() {
+		e.call(func() {
+			if v.state == Backoff && e.vassals[v.name] == v {
+				e.happen(v, v.asDue())
+			}
+		})
+	})
+}

@@ -49,6 +49,8 @@ type Config struct {
 	CurseTolerance time.Duration // mercy of vassals whose inis do not say
 	Graceful       bool          // at the emperor's end apps may finish what they do
 
+	Orphans string // what becomes of those whom a killed emperor left: adopt or kill
+
 	StartHook string // the program that every vassal's init stage runs first; empty: none
 	StopHook  string // the program that runs after every vassal's end
 
@@ -71,6 +73,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	c := &Config{
 		File: f.Name, Instance: strings.TrimSuffix(base, filepath.Ext(base)),
 		Freq: 3 * time.Second, SocketMode: 0o600, Threads: routerThreads(runtime.GOMAXPROCS(0)), BusyPoll: 50 * time.Microsecond,
+		Orphans: AdoptOrphans,
 	}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, vassal.HookOptions, f.Pairs)...)
@@ -153,6 +156,10 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 	{
 		Name: "vassals-stop-hook", Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.StopHook = p.Value; return nil },
 		Meaning: "a program that runs after every end of a vassal's app, as root, with the name of its ini (a.ini). It has 30s, and the vassal's next start waits for it",
+	},
+	{
+		Name: "emperor-orphans", Kind: ini.Text, Since: "0.1", Set: setOrphans,
+		Meaning: "what the next emperor does with the vassals of one that was killed: adopt takes them over as they run, kill ends them and starts anew (adopt)",
 	},
 	{
 		Name: "emperor-stats", Aliases: []string{"emperor-stats-server"}, Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Stats = p.Value; return nil },

@@ -34,6 +34,7 @@ type process struct {
 	err     string
 	backoff backoff
 	timer   *time.Timer // of the back-off
+	due     time.Time   // the end of the back-off
 	started int         // times it was started
 	ran     int         // times it came to run
 	runs    []*run      // a job that is not unique may have several
@@ -42,6 +43,7 @@ type process struct {
 
 // run is one start of a process.
 type run struct {
+	id     string             // among the vassal's
 	gen    *vassal.Generation // nil: it is starting
 	pid    int
 	cancel context.CancelFunc
@@ -88,10 +90,26 @@ func (e *Emperor) muster(v *member) {
 	if c == nil || c.ending {
 		return
 	}
+	crons := e.recruit(v)
+	for _, p := range c.processes {
+		if p.cron() != nil {
+			p.enter(cronIdle)
+			continue
+		}
+		e.startProcess(v, p)
+		e.watchTouches(v, p)
+	}
+	if crons {
+		e.runCrons(v)
+	}
+}
+
+// recruit lists the processes of a crew, and says whether jobs are among them.
+func (e *Emperor) recruit(v *member) (crons bool) {
+	c := v.crew
 	if len(v.running.Command) > 0 {
 		c.processes = append(c.processes, &process{backoff: newBackoff(e.Config)})
 	}
-	crons := false
 	for i := range v.running.Attached {
 		p := &process{spec: &v.running.Attached[i], backoff: newBackoff(e.Config)}
 		if p.spec.MaxThrottle > 0 {
@@ -100,19 +118,7 @@ func (e *Emperor) muster(v *member) {
 		crons = crons || p.cron() != nil
 		c.processes = append(c.processes, p)
 	}
-	for _, p := range c.processes {
-		if p.cron() != nil {
-			p.enter(cronIdle)
-			continue
-		}
-		e.startProcess(v, p)
-		if p.spec != nil && len(p.spec.Touch) > 0 {
-			e.watchTouches(v, p)
-		}
-	}
-	if crons {
-		e.runCrons(v)
-	}
+	return crons
 }
 
 // startProcess starts a process beside the loop, and waits for its end there.
@@ -123,21 +129,34 @@ func (e *Emperor) startProcess(v *member, p *process) {
 	p.runs = append(p.runs, n)
 	p.started++
 	job := crewJob{e: e, vassal: v.name, crew: c, spec: p.spec, command: v.running.Args(), number: p.started, output: p.output, above: v.output}
-	job.followed = func(pid int) { e.call(func() { n.pid = pid }) }
+	n.id = job.id()
+	job.followed = func(pid int) { e.follow(v, p, n, pid) }
 	p.enter(Starting)
 	e.jobs.Go(func() {
 		defer cancel()
 		gen, err := job.run(ctx)
 		e.call(func() { e.processStarted(v, c, p, n, &job, gen, err) })
-		if err != nil {
-			return
+		if err == nil {
+			e.awaitRun(v, c, p, n, gen)
 		}
-		exit := gen.Wait()
-		c.ground.CountKilled()
-		content := c.door != nil && exit == (vassal.Exit{}) && !c.door.waiting()
-		exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(job.record()))
-		e.call(func() { e.processEnded(v, c, p, n, gen.Started, exit, content) })
 	})
+}
+
+// follow notes who took over from a process that went into the background.
+func (e *Emperor) follow(v *member, p *process, n *run, pid int) {
+	e.call(func() {
+		n.pid = pid
+		e.keepRun(v, p, n)
+	})
+}
+
+// awaitRun waits for the end of a run, beside the loop.
+func (e *Emperor) awaitRun(v *member, c *crew, p *process, n *run, gen *vassal.Generation) {
+	exit := gen.Wait()
+	c.ground.CountKilled()
+	content := c.door != nil && exit.Err == nil && exit.Well() && !c.door.waiting()
+	exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name+"/"+n.id))
+	e.call(func() { e.processEnded(v, c, p, n, gen.Started, exit, content) })
 }
 
 func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *crewJob, gen *vassal.Generation, err error) {
@@ -155,6 +174,8 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 	}
 	p.ran++
 	p.enter(Running)
+	e.keepRun(v, p, n)
+	e.mark(v)
 	if p.cron() == nil {
 		p.err = ""
 	}
@@ -163,15 +184,22 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 		c.told = true
 		e.greet(v, gen.PID)
 	}
-	if cron := p.cron(); cron != nil && cron.Timeout > 0 {
-		n.timer = time.AfterFunc(cron.Timeout, func() {
-			e.Log.Warn("job took too long; killing it", "vassal", v.name, "process", p.name(), "timeout", cron.Timeout)
-			gen.Kill()
-		})
-	}
+	e.limitRun(v, p, n)
 	if c.ending || n.again {
 		e.askToStop(v, p, n, false)
 	}
+}
+
+// limitRun kills a job that takes too long.
+func (e *Emperor) limitRun(v *member, p *process, n *run) {
+	cron, gen := p.cron(), n.gen
+	if cron == nil || cron.Timeout == 0 {
+		return
+	}
+	n.timer = time.AfterFunc(cron.Timeout-time.Since(gen.Started), func() {
+		e.Log.Warn("job took too long; killing it", "vassal", v.name, "process", p.name(), "timeout", cron.Timeout)
+		gen.Kill()
+	})
 }
 
 // processEnded takes the end of a run, or of the attempt to start one. It is
@@ -181,6 +209,8 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 		n.timer.Stop()
 	}
 	p.runs = slices.DeleteFunc(p.runs, func(r *run) bool { return r == n })
+	e.dropRun(v, n)
+	defer e.mark(v)
 	failed, how := began.IsZero(), v.ended(exit)
 	if failed {
 		how = exit.Err.Error()
@@ -193,7 +223,7 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 		e.dismissed(c)
 	case p.cron() != nil:
 		p.err = ""
-		if failed || exit.Signal != 0 || exit.Code != 0 {
+		if failed || exit.Unknown || exit.Signal != 0 || exit.Code != 0 {
 			p.err = how
 		}
 		e.Log.Info("job ended", "vassal", v.name, "process", p.name(), "result", how, "took", lived(began).Round(time.Millisecond))
@@ -227,6 +257,12 @@ func (e *Emperor) backOff(v *member, c *crew, p *process, lived time.Duration, w
 	p.err = why
 	p.enter(Backoff)
 	e.Log.Warn("process is down", "vassal", v.name, "process", p.name(), "reason", why, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
+	e.awaitProcess(v, c, p, delay)
+}
+
+// awaitProcess ends a process's back-off after some time.
+func (e *Emperor) awaitProcess(v *member, c *crew, p *process, delay time.Duration) {
+	p.due = time.Now().Add(delay)
 	p.timer = time.AfterFunc(delay, func() {
 		e.call(func() {
 			if v.crew == c && !c.ending && p.state == Backoff {

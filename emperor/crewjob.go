@@ -58,8 +58,7 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 	out := j.above
 	if j.spec != nil {
 		if j.output == nil {
-			path := j.e.Instance.Path("out", safeName(j.vassal+"/"+j.spec.Name))
-			if j.output, err = openOutput(j.spec.Name, path, j.above); err != nil {
+			if j.output, err = j.e.openCrewOutput(j.vassal, j.spec, j.above); err != nil {
 				return nil, err
 			}
 		}
@@ -75,14 +74,18 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 		return nil, err
 	}
 	defer l.Output.Close()
+	record := j.e.recorder(base, j.record())
+	l.Cloned = record
 	gen, err := j.crew.ground.Join(ctx, l)
-	if err != nil || j.e.records(base) {
-		return gen, err
+	if err != nil {
+		return nil, errors.Join(err, j.e.Instance.forgetApp(j.record()))
 	}
-	if err := j.e.Instance.recordApp(j.record(), gen.PID); err != nil {
-		j.e.Log.Warn("record the process", "vassal", j.vassal, "process", j.id(), "err", err)
-	}
+	record(gen.PID)
 	return gen, nil
+}
+
+func (e *Emperor) openCrewOutput(name string, spec *vassal.Attached, above *output) (*output, error) {
+	return openOutput(spec.Name, e.Instance.Path(outFolder, safeName(name+"/"+spec.Name)), above)
 }
 
 // errNoTree is why a daemon that goes into the background cannot be followed.
@@ -94,7 +97,7 @@ func (j *crewJob) record() string { return j.vassal + "/" + j.id() }
 // was done for the whole generation.
 func (j *crewJob) plan() vassal.Plan {
 	p := j.crew.r.plan
-	p.Env, p.Chdir, p.Reaper = nil, "", false
+	p.Env, p.HostEnv, p.Chdir, p.Reaper = nil, nil, "", false
 	if j.spec == nil {
 		p.Args = j.command
 		return p

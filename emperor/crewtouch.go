@@ -12,6 +12,9 @@ const touchInterval = time.Second
 // are the vassal's: looking at them may take long, and is not the loop's.
 func (e *Emperor) watchTouches(v *member, p *process) {
 	c := v.crew
+	if p.spec == nil || len(p.spec.Touch) == 0 {
+		return
+	}
 	e.jobs.Go(func() {
 		look := time.NewTicker(touchInterval)
 		defer look.Stop()

@@ -41,6 +41,7 @@
 //	on demand                demand.go address.go door.go sleep.go
 //	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
 //	beside it                output.go errands.go below.go
+//	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go
 //	the instance itself      config.go instance.go leftovers.go self.go
 //	what others are told     api.go client.go status.go check.go
 package emperor

@@ -22,6 +22,8 @@ type door struct {
 	address address
 	as      *owner // with whose rights its file is made and removed; nil: the emperor's
 
+	changed func() // it was opened or closed; nil: nobody minds. The caller has mu
+
 	before <-chan struct{} // closed when the door before this one is gone; nil: there was none
 	gone   chan struct{}   // closed by close
 
@@ -82,7 +84,14 @@ func (d *door) open() error {
 		return errors.Join(err, d.removeFile(), f.Close())
 	}
 	d.file = f
+	d.tell()
 	return nil
+}
+
+func (d *door) tell() {
+	if d.changed != nil {
+		d.changed()
+	}
 }
 
 func (d *door) bind(fd int, sa unix.Sockaddr) error {
@@ -278,6 +287,7 @@ func (d *door) close() error {
 	if d.file == nil {
 		return nil
 	}
+	d.tell()
 	return errors.Join(d.removeFile(), d.file.Close())
 }
 

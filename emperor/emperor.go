@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fiefdom/internal/ini"
+	"fiefdom/internal/vault"
 	"fiefdom/vassal"
 )
 
@@ -51,6 +52,7 @@ type Emperor struct {
 	RouterUID int // that no vassal may have; 0: there is no router
 	BridgeUID int // the same of bridges
 
+	Vault  *vault.Vault   // keeps what the next emperor would need; nil: nothing is kept
 	Bridge vassal.Bridger // joins devices with foreign routers
 
 	Syslog func(vassal string) io.Writer // takes lines of a vassal whose ini says log-syslog, and may block; nil: there is none
@@ -78,10 +80,15 @@ type Emperor struct {
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
 
-	jails sync.Map // inode of a namespace → *vassal.Jail, for Identify
-	jobs  sync.WaitGroup
-
 	watching atomic.Int32 // who follows the events
+
+	orphans *Orphans            // of the emperor before, until Run begins
+	marked  map[string]struct{} // vassals that the vault is to be told of
+
+	keeping sync.Mutex  // of jails in the vault
+	unkept  atomic.Bool // the vault did not take something, and that was said
+	jails   sync.Map    // inode of a namespace → *vassal.Jail, for Identify
+	jobs    sync.WaitGroup
 }
 
 // Run starts and keeps the vassals until ctx is done, then stops them all. It
@@ -91,6 +98,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 	e.vassals = map[string]*member{}
 	e.expanding = map[owner]bool{}
 	e.queued = map[owner][]iniFile{}
+	e.marked = map[string]struct{}{}
 	e.slots = make(chan struct{}, startSlots)
 	slots := make(chan struct{}, expandSlots)
 	expanding, stop := context.WithCancel(context.Background())
@@ -106,7 +114,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 		e.findDoors(expanding, got)
 		return got
 	}
-	if err := os.MkdirAll(e.Instance.Path("out"), 0o700); err != nil {
+	if err := os.MkdirAll(e.Instance.Path(outFolder), 0o700); err != nil {
 		return err
 	}
 	watching, unwatch := context.WithCancel(ctx)
@@ -114,7 +122,9 @@ func (e *Emperor) Run(ctx context.Context) error {
 	e.jobs.Go(func() {
 		e.Config.watch(watching, e.Log, func() { e.call(e.rescan) })
 	})
+	e.adopt()
 	e.rescan()
+	e.flush()
 	e.loop(ctx)
 	unwatch()
 	close(e.stopped)
@@ -137,6 +147,7 @@ func (e *Emperor) loop(ctx context.Context) {
 			done = nil
 			e.end()
 		}
+		e.flush()
 	}
 }
 

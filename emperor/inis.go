@@ -46,7 +46,7 @@ func (e *Emperor) rescan() {
 			if !v.removed && v.file.id != (fileID{}) {
 				e.Log.Info("ini changed", "vassal", name, "file", f.path)
 			}
-			v.removed = false
+			v.removed, v.adopted = false, false
 			v.file = f
 			e.Journal.own(name, f.owner.uid)
 			e.queue(f)
@@ -149,21 +149,26 @@ func (e *Emperor) expanded(got []expansion) {
 			if x.Unrest {
 				e.lookAgain(v)
 			}
+			v.adopted = false
 			e.happen(v, bad)
 			continue
 		}
 		if len(x.Config.Needless) > 0 {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
-		v.config, v.err = x.Config, ""
-		v.backoff.clear()
+		v.config = x.Config
+		if !v.adopted {
+			v.err = ""
+			v.backoff.clear()
+		}
 		e.setDoor(v, r.door)
 		fine = append(fine, v)
 	}
 	e.settleLeases()
 	e.reserve()
 	for _, v := range fine {
-		switch {
+		switch e.mark(v); {
+		case e.unchanged(v):
 		case e.relimit(v):
 		case e.reloadsItself(v):
 			e.happen(v, same)

@@ -109,6 +109,9 @@ func (i *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{i.Runtime}, elem...)...)
 }
 
+// Leave gives the lock back and leaves what there is to the next emperor.
+func (i *Instance) Leave() error { return i.lock.Close() }
+
 // Unlock removes the runtime directory and gives the lock back.
 func (i *Instance) Unlock() error {
 	err := os.RemoveAll(i.Runtime)

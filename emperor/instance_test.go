@@ -136,7 +136,7 @@ func TestLeftoverRouter(t *testing.T) {
 	if err := os.MkdirAll(i.Path("out", "deep"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
+	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := router.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
@@ -159,7 +159,7 @@ func TestLeftoverRecords(t *testing.T) {
 				record = fmt.Sprintf(record, bystander.Process.Pid)
 			}
 			write(t, i.Path(routerRecord), record)
-			if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
+			if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), nil); err != nil {
 				t.Fatal(err)
 			}
 			if now, err := startTime(bystander.Process.Pid); err != nil || now == "" {
@@ -186,7 +186,7 @@ func TestLeftoverCgroup(t *testing.T) {
 	}
 	left := sleeper(t)
 	write(t, filepath.Join(string(child), "cgroup.procs"), fmt.Sprint(left.Process.Pid))
-	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler)); err != nil {
+	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := left.Wait(); err == nil {
@@ -203,7 +203,7 @@ func TestLeftoverCgroupOfOthers(t *testing.T) {
 	defer i.Unlock()
 	for _, record := range []string{"/sys/fs/cgroup", "", "/sys/fs/cgroup/fiefdom-other"} {
 		write(t, i.Path(cgroupRecord), record)
-		if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler)); err == nil {
+		if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), nil); err == nil {
 			t.Errorf("%q was taken", record)
 		}
 	}

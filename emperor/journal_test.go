@@ -159,7 +159,7 @@ func TestKindsAreLogged(t *testing.T) {
 		if kind != "" && Kinds[kind] == "" {
 			t.Errorf("kind %q of %q has no meaning", kind, text)
 		}
-		if kind != "" && !strings.Contains(code.String(), `"`+text+`"`) && kind != "adopted" && kind != "out-of-memory" {
+		if kind != "" && !strings.Contains(code.String(), `"`+text+`"`) {
 			t.Errorf("nobody logs %q", text)
 		}
 	}

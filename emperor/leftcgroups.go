@@ -34,7 +34,7 @@ func (i *Instance) forgetCgroup(name string) error {
 
 // endCgroups ends what is left in the recorded cgroups. A record that was cut
 // short is of a cgroup that was not made yet.
-func (i *Instance) endCgroups(ctx context.Context) error {
+func (i *Instance) endCgroups(ctx context.Context, orphans *Orphans) error {
 	entries, err := os.ReadDir(i.Path(cgroupRecords))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -42,10 +42,38 @@ func (i *Instance) endCgroups(ctx context.Context) error {
 	errs := []error{err}
 	for _, e := range entries {
 		path, err := os.ReadFile(i.Path(cgroupRecords, e.Name()))
-		if err == nil && filepath.IsAbs(string(path)) && strings.HasPrefix(filepath.Base(string(path)), e.Name()+".") {
-			err = vassal.Cgroup(path).Remove(ctx)
+		c := vassal.Cgroup(path)
+		if err == nil && filepath.IsAbs(string(c)) && strings.HasPrefix(filepath.Base(string(c)), e.Name()+".") {
+			if orphans.spares(c) {
+				err = orphans.endOthers(ctx, c)
+			} else {
+				err = c.Remove(ctx)
+			}
 		}
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// endOthers ends what is in a cgroup and is no orphan's.
+func (o *Orphans) endOthers(ctx context.Context, c vassal.Cgroup) error {
+	if o == nil {
+		return c.Remove(ctx)
+	}
+	children, err := os.ReadDir(string(c))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, d := range children {
+		child := vassal.Cgroup(filepath.Join(string(c), d.Name()))
+		switch {
+		case !d.IsDir(), d.Name() == VaultGroup, o.Router && d.Name() == RouterGroup:
+		case o.spares(child):
+			errs = append(errs, o.endOthers(ctx, child))
+		default:
+			errs = append(errs, child.Remove(ctx))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -47,7 +47,7 @@ func TestLeftoversInAnInisCgroup(t *testing.T) {
 	left := sleeper(t)
 	write(t, filepath.Join(string(c), "cgroup.procs"), strconv.Itoa(left.Process.Pid))
 	write(t, r.Instance.Path(cgroupRecords, "shop"), string(above)) // cut short
-	if err := r.Instance.endCgroups(t.Context()); err != nil {
+	if err := r.Instance.endCgroups(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := left.Wait(); err == nil {

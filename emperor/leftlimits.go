@@ -87,6 +87,3 @@ func (i *Instance) endLimits(ctx context.Context, keep func(generation string) b
 	}
 	return errors.Join(errs...)
 }
-
-// nobody is kept.
-func nobody(string) bool { return false }

@@ -35,7 +35,7 @@ func TestEndLimits(t *testing.T) {
 	if err := os.WriteFile(ours+"/shop.1/cgroup.procs", []byte(strconv.Itoa(child.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := i.endLimits(t.Context(), nobody); err != nil {
+	if err := i.endLimits(t.Context(), (*Orphans)(nil).sparesLimits); err != nil {
 		t.Errorf("without a record: %v", err)
 	}
 	for _, dir := range []string{ours, ours, others} {
@@ -68,7 +68,7 @@ func TestEndLimits(t *testing.T) {
 	if !there(ours+"/blog.1") || there(ours+"/shop.1") || !there(others) {
 		t.Errorf("blog.1 %v, shop.1 %v, the other's %v; want the first and the last", there(ours+"/blog.1"), there(ours+"/shop.1"), there(others))
 	}
-	if err := i.endLimits(t.Context(), nobody); err != nil || there(ours) || !there(others) {
+	if err := i.endLimits(t.Context(), (*Orphans)(nil).sparesLimits); err != nil || there(ours) || !there(others) {
 		t.Errorf("%v; ours %v, the other's %v", err, there(ours), there(others))
 	}
 }

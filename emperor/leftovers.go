@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"fiefdom/vassal"
@@ -25,34 +26,79 @@ const (
 	appRecords   = "apps"   // where there is no cgroup: pid and start time of each app
 
 	bridgeRecords = "bridges" // the same of each bridge to a foreign router
+	vaultRecord   = "vault"   // the same of the vault
+
+	outFolder = "out" // the pipes that apps write to
+
+	// LogPipe is where our own processes write, if the emperor has a logto. It is
+	// opened before leftovers are ended, and may have been the emperor's before.
+	LogPipe = "log"
 )
 
-// EndLeftovers ends what a killed emperor of this instance has left: the
-// router, all other processes by their cgroup, and the files of the runtime
-// directory. It needs the lock. Devices and namespaces go with their last
-// descriptors.
-func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger) error {
-	if err := endProcess(i.Path(routerRecord), askRouter); err != nil {
-		return fmt.Errorf("end the leftover router: %w", err)
-	}
-	if b, err := os.ReadFile(i.Path(cgroupRecord)); err == nil {
-		old := vassal.Cgroup(strings.TrimSpace(string(b)))
-		if filepath.Base(string(old)) != i.cgroupName() {
-			return fmt.Errorf("end leftovers: %s names %q, which is no cgroup of instance %q; remove the file", i.Path(cgroupRecord), old, i.Name)
+// The sockets, in the runtime directory, are where the next emperor comes to the
+// vault and to the router. The groups are cgroups below the instance's, of our
+// own processes.
+const (
+	VaultSocket  = "vault.sock"
+	RouterSocket = "router.sock"
+	VaultGroup   = "vault"
+	RouterGroup  = "router"
+)
+
+// EndLeftovers ends what a killed emperor of this instance has left and orphans
+// does not have: the router, all other processes by their cgroup, and the files
+// of the runtime directory. It needs the lock. Devices and namespaces go with
+// their last descriptors.
+func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger, orphans *Orphans) error {
+	if orphans.Empty() {
+		if err := endProcess(i.Path(vaultRecord), nil); err != nil {
+			return fmt.Errorf("end the leftover vault: %w", err)
 		}
+		if orphans != nil && !orphans.Router {
+			orphans = nil
+		}
+	}
+	if orphans == nil || !orphans.Router {
+		if err := endProcess(i.Path(routerRecord), askRouter); err != nil {
+			return fmt.Errorf("end the leftover router: %w", err)
+		}
+	}
+	old, err := i.oldCgroup()
+	if err == nil && old != "" {
 		log.Info("ending what a killed emperor left", "cgroup", string(old))
-		if err := errors.Join(old.Remove(ctx), old.RemoveLeaf()); err != nil {
-			return fmt.Errorf("end leftovers: %w", err)
-		}
+		err = errors.Join(orphans.endOthers(ctx, old), old.RemoveLeaf())
 	}
-	if err := errors.Join(i.endBridges(), i.endApps(), i.endCgroups(ctx), i.endLimits(ctx, nobody)); err != nil {
+	if err := errors.Join(err, i.endBridges(), i.endApps(orphans), i.endCgroups(ctx, orphans), i.endLimits(ctx, orphans.sparesLimits)); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
 	}
-	entries, err := os.ReadDir(i.Runtime)
+	return i.clearRuntime(".", orphans)
+}
+
+// oldCgroup is the cgroup of the emperor before; empty: there is none.
+func (i *Instance) oldCgroup() (vassal.Cgroup, error) {
+	b, err := os.ReadFile(i.Path(cgroupRecord))
+	if err != nil {
+		return "", nil //nolint:nilerr // without a record there was none
+	}
+	old := vassal.Cgroup(strings.TrimSpace(string(b)))
+	if filepath.Base(string(old)) != i.cgroupName() {
+		return "", fmt.Errorf("%s names %q, which is no cgroup of instance %q; remove the file", i.Path(cgroupRecord), old, i.Name)
+	}
+	return old, nil
+}
+
+// clearRuntime removes from a folder of the runtime directory what is no orphan's.
+func (i *Instance) clearRuntime(folder string, orphans *Orphans) error {
+	entries, err := os.ReadDir(i.Path(folder))
 	errs := []error{err}
 	for _, e := range entries {
-		if e.Name() != "lock" {
-			errs = append(errs, os.RemoveAll(i.Path(e.Name())))
+		path := filepath.Join(folder, e.Name())
+		switch {
+		case path == "lock" || path == LogPipe || orphans.sparesFile(folder, e.Name()):
+		case folder == "." && e.IsDir() && orphans != nil:
+			errs = append(errs, i.clearRuntime(path, orphans))
+		default:
+			errs = append(errs, os.RemoveAll(i.Path(path)))
 		}
 	}
 	return errors.Join(errs...)
@@ -62,8 +108,11 @@ func (i *Instance) cgroupName() string { return "fiefdom-" + i.Name }
 
 // MakeCgroup makes the instance's cgroup below the emperor's own and records
 // it before anything is cloned into it. Where there is no v2 tree it is empty,
-// and the error says so.
+// and the error says so. Where there are orphans it is theirs.
 func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
+	if old, err := i.oldCgroup(); err == nil && old != "" {
+		return vassal.Cgroup(filepath.Dir(string(old))).Make(i.cgroupName())
+	}
 	own, err := vassal.DelegatedCgroup()
 	if err != nil {
 		return "", err
@@ -95,13 +144,16 @@ func (i *Instance) forgetApp(vassal string) error {
 // endApps ends the recorded apps that still live, with all of their jails. A
 // namespace's inode is used again by others as soon as it is free; that of a
 // process which is surely ours is not.
-func (i *Instance) endApps() error {
+func (i *Instance) endApps(orphans *Orphans) error {
 	entries, err := os.ReadDir(i.Path(appRecords))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	errs := []error{err}
 	for _, e := range entries {
+		if orphans.sparesFile(appRecords, e.Name()) {
+			continue
+		}
 		errs = append(errs, endProcess(i.Path(appRecords, e.Name()), func(pidfd *os.File) error {
 			inode, err := vassal.NamespaceOf(pidfd)
 			if err != nil || inode == vassal.OwnNamespace() {
@@ -139,6 +191,9 @@ func (i *Instance) endBridges() error {
 	return errors.Join(errs...)
 }
 
+// RecordVault notes which process is the vault.
+func (i *Instance) RecordVault(pid int) error { return recordProcess(i.Path(vaultRecord), pid) }
+
 // RecordRouter notes which process is the router.
 func (i *Instance) RecordRouter(pid int) error { return recordProcess(i.Path(routerRecord), pid) }
 
@@ -149,7 +204,7 @@ func recordProcess(path string, pid int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, fmt.Appendf(nil, "%d %s", pid, began), 0o600)
+	return renameio.WriteFile(path, fmt.Appendf(nil, "%d %s", pid, began), 0o600)
 }
 
 // endProcess kills a recorded process if it is still the one that was

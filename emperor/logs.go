@@ -21,6 +21,14 @@ type logs struct {
 	stop   chan struct{} // ends the watch over touch-logreopen and touch-logrotate; nil: there is none
 }
 
+// folder is where the file of logto is; nil: there is none.
+func (l *logs) folder() *os.File {
+	if l.opened == nil {
+		return nil
+	}
+	return l.opened.Folder()
+}
+
 // OutputStatus is what became of a vassal's output.
 type OutputStatus struct {
 	Bytes  uint64       `json:"bytes"`            // ever written by the vassal under this emperor

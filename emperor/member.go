@@ -18,6 +18,8 @@ type member struct {
 	then    action // what to do when stopping is over
 	removed bool   // its ini is gone
 
+	adopted bool // from the emperor before, and its ini was not read again yet
+
 	dethroned bool // its ini is another owner's word by now, who has nothing to do with what stops here
 
 	config   *vassal.Config // the newest good ini
@@ -28,6 +30,7 @@ type member struct {
 	dates    dates
 	errands  errands
 	timer    *time.Timer // of the back-off, or of the mercy
+	due      time.Time   // the end of the back-off
 	launches int         // all starts, also failed ones
 	starts   int         // starts that came to run
 	renewals int         // reloads that the app did by itself
@@ -75,6 +78,7 @@ func (e *Emperor) happen(v *member, ev event) {
 		v.then = r.then
 	}
 	e.enter(v, r.to)
+	defer e.mark(v)
 	switch r.do {
 	case launch:
 		e.launch(v)
@@ -152,13 +156,7 @@ func (e *Emperor) wait(v *member) {
 		e.happen(v, v.asDue())
 		return
 	}
-	v.timer = time.AfterFunc(delay, func() {
-		e.call(func() {
-			if v.state == Backoff && e.vassals[v.name] == v {
-				e.happen(v, v.asDue())
-			}
-		})
-	})
+	e.await(v, delay)
 }
 
 // launch starts the newest good ini, beside the loop. Without any (the ini
@@ -273,7 +271,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 	d := v.door
 	e.jobs.Go(func() {
 		exit := g.Wait()
-		content := d != nil && exit.Signal == 0 && exit.Code == 0 && !d.waiting()
+		content := d != nil && exit.Well() && !d.waiting()
 		e.call(func() {
 			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name), e.Instance.forgetCgroup(v.name))
 			if exit.Err != nil {
@@ -305,6 +303,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 			if v.gen == g {
 				v.gen, v.said = nil, said{}
 			}
+			e.mark(v)
 		})
 	})
 }
@@ -364,7 +363,7 @@ func (e *Emperor) closeJail(v *member) {
 	if jail == nil {
 		return
 	}
-	e.jails.Delete(jail.Inode)
+	e.letGo(jail)
 	left := make(chan struct{})
 	v.left = left
 	e.jobs.Go(func() {
@@ -383,6 +382,7 @@ func (e *Emperor) forget(v *member) {
 	e.shutDoor(v)
 	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
+	e.mark(v)
 	e.Log.Info("vassal gone", "vassal", v.name)
 	e.Journal.own(v.name, 0)
 	if !v.removed && !e.ending {

@@ -38,6 +38,11 @@ func (s *said) forgetPulse() {
 // once a generation.
 func (e *Emperor) listen(v *member, g *vassal.Generation) {
 	v.said = said{}
+	e.hear(v, g)
+}
+
+// hear takes what a generation says from now on.
+func (e *Emperor) hear(v *member, g *vassal.Generation) {
 	if g.Channel == nil {
 		return
 	}
@@ -70,6 +75,9 @@ var notices = []vassal.Notice{
 
 // heard takes one byte of a running vassal.
 func (e *Emperor) heard(v *member, n vassal.Notice) {
+	if n != vassal.NoticeHeartbeat || v.said.pulse == nil { // only the first heartbeat begins something
+		e.mark(v)
+	}
 	switch n {
 	case vassal.NoticeReady:
 		v.said.ready, v.said.readyAt = true, time.Now()
@@ -173,6 +181,7 @@ func (r *resolved) form() string {
 	if p.Settings == vassal.SettingsFile {
 		p.Args = p.Args[:1]
 	}
+	p.HostEnv = nil
 	p.Hooks = slices.Clone(p.Hooks)
 	for i := range p.Hooks {
 		p.Hooks[i].Pos = ini.Pos{}

@@ -319,7 +319,7 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		p.LogUID = p.UID
 	}
 	if p.CleanEnv {
-		p.Env = append(CleanEnv(home), c.Env...)
+		p.Env, p.HostEnv = append(ownEnv(home), c.Env...), hostEnv()
 	}
 	return nil
 }
@@ -334,8 +334,13 @@ func (r *resolved) employ(c *vassal.Config) {
 }
 
 // CleanEnv is what an app finds of the host's environment in a native network.
-func CleanEnv(home string) []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home}
+func CleanEnv(home string) []string { return append(ownEnv(home), hostEnv()...) }
+
+func ownEnv(home string) []string {
+	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home}
+}
+
+func hostEnv() (env []string) {
 	for _, name := range []string{"LANG", "LC_ALL", "TZ"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)

@@ -38,6 +38,7 @@ func (e *Emperor) Registered(network, name string, addr netip.Addr) {
 		jail := j.(*vassal.Jail)
 		if jail.Name == name {
 			jail.Registered(network, addr)
+			e.keepJail(jail)
 		}
 		return true
 	})

@@ -20,8 +20,14 @@ func (e *Emperor) setDoor(v *member, s *doorSpec) {
 	}
 	e.shutDoor(v)
 	if s != nil {
-		v.door = newDoor(*s, v.shut)
+		e.hang(v, s)
 	}
+}
+
+// hang gives the vassal a door that opens when it is needed.
+func (e *Emperor) hang(v *member, s *doorSpec) {
+	v.door = newDoor(*s, v.shut)
+	e.keepDoor(v.name, v.door)
 }
 
 // shutDoor closes the vassal's door beside the loop.
@@ -46,7 +52,7 @@ func (e *Emperor) rest(v *member) {
 	e.closeJail(v)
 	if v.door != nil {
 		e.shutDoor(v)
-		v.door = newDoor(*v.wants, v.shut)
+		e.hang(v, v.wants)
 	}
 }
 
@@ -115,7 +121,7 @@ func (e *Emperor) checkDoors() {
 				}
 				e.Log.Warn("the socket's file is gone; making it again", "vassal", v.name, "socket", d.address.String())
 				e.shutDoor(v)
-				v.door = newDoor(*v.wants, v.shut)
+				e.hang(v, v.wants)
 				e.happen(v, lull)
 			})
 		}

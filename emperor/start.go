@@ -49,7 +49,7 @@ func (s *startJob) run(ctx context.Context) error {
 	}
 	defer release()
 	if s.output == nil {
-		o, err := openOutput(s.name, s.e.Instance.Path("out", safeName(s.name)), s.e.Output)
+		o, err := openOutput(s.name, s.e.Instance.Path(outFolder, safeName(s.name)), s.e.Output)
 		if err != nil {
 			return err
 		}
@@ -94,11 +94,12 @@ func (s *startJob) makeJail() error {
 	// Known before its first packet: the router's word about it finds it.
 	if jail.Inode != 0 {
 		s.e.jails.Store(jail.Inode, jail)
+		s.e.keepJail(jail)
 	}
 	s.jail = jail
 	err = jail.HandOver()
 	if err == nil {
-		err = jail.Bridge(s.e.Bridge, func(why string) { s.e.Lost(s.name, why) })
+		err = jail.Bridge(s.e.Bridge, func() { s.e.keepJail(jail) }, func(why string) { s.e.Lost(s.name, why) })
 		if err != nil {
 			err = fmt.Errorf("%w (the sockets of this emperor's own routers are: %s)", err, s.e.sockets())
 		}
@@ -110,7 +111,7 @@ func (s *startJob) makeJail() error {
 }
 
 func (s *startJob) dropJail(jail *vassal.Jail) error {
-	s.e.jails.Delete(jail.Inode)
+	s.e.letGo(jail)
 	s.jail = nil
 	return jail.Close()
 }
@@ -135,7 +136,7 @@ func (s *startJob) start(ctx context.Context) error {
 		return err
 	}
 	defer l.Output.Close()
-	name := safeName(s.name) + "." + strconv.Itoa(s.launch)
+	name := generationName(s.name, s.launch)
 	if above == "" {
 		above = s.e.Cgroup
 	} else if err := s.e.Instance.recordCgroup(s.name, vassal.Cgroup(filepath.Join(string(above), name))); err != nil {
@@ -154,17 +155,39 @@ func (s *startJob) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.gen, err = s.jail.Start(ctx, l); err != nil || s.gen.PID == 0 || s.e.records(l.Cgroup) {
-		return err
+	record := s.e.recorder(l.Cgroup, s.name)
+	l.Cloned = record
+	if s.gen, err = s.jail.Start(ctx, l); err != nil {
+		return errors.Join(err, s.e.Instance.forgetApp(s.name))
 	}
-	if err := s.e.Instance.recordApp(s.name, s.gen.PID); err != nil {
-		s.e.Log.Warn("record the app", "vassal", s.name, "err", err)
+	if s.gen.PID != 0 {
+		record(s.gen.PID)
+	} else if err := s.e.Instance.forgetApp(s.name); err != nil { // nobody is there yet: who joins is recorded
+		s.e.Log.Warn("record the app", "process", s.name, "err", err)
 	}
 	return nil
+}
+
+// recorder writes down who a process is, from before it does anything, where the
+// next emperor would not find it by its cgroup.
+func (e *Emperor) recorder(generation vassal.Cgroup, name string) func(pid int) {
+	if e.records(generation) {
+		return func(int) {}
+	}
+	return func(pid int) {
+		if err := e.Instance.recordApp(name, pid); err != nil {
+			e.Log.Warn("record the app", "process", name, "err", err)
+		}
+	}
 }
 
 // records says whether the next emperor finds what runs in a generation's
 // cgroup by the instance's own; else its processes have to be recorded.
 func (e *Emperor) records(generation vassal.Cgroup) bool {
 	return generation != "" && filepath.Dir(string(generation)) == string(e.Cgroup)
+}
+
+// generationName is what the cgroups of a vassal's launch are called.
+func generationName(vassal string, launch int) string {
+	return safeName(vassal) + "." + strconv.Itoa(launch)
 }

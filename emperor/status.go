@@ -49,8 +49,12 @@ type Status struct {
 	generation *vassal.Generation // that runs, to ask for what it uses
 }
 
-// Vassals are all vassals by name, as root sees them.
-func (e *Emperor) Vassals(ctx context.Context) []Status { return e.statuses(ctx) }
+// Vassals are all vassals by name with what they use, as root sees them.
+func (e *Emperor) Vassals(ctx context.Context) []Status {
+	all := e.statuses(ctx)
+	AddUsage(all)
+	return all
+}
 
 // statuses are all vassals by name, as the loop knows them, with the router's
 // counters.

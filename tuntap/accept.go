@@ -57,7 +57,7 @@ func (r *Router) welcome(n *network, fd int) error {
 	}
 	p := newPeer(n)
 	p.uid, p.gid, p.pid = cred.Uid, cred.Gid, cred.Pid
-	p.emperor = cred.Pid == r.emperorPID && cred.Uid == r.emperorUID
+	p.emperor = r.emperor.is(cred)
 	if !p.emperor && !r.makeRoom() {
 		return fmt.Errorf("all %d peers are in use", r.limits.Peers)
 	}
@@ -96,11 +96,15 @@ func (r *Router) makeRoom() bool {
 	return true
 }
 
-// identify asks whose the connection is. A kernel without SO_PEERPIDFD (before
-// 6.5) can not say it surely: then the peer is foreign, which is the least.
+// identify asks whose the connection is, now or when an emperor has settled. A
+// kernel without SO_PEERPIDFD (before 6.5) can not say it surely: then the peer
+// is foreign, which is the least.
 func (r *Router) identify(p *peer) {
 	if r.events.Identify == nil {
 		p.known = true
+		return
+	}
+	if !r.ruled {
 		return
 	}
 	fd, err := unix.GetsockoptInt(p.stream.conn.fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)

@@ -66,6 +66,7 @@ type peer struct {
 	half     int64 // the first shard's clock when the current half frame began
 	onTick   bool  // in the router's list of half frames
 	hand     handing
+	rules    []DeviceRule // that were handed over
 }
 
 // newPeer is one that holds nothing yet.

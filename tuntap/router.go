@@ -26,13 +26,11 @@ type Limits struct {
 // AddNetwork, run it with Run; its methods may be called from anywhere but
 // from within Events.
 type Router struct {
-	log        *slog.Logger
-	events     Events
-	emperorPID int32
-	emperorUID uint32
-	limits     Limits
-	half       int64                                  // nanoseconds that half a frame may stand
-	prepare    func(fd int) (cutsUDP bool, err error) // checks a device and sets its flags
+	log     *slog.Logger
+	events  Events
+	limits  Limits
+	half    int64                                  // nanoseconds that half a frame may stand
+	prepare func(fd int) (cutsUDP bool, err error) // checks a device and sets its flags
 
 	shards  []*shard       // never empty, and never changed once there is a network
 	pending chan line      // log lines
@@ -49,15 +47,17 @@ type Router struct {
 // first is what only the first shard touches: it opens and closes peers, and
 // reads their streams.
 type first struct {
-	peers   map[uint64]*peer
-	nextID  uint64
-	unknown []*peer    // foreign and unregistered, oldest first
-	halves  []*peer    // that stand within a frame, or did so lately
-	paused  []*network // that can not accept connections now
-	resume  int64      // the first shard's clock when they try again
-	serving bool
-	message recvBuffer
-
+	peers    map[uint64]*peer
+	nextID   uint64
+	unknown  []*peer    // foreign and unregistered, oldest first
+	halves   []*peer    // that stand within a frame, or did so lately
+	paused   []*network // that can not accept connections now
+	resume   int64      // the first shard's clock when they try again
+	serving  bool
+	message  recvBuffer
+	emperor  ruler
+	ruled    bool               // the emperor knows its vassals
+	orphans  map[string][]*peer // by vassal: handed over by a former emperor, and not claimed; some may be gone
 	captures []*lookout
 }
 
@@ -85,11 +85,11 @@ type network struct {
 }
 
 // New makes a router of one thread for the emperor with the given pid, whose
-// hand-overs alone are accepted. Run frees it.
+// hand-overs alone are accepted (see Succeed). Run frees it.
 func New(log *slog.Logger, ev Events, emperorPID int) (*Router, error) {
 	r := &Router{
-		log: log, events: ev, first: first{peers: make(map[uint64]*peer)},
-		emperorPID: int32(emperorPID), emperorUID: processUID(emperorPID),
+		log: log, events: ev,
+		first:  first{peers: make(map[uint64]*peer), emperor: ruler{int32(emperorPID), processUID(emperorPID)}, ruled: true},
 		limits: Limits{Peers: 4096, Unregistered: 256},
 		half:   int64(2 * time.Second), prepare: prepareTun,
 		pending: make(chan line, logPending),
@@ -255,22 +255,29 @@ func (r *Router) Update(cfg NetworkConfig) error {
 // taken, so that every vassal has its addresses back before anybody can claim them.
 func (r *Router) Serve() {
 	_ = r.shards[0].mail.do(func() error { // a router that has ended serves nobody
-		r.serving = true
-		for _, n := range r.networks {
-			r.shards[0].tell(n.shard, func() {
-				if !n.hostGone.Load() {
-					n.shard.poll.want(n.host, unix.EPOLLIN)
-				}
-				if n.gateway != nil {
-					n.shard.poll.want(n.gateway.conn, unix.EPOLLIN)
-				}
-			})
-		}
-		for _, p := range r.peers {
-			r.attend(p)
-		}
+		r.serve()
 		return nil
 	})
+}
+
+func (r *Router) serve() {
+	if r.serving {
+		return
+	}
+	r.serving = true
+	for _, n := range r.networks {
+		r.shards[0].tell(n.shard, func() {
+			if !n.hostGone.Load() {
+				n.shard.poll.want(n.host, unix.EPOLLIN)
+			}
+			if n.gateway != nil {
+				n.shard.poll.want(n.gateway.conn, unix.EPOLLIN)
+			}
+		})
+	}
+	for _, p := range r.peers {
+		r.attend(p)
+	}
 }
 
 // Identified answers Events.Identify: conn is a connection of this vassal's;

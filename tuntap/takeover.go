@@ -48,37 +48,57 @@ func (r *Router) takeHandover(p *peer, kind byte, payload []byte) {
 	if kind != kindHand {
 		return
 	}
-	if err := r.acceptHandover(p); err != nil {
+	q, err := r.acceptHandover(p)
+	if err != nil {
 		r.refuseHandover(p, err)
 		return
 	}
-	r.show(p)
-	r.attend(p)
-	r.answer(p, "")
+	r.show(q)
+	r.attend(q)
+	r.answer(q, "")
 }
 
-// acceptHandover makes the connection a handed-over peer.
-func (r *Router) acceptHandover(p *peer) error {
-	hand := p.hand
+// acceptHandover returns the peer that has the device: an orphan whose it was,
+// or the connection's, which becomes a handed-over peer.
+func (r *Router) acceptHandover(p *peer) (*peer, error) {
+	h, err := p.readHandover()
+	if err != nil {
+		return nil, err
+	}
+	if o := r.orphanOf(p, h); o != nil {
+		return o, r.inherit(o, p, h)
+	}
+	return p, r.makeHanded(p, h)
+}
+
+// readHandover reads the whole of a hand-over.
+func (p *peer) readHandover() (*Handover, error) {
+	doc := p.hand.doc
 	p.hand.doc = nil
-	if !hand.have || hand.more {
-		return errors.New("a hand-over carries exactly one descriptor")
+	if !p.hand.have || p.hand.more {
+		return nil, errors.New("a hand-over carries exactly one descriptor")
 	}
 	if len(p.holds.Load().prefixes) > 0 {
-		return errors.New("the connection has sent packets already")
+		return nil, errors.New("the connection has sent packets already")
 	}
-	var h Handover
-	if err := json.Unmarshal(hand.doc, &h); err != nil {
-		return fmt.Errorf("read the hand-over: %w", err)
+	h := new(Handover)
+	if err := json.Unmarshal(doc, h); err != nil {
+		return nil, fmt.Errorf("read the hand-over: %w", err)
 	}
 	if h.Vassal == "" {
-		return errors.New("a hand-over names its vassal")
+		return nil, errors.New("a hand-over names its vassal")
 	}
-	cuts, err := r.prepare(hand.fd)
+	return h, nil
+}
+
+// makeHanded makes the connection a handed-over peer.
+func (r *Router) makeHanded(p *peer, h *Handover) error {
+	fd := p.hand.fd
+	cuts, err := r.prepare(fd)
 	if err != nil {
 		return err
 	}
-	if err := unix.SetNonblock(hand.fd, true); err != nil {
+	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("make the device non-blocking: %w", err)
 	}
 	if p.chain, err = deviceChains(h.Rules); err != nil {
@@ -91,9 +111,9 @@ func (r *Router) acceptHandover(p *peer) error {
 	p.hand.have = false // the descriptor is the source's from now on
 	p.shard = r.idlest()
 	p.shard.devices++
-	p.dev = p.shard.poll.source(hand.fd, p.deviceReady)
+	p.dev = p.shard.poll.source(fd, p.deviceReady)
 	p.dev.cuts = cuts
-	p.handed = true
+	p.handed, p.rules = true, h.Rules
 	p.uid, p.gid, p.pid = 0, 0, 0
 	p.vassal, p.granted = h.Vassal, len(h.May) > 0
 	if !p.granted {

@@ -135,7 +135,7 @@ func (w *world) later(d time.Duration) {
 }
 
 // foreignOnly makes every connection of this process a foreigner's.
-func foreignOnly(r *Router) { r.emperorPID = -1 }
+func foreignOnly(r *Router) { r.emperor = noRuler }
 
 func (w *world) record() Events {
 	tell := func(h happened) {

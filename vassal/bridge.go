@@ -19,8 +19,10 @@ type Bridging struct {
 	Device    *tuntap.Device // stays the jail's, and open until the bridge has stopped
 	Socket    string
 	Greeting  tuntap.Greeting
-	Announced func(netip.Addr) // the device's first packet of a family went out, from this address
-	Lost      func(why string) // the device is gone
+	Announced func(tuntap.Announcement) // the device's first packet of a family went out
+	Known     []tuntap.Announcement     // that an earlier bridge of the device made
+	Again     bool                      // there was an earlier one: a router that is not there is waited for
+	Lost      func(why string)          // the device is gone
 }
 
 // Bridge is a running bridge.
@@ -32,9 +34,9 @@ type Bridge struct {
 // Bridger starts bridges. It fails when the router is not there.
 type Bridger func(Bridging) (Bridge, error)
 
-// Bridge joins the devices of foreign routers with them. lost is called, not
-// under any lock, when one of the devices is gone.
-func (j *Jail) Bridge(start Bridger, lost func(why string)) error {
+// Bridge joins the devices of foreign routers with them. lost is called when one
+// of the devices is gone, changed when there is more to Keep; not under any lock.
+func (j *Jail) Bridge(start Bridger, changed func(), lost func(why string)) error {
 	j.joining.Lock()
 	defer j.joining.Unlock()
 	for _, l := range j.links {
@@ -46,7 +48,11 @@ func (j *Jail) Bridge(start Bridger, lost func(why string)) error {
 		}
 		b, err := start(Bridging{
 			Vassal: j.Name, Device: l.dev, Socket: l.Socket, Greeting: l.greeting(),
-			Announced: func(a netip.Addr) { j.announced(l, a) },
+			Known: l.announced, Again: l.restored,
+			Announced: func(a tuntap.Announcement) {
+				j.announced(l, a)
+				changed()
+			},
 			Lost: func(why string) {
 				j.mu.Lock()
 				l.broken = true
@@ -78,11 +84,12 @@ func (j *Jail) stopBridges() {
 }
 
 // announced notes the address that a device began to speak from.
-func (j *Jail) announced(l *link, a netip.Addr) {
+func (j *Jail) announced(l *link, a tuntap.Announcement) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if l.mayHave(a) {
-		l.registered = append(l.registered, a)
+	l.announced = append(l.announced, a)
+	if l.mayHave(a.Src) {
+		l.registered = append(l.registered, a.Src)
 	}
 }
 

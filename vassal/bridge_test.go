@@ -69,19 +69,19 @@ func TestRoutesOfForeignDevices(t *testing.T) {
 func TestJailWithABridge(t *testing.T) {
 	nettest.Root(t)
 	j := newJail(t, foreign("10.9.0.7"))
-	if err := j.Bridge(nil, nil); err == nil || !strings.Contains(err.Error(), "device u0") {
+	if err := j.Bridge(nil, nil, nil); err == nil || !strings.Contains(err.Error(), "device u0") {
 		t.Errorf("without bridges: %v", err)
 	}
 	no := errors.New("no")
-	if err := j.Bridge(func(Bridging) (Bridge, error) { return Bridge{}, no }, nil); !errors.Is(err, no) {
+	if err := j.Bridge(func(Bridging) (Bridge, error) { return Bridge{}, no }, nil, nil); !errors.Is(err, no) {
 		t.Errorf("got %v", err)
 	}
 	var asked Bridging
-	stopped, trouble, lost := 0, "", ""
+	stopped, changed, trouble, lost := 0, 0, "", ""
 	err := j.Bridge(func(b Bridging) (Bridge, error) {
 		asked = b
 		return Bridge{Stop: func() { stopped++ }, Trouble: func() string { return trouble }}, nil
-	}, func(why string) { lost = why })
+	}, func() { changed++ }, func(why string) { lost = why })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +111,9 @@ func TestJailWithABridge(t *testing.T) {
 		t.Errorf("sent %d bytes, %d dropped, %v", tx, full, err)
 	}
 	// The bridge's word about addresses is bounded by what the device has.
-	asked.Announced(netip.MustParseAddr("10.9.9.9"))
-	asked.Announced(netip.MustParseAddr("10.9.0.7"))
-	if got := j.Addresses(); !slices.Equal(got, []netip.Addr{netip.MustParseAddr("10.9.0.7")}) {
+	asked.Announced(tuntap.Announcement{Src: netip.MustParseAddr("10.9.9.9")})
+	asked.Announced(tuntap.Announcement{Src: netip.MustParseAddr("10.9.0.7")})
+	if got := j.Addresses(); !slices.Equal(got, []netip.Addr{netip.MustParseAddr("10.9.0.7")}) || changed != 2 {
 		t.Errorf("addresses %v", got)
 	}
 	trouble = "it is away"
@@ -142,7 +142,7 @@ func TestForeignGatewayHasToAnswer(t *testing.T) {
 	l := foreign("10.9.0.7")
 	l.Gateways = []netip.Addr{netip.MustParseAddr("10.9.0.1")}
 	j := newJail(t, l)
-	j.announced(j.links[0], netip.MustParseAddr("10.9.0.7"))
+	j.announced(j.links[0], tuntap.Announcement{Src: netip.MustParseAddr("10.9.0.7")})
 	done := make(chan error, 1)
 	go func() { done <- j.Register(t.Context()) }()
 	buf, echoes := make([]byte, 1500), 0

@@ -16,11 +16,18 @@ type Exit struct {
 	OOMKills uint64 // processes of the generation that were killed for memory in all its life
 
 	Followed bool // by its pidfile: how it ended is known to its parent alone
+	Unknown  bool // as Followed, of the child of an emperor who is gone
 }
+
+// Well says that the app ended well, or that nobody knows.
+func (e Exit) Well() bool { return !e.Followed && e.Signal == 0 && e.Code == 0 }
 
 func (e Exit) String() string {
 	if e.Followed {
 		return "the process of its pidfile ended"
+	}
+	if e.Unknown {
+		return "exit code unknown, it was started by an emperor who is gone"
 	}
 	if e.Signal != 0 {
 		return "killed by " + unix.SignalName(e.Signal)

@@ -18,9 +18,10 @@ type Plan struct {
 	Args      []string `json:"args"`
 	Programs  []string `json:"programs,omitempty"` // tried one after the other in place of the first argument; empty: that
 	Env       []string `json:"env"`
-	CleanEnv  bool     `json:"clean_env"` // only Env, not the emperor's environment
-	UID       int      `json:"uid"`       // -1: stay as we are
-	GID       int      `json:"gid"`       // -1: stay as we are
+	HostEnv   []string `json:"host_env,omitempty"` // before Env; the emperor's own, and no part of what the vassal is
+	CleanEnv  bool     `json:"clean_env"`          // only these, not the emperor's environment
+	UID       int      `json:"uid"`                // -1: stay as we are
+	GID       int      `json:"gid"`                // -1: stay as we are
 	Groups    []int    `json:"groups"`
 	SetGroups bool     `json:"set_groups"`
 	Caps      []string `json:"caps"`

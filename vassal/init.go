@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -103,7 +104,7 @@ func (plan *Plan) environment() error {
 	if err := clearProtocolEnv(); err != nil {
 		return err
 	}
-	for _, e := range plan.Env {
+	for _, e := range slices.Concat(plan.HostEnv, plan.Env) {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return fmt.Errorf("env %s: %w", name, err)

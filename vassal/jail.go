@@ -59,8 +59,10 @@ type link struct {
 	Link
 	dev        *tuntap.Device
 	life       *tuntap.Lifeline
-	bridge     *Bridge // of a foreign router's device
-	broken     bool    // the bridge found the device gone
+	bridge     *Bridge               // of a foreign router's device
+	broken     bool                  // the bridge found the device gone
+	announced  []tuntap.Announcement // by the bridge
+	restored   bool                  // it is another emperor's
 	registered []netip.Addr
 	ready      chan struct{} // closed when every native address is registered
 	once       sync.Once     // of ready

@@ -112,6 +112,14 @@ func (plan *Plan) OpenLog(truncate bool) (*logfile.File, error) {
 	return again.openLog(folder)
 }
 
+// OpenLogIn goes on with the log in its folder, which is the callee's from then
+// on: that of a vassal whose emperor was killed.
+func (plan *Plan) OpenLogIn(folder *os.File) (*logfile.File, error) {
+	again := *plan
+	again.Logging.Truncate = false
+	return again.openLog(folder)
+}
+
 // RightsOf runs functions with a user's rights to files and no others, on
 // threads that end with them.
 func RightsOf(uid, gid int) func(do func() error) error {

@@ -36,6 +36,10 @@ type Launch struct {
 	Patience time.Duration
 	Followed func(pid int)
 
+	// Cloned is told the pid of the process before it does anything; nil: nobody
+	// minds.
+	Cloned func(pid int)
+
 	Group bool // signals are for the whole process group of the app
 }
 
@@ -47,10 +51,11 @@ type Generation struct {
 
 	settings *settings // nil: the app takes them only when it starts
 
-	process *os.Process
-	end     *os.File // pidfd of process, in the poller: waiting costs no thread
-	inode   uint64   // of the jail's network namespace; 0: the emperor's
-	app     *os.File // pidfd of the app behind a reaper; nil: process is the app
+	process *os.Process // nil: another emperor's child
+	pid     int         // of process
+	end     *os.File    // pidfd of process, in the poller: waiting costs no thread
+	inode   uint64      // of the jail's network namespace; 0: the emperor's
+	app     *os.File    // pidfd of the app behind a reaper; nil: process is the app
 	cgroup  Cgroup
 	names   *nsServer // of setns-socket
 	reaped  bool      // behind a reaper: exit codes over 128 are signals
@@ -107,7 +112,10 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.discard())
 	}
-	g.PID = g.process.Pid
+	g.PID, g.pid = g.process.Pid, g.process.Pid
+	if l.Cloned != nil {
+		l.Cloned(g.pid)
+	}
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	if err = g.bind(); err == nil { // until it has its plan the stage does nothing
 		err = g.converse(ctx, j, ours, &l)
@@ -216,7 +224,9 @@ func (g *Generation) awaitEnd() {
 		return
 	}
 	awaitPidfd(g.end)
-	_ = g.end.Close()
+	if g.process != nil {
+		_ = g.end.Close() // of another's child it has to tell how it ended
+	}
 }
 
 // converse leads the init stage from the plan to its end of file.
@@ -333,9 +343,9 @@ func (g *Generation) signal(sig syscall.Signal) error {
 	case g.app != nil:
 		return unix.PidfdSendSignal(int(g.app.Fd()), sig, nil, 0)
 	case g.launch.Group && !g.waited:
-		return unix.Kill(-g.process.Pid, sig)
+		return g.signalGroup(sig)
 	}
-	return g.process.Signal(sig)
+	return g.signalProcess(sig)
 }
 
 // closeApp gives the app's pidfd up, once nobody uses it.
@@ -360,8 +370,8 @@ func (g *Generation) Kill() {
 	if g.cgroup != "" {
 		_ = g.cgroup.Kill()
 	}
-	_ = g.signal(unix.SIGKILL) // behind a reaper that is no pid 1
-	_ = g.process.Kill()       // its children too when it is a reaper; else Wait looks for them
+	_ = g.signal(unix.SIGKILL)        // behind a reaper that is no pid 1
+	_ = g.signalProcess(unix.SIGKILL) // its children too when it is a reaper; else Wait looks for them
 }
 
 // Wait waits for the app's end, ends what is left of it, and says how it
@@ -371,15 +381,11 @@ func (g *Generation) Wait() Exit {
 		g.awaitEnd()
 		g.mu.Lock()
 		if (g.base != nil || g.inode == 0) && g.cgroup == "" && g.end != nil {
-			_ = unix.Kill(-g.process.Pid, unix.SIGKILL) // all that is known of its children
+			_ = g.signalGroup(unix.SIGKILL) // all that is known of its children
 		}
 		g.waited = true
 		g.mu.Unlock()
-		state, err := g.process.Wait()
-		g.exit.Err = err
-		if err == nil {
-			g.exit = g.exitOf(state.Sys().(syscall.WaitStatus))
-		}
+		g.exit = g.reap()
 		g.follow()
 		if g.ground != nil {
 			g.ground.await(g.reaped)

@@ -171,14 +171,13 @@ unique-cron = -1 -1 -1 -1 -1 ls -d /mnt; until [ -e /mnt/smart.pid ] && [ -e /mn
 		t.Errorf("it did not start anew: %+v, hooks %q", last, r.read("/run/t/hooks"))
 	}
 
-	// Nobody dies with the emperor; the next one ends the leftovers.
-	if err := r.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	r.wait()
+	// Nobody dies with the emperor; the next one goes on with all.
+	r.die()
 	r.start()
-	r.await("daemons", "runs under the next emperor", func(s emperor.Status) bool { return whole(s) && attached(s, "ls").PID != 0 })
-	for n, want := range []int{1, 1, 1, 1, 1} {
+	if diff := unlike(last, r.await("daemons", "runs under the next emperor", whole)); diff != "" {
+		t.Error(diff)
+	}
+	for n, want := range []int{1, 1, 1, 1} {
 		if got := strings.Count(r.Run(t, "ps", "-eo", "args"), fmt.Sprintf("sleep 100%d\n", n+1)); got != want {
 			t.Errorf("sleep 100%d runs %d times, want %d", n+1, got, want)
 		}

@@ -302,8 +302,8 @@ func TestOperatingOnDemand(t *testing.T) {
 		t.Errorf("reload of a stopped vassal: %q, its socket is there: %v", out, there())
 	}
 
-	// An emperor that is killed leaves the socket behind, and the next takes its
-	// path; the address stays the vassal's.
+	// An emperor that is killed leaves the socket behind, and the next goes on with
+	// it; whether the vassal runs or sleeps, connections wait for him there.
 	r.mustPage(door, "/")
 	before := r.awaitState("blog", emperor.Running)
 	if err := r.cmd.Process.Kill(); err != nil {
@@ -314,8 +314,21 @@ func TestOperatingOnDemand(t *testing.T) {
 		t.Errorf("without an emperor: %q, it had pid %d", text, before.PID)
 	}
 	r.start()
+	if now := r.awaitState("blog", emperor.Running); unlike(before, now) != "" {
+		t.Errorf("under the next emperor: %s", unlike(before, now))
+	}
+	r.kill(before.PID)
 	r.awaitState("blog", emperor.Sleeping)
-	r.mustPage(door, "/")
+	r.die()
+	page := make(chan error, 1)
+	go func() {
+		_, err := r.page(door, "/")
+		page <- err
+	}()
+	r.start()
+	if err := <-page; err != nil {
+		t.Errorf("who came while there was no emperor: %v", err)
+	}
 	if now := r.awaitState("blog", emperor.Running); now.PID == before.PID || now.Addresses[0] != before.Addresses[0] {
 		t.Errorf("under the next emperor: %+v, before %+v", now, before)
 	}

@@ -94,7 +94,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, key := range []string{
 		`fiefdom_network_transmit_packets_total{network="fief0"}`, `fiefdom_vassal_transmit_bytes_total{vassal="blog"}`,
-		`fiefdom_vassal_start_time_seconds{vassal="blog"}`, "go_goroutines", "process_open_fds",
+		`fiefdom_vassal_start_time_seconds{vassal="blog"}`, `fiefdom_vassal_memory_bytes{vassal="blog"}`, `fiefdom_vassal_pids{vassal="blog"}`, "go_goroutines", "process_open_fds",
 	} {
 		if n := values[key]; n == "" || n == "0" {
 			t.Errorf("%s is %q", key, n)
@@ -147,13 +147,13 @@ func thousand() *collector {
 		name := fmt.Sprintf("vassal%04d", i)
 		all = append(all, emperor.Status{
 			Name: name, State: emperor.Running, Since: time.Now(), RxBytes: 1 << 40, TxBytes: 12345,
-			Drops: map[string]uint64{"isolate": 5, "rule": 7, "spoofed": 1},
+			Drops: map[string]uint64{"isolate": 5, "rule": 7, "spoofed": 1}, MemoryBytes: 1 << 30, CPUSeconds: 3600, PIDs: 12,
+			Limits: &emperor.LimitStatus{MemoryBytes: 1 << 31},
 		})
 		network.Peers = append(network.Peers, tuntap.PeerStats{Vassal: name})
 	}
 	c.vassals = func(context.Context) []emperor.Status { return all }
 	c.networks = func(context.Context) ([]tuntap.NetworkStats, error) { return []tuntap.NetworkStats{network}, nil }
-	c.usage = func(emperor.Status) (usage, bool) { return usage{1 << 30, time.Hour, 12}, true }
 	return c
 }
 

@@ -328,14 +328,14 @@ func TestBoundsOfVassals(t *testing.T) {
 	if s := r.awaitState("more", emperor.Invalid); !strings.Contains(s.Error, "not in emperor-cap") {
 		t.Errorf("more: %q", s.Error)
 	}
-	// A killed emperor's successor finds the app, which is in no cgroup of its own.
+	// A killed emperor's successor finds the app, whose cgroup is not below his.
 	if err := r.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	r.wait()
 	r.start()
-	if again := r.awaitState("root", emperor.Running); again.PID == s.PID {
-		t.Errorf("it is the old one: %+v", again)
+	if again := r.awaitState("root", emperor.Running); again.PID != s.PID {
+		t.Errorf("it is not the old one: %+v", again)
 	}
 	if n := strings.Count(r.Run(t, "ps", "-eo", "args"), "sleep 1000"); n != 1 {
 		t.Errorf("%d apps run", n)

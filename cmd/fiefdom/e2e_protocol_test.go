@@ -147,8 +147,8 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 
 	r.start()
 	third := answers(4)
-	if third.PID == second.PID {
-		t.Errorf("under the next emperor it has the pid of before: %+v", third)
+	if third.PID != second.PID {
+		t.Errorf("under the next emperor it has another pid than %d: %+v", second.PID, third)
 	}
 	r.mustRun("stop", "app")
 	if log, err := os.ReadFile(r.log); err != nil || strings.Contains(string(log), "did not stop in time") {

@@ -45,8 +45,9 @@ func (r *realm) sit(rows, cols int, env []string, args ...string) *sitting {
 		_, _ = io.Copy(s.screen, ptm) // until EIO
 	}()
 	r.t.Cleanup(func() {
-		ptm.Close()
+		_ = cmd.Process.Kill() // then nobody has the terminal open, and the copying ends
 		<-s.done
+		ptm.Close()
 		if r.t.Failed() {
 			r.t.Logf("the screen:\n%s\nstrays: %q", s.text(), s.strays)
 		}
@@ -93,7 +94,7 @@ func TestTop(t *testing.T) {
 	s := r.sit(24, 80, []string{"TERM=vt100"}, "top")
 	s.sees(`fiefdom emperor  4 vassals  2 running  1 (backoff|starting)`)
 	s.sees(`(?m)^ NAME\+ +STATE +CPU% +MEM +IN/s +OUT/s +DROPS  RESTARTS$`)
-	s.sees(`(?m)^>blog +running +\S+ +\S+ +\d+B +\d+B +\d+ +0$`)
+	s.sees(`(?m)^>blog +running +\d+\.\d +\d\S*M +\d+B +\d+B +\d+ +0$`)
 	s.sees(`(?m)^ typo +invalid `)
 	for line := range strings.Lines(s.text()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
@@ -116,7 +117,7 @@ func TestTop(t *testing.T) {
 	s.sees(`(?m)^>blog`)
 	s.keys("l")
 	s.sees(`logs of blog`)
-	s.sees(`hello from blog\nbad\?\[2Jwords`)
+	s.sees(`hello from blog\nbad\\x1b\[2Jwords`)
 	s.keys("q")
 	s.sees(`(?m)^>blog`)
 	s.keys("s")

@@ -12,6 +12,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
+	"fiefdom/internal/vault"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
 )
@@ -42,6 +43,8 @@ func run(args []string) int {
 			return control.Main(args[2:])
 		case control.BridgeProcess:
 			return control.BridgeMain(args[2:])
+		case vault.Process:
+			return vault.Main(args[2:])
 		case emperor.ExpanderProcess:
 			if err := emperor.Expander(args[2:], os.Stdin, os.Stdout); err != nil {
 				fmt.Fprintln(os.Stderr, err)

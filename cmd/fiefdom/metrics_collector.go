@@ -4,7 +4,6 @@ import (
 	"context"
 	"runtime"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -47,9 +46,12 @@ var (
 	vassalRx       = count("fiefdom_vassal_receive_bytes_total", "Bytes of IP packets that the vassal received.", "vassal")
 	vassalTx       = count("fiefdom_vassal_transmit_bytes_total", "Bytes of IP packets that the vassal sent.", "vassal")
 	vassalDrops    = count("fiefdom_vassal_dropped_packets_total", "Packets from and to the vassal that were dropped.", "vassal", "reason")
-	vassalMemory   = gauge("fiefdom_vassal_memory_bytes", "Memory of the vassal's processes, where it is known.", "vassal")
-	vassalCPU      = count("fiefdom_vassal_cpu_seconds_total", "CPU time of the vassal's processes, where it is known.", "vassal")
-	vassalPIDs     = gauge("fiefdom_vassal_pids", "Processes and threads of the vassal, where they are known.", "vassal")
+	vassalMemory   = gauge("fiefdom_vassal_memory_bytes", "Memory that the vassal's processes use.", "vassal")
+	vassalCPU      = count("fiefdom_vassal_cpu_seconds_total", "CPU time of the vassal's processes since their start.", "vassal")
+	vassalPIDs     = gauge("fiefdom_vassal_pids", "Processes and threads of the vassal.", "vassal")
+	vassalLimit    = gauge("fiefdom_vassal_memory_limit_bytes", "What limit-memory allows; missing without.", "vassal")
+	vassalThrottle = count("fiefdom_vassal_throttled_seconds_total", "Time that limit-cpu made the vassal wait.", "vassal")
+	vassalOOM      = count("fiefdom_vassal_oom_kills_total", "Processes that were killed for lack of memory.", "vassal")
 	vassalsByState = gauge("fiefdom_vassals", "Vassals by state.", "state")
 
 	networkPeers = gauge("fiefdom_network_peers", "Peers of the network.", "network")
@@ -68,19 +70,11 @@ var (
 	eventsLost = count("fiefdom_events_lost_total", "Events that could not be written to the journal's file.")
 )
 
-// usage is what a vassal's processes use together.
-type usage struct {
-	memory uint64 // bytes
-	cpu    time.Duration
-	pids   int
-}
-
 // collector reads everything when it is asked, and nothing in between.
 type collector struct {
 	vassals  func(context.Context) []emperor.Status
 	networks func(context.Context) ([]tuntap.NetworkStats, error) // nil: there are none
 	events   func() (byKind map[string]uint64, lost uint64)
-	usage    func(emperor.Status) (usage, bool) // false: not known
 }
 
 // Describe names all metrics.
@@ -128,10 +122,15 @@ func (c *collector) collectVassals(ctx context.Context, put func(*metric, float6
 		for reason, n := range s.Drops {
 			put(vassalDrops, float64(n), name, reason)
 		}
-		if u, ok := c.usage(s); ok {
-			put(vassalMemory, float64(u.memory), name)
-			put(vassalCPU, u.cpu.Seconds(), name)
-			put(vassalPIDs, float64(u.pids), name)
+		put(vassalOOM, float64(s.OOMKills), name)
+		if s.PIDs > 0 {
+			put(vassalMemory, float64(s.MemoryBytes), name)
+			put(vassalCPU, s.CPUSeconds, name)
+			put(vassalThrottle, s.ThrottledSeconds, name)
+			put(vassalPIDs, float64(s.PIDs), name)
+		}
+		if s.Limits != nil && s.Limits.MemoryBytes > 0 {
+			put(vassalLimit, float64(s.Limits.MemoryBytes), name)
 		}
 	}
 	for _, state := range []emperor.State{

@@ -26,6 +26,9 @@ import (
 // makeNetworks makes every router's device, with its address if it is native,
 // and the listening sockets.
 func (r *runner) makeNetworks() ([]*control.Network, error) {
+	if err := r.removeNetworks(); err != nil {
+		return nil, err
+	}
 	var all []*control.Network
 	for i := range r.networks {
 		n, err := r.makeNetwork(&r.networks[i], &r.emperor.Networks[i])
@@ -43,11 +46,10 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	dev, err := tuntap.OpenDevice(o.Device)
+	n, err := r.openNetwork(o)
 	if err != nil {
 		return nil, err
 	}
-	r.later(dev.Close)
 	if err := setQueue(o.Device); err != nil {
 		return nil, err
 	}
@@ -56,10 +58,10 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	n := &control.Network{Config: tuntap.NetworkConfig{
+	n.Config = tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
 		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials, File: o.Pos.File, Line: o.Pos.Line,
-	}}
+	}
 	if n.Config.Resolvers, err = hostResolvers(); err != nil {
 		return nil, err
 	}
@@ -71,16 +73,26 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
-	n.Device = dev
+	return n, nil
+}
+
+// openNetwork opens a network's device and sockets, or takes those that the
+// adopted router has.
+func (r *runner) openNetwork(o *tuntap.NetworkOptions) (*control.Network, error) {
+	if n, err := r.findNetwork(o); n != nil || err != nil {
+		return n, err
+	}
+	dev, err := tuntap.OpenDevice(o.Device)
+	if err != nil {
+		return nil, err
+	}
+	r.later(dev.Close)
+	n := &control.Network{Device: dev}
 	if n.Listener, err = r.listen("unix", o.Socket, r.config.SocketMode); err != nil {
 		return nil, err
 	}
 	if o.Stats != "" {
-		network, mode := "unix", uint32(0o600)
-		if strings.Contains(o.Stats, ":") {
-			network = "tcp"
-		}
-		if n.Stats, err = r.listen(network, o.Stats, mode); err != nil {
+		if n.Stats, err = r.listen(statsNetwork(o.Stats), o.Stats, statsMode); err != nil {
 			return nil, err
 		}
 	}
@@ -211,7 +223,12 @@ func (r *runner) setUpHost() (*nat.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.later(host.Remove)
+	r.later(func() error {
+		if r.leaves {
+			return nil // the orphans' packets leave by these chains
+		}
+		return host.Remove()
+	})
 	return host, host.Apply(nets)
 }
 
@@ -269,21 +286,28 @@ func nameservers(f *os.File) []netip.Addr {
 	return found
 }
 
-// makeKeeper joins the router's keeper with the emperor.
-func (r *runner) makeKeeper(networks []*control.Network, cgroup vassal.Cgroup) error {
+// newKeeper makes the keeper, which is joined with the emperor: there must be one
+// when the keeper runs, and need not when it adopts.
+func (r *runner) newKeeper() *control.Keeper {
 	uid, gid := routerUID()
-	r.keeper = &control.Keeper{
-		Log: r.log, Networks: networks, Threads: r.config.Threads, BusyPoll: r.config.BusyPoll, UID: uid, GID: gid,
-		Identify:   r.emperor.Identify,
+	return &control.Keeper{
+		Log: r.log, Threads: r.config.Threads, BusyPoll: r.config.BusyPoll, UID: uid, GID: gid,
+		Door: r.instance.Path(emperor.RouterSocket), Recorded: r.instance.RecordedRouter,
+		Identify:   func(pidfd *os.File) string { return r.emperor.Identify(pidfd) },
 		Registered: func(g control.Registration) { r.emperor.Registered(g.Network, g.Vassal, g.Addr) },
 		Closed:     func(c control.Closing) { r.emperor.Lost(c.Vassal, c.Why) },
-		Rejoin:     r.emperor.Rejoin,
+		Rejoin:     func() error { return r.emperor.Rejoin() },
 		Started:    r.instance.RecordRouter,
 	}
+}
+
+// makeKeeper gives the keeper its networks.
+func (r *runner) makeKeeper(networks []*control.Network, cgroup vassal.Cgroup) error {
+	r.keeper.Networks = networks
 	if cgroup == "" {
 		return nil
 	}
-	child, err := cgroup.Make("router")
+	child, err := cgroup.Make(emperor.RouterGroup)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
+	"fiefdom/internal/vault"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
 )
@@ -86,7 +87,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
-	if err := lines.to(l.config, instance.Path("log")); err != nil {
+	if err := lines.to(l.config, instance.Path(emperor.LogPipe)); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
 	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager}
@@ -97,10 +98,14 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	defer journal.Close()
 	r.log = slog.New(journal.Handler(log.Handler()))
 	r.journal = journal
+	r.keeper = r.newKeeper()
 	err = r.run(ctx)
 	manager.end()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop while it started
+	}
+	if r.leaves {
+		return errors.Join(err, instance.Leave())
 	}
 	return errors.Join(err, instance.Unlock())
 }
@@ -118,6 +123,8 @@ type runner struct {
 
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
+	vault   *vault.Vault // nil: nobody is to be adopted
+	leaves  bool         // orphans are for the next emperor: this one does not come to run
 	undo    []func() error
 }
 
@@ -138,7 +145,10 @@ func (r *runner) takeBack() error {
 const leftoverTime = 2 * time.Minute
 
 func (r *runner) run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, r.takeBack()) }()
+	defer func() {
+		r.leaves = r.leaves && ctx.Err() == nil
+		err = errors.Join(err, r.takeBack())
+	}()
 	if err := r.writePIDFile(); err != nil {
 		return err
 	}
@@ -147,9 +157,14 @@ func (r *runner) run(ctx context.Context) (err error) {
 			r.log.Warn("emperor-procname", "err", err)
 		}
 	}
+	orphans := r.findOrphans()
+	r.leaves = !orphans.Empty()
+	if orphans, err = r.adoptRouter(ctx, orphans); err != nil {
+		return err
+	}
 	ending, cancel := context.WithTimeout(ctx, leftoverTime)
 	defer cancel()
-	if err := r.instance.EndLeftovers(ending, r.log); err != nil {
+	if err := r.instance.EndLeftovers(ending, r.log, orphans); err != nil {
 		return err
 	}
 	cgroup, err := r.instance.MakeCgroup()
@@ -160,9 +175,17 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.later(controllers.Close)
+	r.later(func() error {
+		if r.leaves {
+			return nil
+		}
+		return controllers.Close()
+	})
 	if cgroup != "" {
 		r.later(func() error {
+			if r.leaves {
+				return nil
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
 			defer cancel()
 			return cgroup.Remove(ctx)
@@ -180,6 +203,10 @@ func (r *runner) run(ctx context.Context) (err error) {
 		e.RouterUID, _ = routerUID()
 	}
 	r.emperor = e
+	if err := r.makeVault(cgroup); err != nil {
+		return err
+	}
+	e.Adopt(orphans)
 	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
 	if err != nil {
@@ -259,6 +286,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		case <-ctx.Done():
 			return nil
 		}
+		r.keeper.Settle() // the orphans' jails were handed over before it was ready
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
@@ -281,9 +309,15 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
 	}
 	wg.Go(func() { r.obey(beside) })
+	if r.vault != nil {
+		wg.Go(func() { r.vault.Run(beside) })
+	}
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
-	return r.emperor.Run(ctx)
+	r.leaves = false // from here on they are ours
+	err = r.emperor.Run(ctx)
+	r.vault.End()
+	return err
 }
 
 func (r *runner) complain(what string, err error) {

@@ -33,10 +33,6 @@ It goes on while the emperor is away.`,
 			}
 			return top.Run(cmd.Context(), top.Options{
 				Emperor: emperor.NewClient(dir), Name: filepath.Base(dir), In: os.Stdin, Out: os.Stdout,
-				Usage: func(s emperor.Status) (top.Usage, bool) {
-					u, ok := usageOf(s)
-					return top.Usage{Memory: u.memory, CPU: u.cpu}, ok
-				},
 				Status: func(s emperor.Status) string {
 					var b strings.Builder
 					printStatus(&b, s, "")
@@ -46,6 +42,3 @@ It goes on while the emperor is away.`,
 		},
 	}
 }
-
-// usageOf is what a vassal's processes use; false where nobody has measured it.
-func usageOf(emperor.Status) (u usage, known bool) { return u, known }

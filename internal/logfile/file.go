@@ -95,6 +95,9 @@ func Open(p Place, r Rules, truncate bool) (*File, error) {
 	return f, nil
 }
 
+// Folder is the file's, which stays the file's.
+func (f *File) Folder() *os.File { return f.place.Folder }
+
 func (f *File) folder() int { return int(f.place.Folder.Fd()) }
 
 // open opens the file of the log's name in place of the one before.

@@ -50,7 +50,7 @@ var processRows = []row{
 	{names: of("processes", "workers", "threads", "enable-threads"), side: Emperor, needless: "the emperor answers no requests"},
 	{names: of("vacuum"), side: Emperor, needless: "the emperor removes what it made anyway"},
 	{names: of("die-on-term"), side: Emperor, needless: "TERM always ends the emperor and its vassals"},
-	{names: of("no-orphans"), side: Emperor, needless: "the next emperor deals with what one that was killed has left"},
+	{names: of("no-orphans"), side: Emperor, needless: "the next emperor adopts what one that was killed has left (`emperor-orphans`)"},
 	{names: of("log-date", "logdate", "log-micros"), side: Emperor, needless: "each line has its time"},
 	{names: of("chown-socket"), side: Emperor, needless: "the emperor connects the devices itself, so nobody else needs a router's socket"},
 	{names: of("uid", "gid", "immediate-uid", "immediate-gid"), side: Emperor, differs: "the user and group of every vassal whose ini has none of its own; the emperor itself stays root, so hooks of its vassals are root's. " +

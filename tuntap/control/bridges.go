@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"fiefdom/tuntap"
 )
@@ -37,8 +34,10 @@ type BridgeConfig struct {
 	Device    *tuntap.Device // stays the caller's, and open until Stop
 	Socket    string         // the router's
 	Greeting  tuntap.Greeting
-	Announced func(netip.Addr) // the device's first packet of a family went to the router, from this address
-	Lost      func(why string) // the device is gone; nothing follows but Stop
+	Announced func(tuntap.Announcement) // the device's first packet of a family went to the router
+	Known     []tuntap.Announcement     // that an earlier bridge of the device made
+	Again     bool                      // there was an earlier one: a router that is not there is waited for
+	Lost      func(why string)          // the device is gone; nothing follows but Stop
 }
 
 // Bridge is a device's bridge, whichever process it is at the time.
@@ -84,15 +83,9 @@ func (k *Bridges) dial(socket string) (*net.UnixConn, error) {
 // listenerOf is the pid of the process that had the socket listen, 0 if it is of
 // a pid namespace that is not seen from here (unix(7), SO_PEERCRED).
 func listenerOf(conn *net.UnixConn) (int, error) {
-	raw, err := conn.SyscallConn()
+	cred, err := peerOf(conn)
 	if err != nil {
 		return 0, err
-	}
-	var cred *unix.Ucred
-	var gerr error
-	err = raw.Control(func(fd uintptr) { cred, gerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(err, gerr); err != nil {
-		return 0, fmt.Errorf("ask whose socket it is: %w", err)
 	}
 	return int(cred.Pid), nil
 }
@@ -101,18 +94,26 @@ func listenerOf(conn *net.UnixConn) (int, error) {
 // there is an error at once; one that goes later is waited for.
 func (k *Bridges) Start(c BridgeConfig) (*Bridge, error) {
 	conn, err := k.dial(c.Socket)
-	if err != nil {
+	if err != nil && !c.Again {
 		return nil, fmt.Errorf("connect device %s to router %s: %w", c.Device.Name, c.Socket, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &Bridge{BridgeConfig: c, keeper: k, cancel: cancel, ended: make(chan struct{}), wait: bridgeWaitLeast}
-	life, err := b.begin()
-	if err == nil {
+	b := &Bridge{BridgeConfig: c, keeper: k, cancel: cancel, ended: make(chan struct{}), wait: bridgeWaitLeast, known: c.Known}
+	life, berr := b.begin()
+	switch {
+	case berr == nil && err != nil:
+		life.away = true
+		b.note(err.Error())
+		err = nil
+	case berr == nil:
 		if err = b.greet(life, conn); err != nil {
 			err = errors.Join(err, life.end())
 		}
-	} else {
-		conn.Close()
+	default:
+		if err == nil {
+			conn.Close()
+		}
+		err = berr
 	}
 	if err != nil {
 		cancel()
@@ -209,7 +210,7 @@ func (b *Bridge) follow(ctx context.Context, life *bridgeLife) error {
 			b.note(r.Ended)
 		case r.Announced != nil && len(b.known) < 2: // one a family
 			b.known = append(b.known, *r.Announced)
-			b.Announced(r.Announced.Src)
+			b.Announced(*r.Announced)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (r *bridgeRig) start(t *testing.T) *Bridge {
 	t.Helper()
 	b, err := r.bridges.Start(BridgeConfig{
 		Vassal: "blog", Device: r.dev, Socket: r.socket,
-		Announced: func(a netip.Addr) { r.announced <- a }, Lost: func(why string) { r.lost <- why },
+		Announced: func(a tuntap.Announcement) { r.announced <- a.Src }, Lost: func(why string) { r.lost <- why },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,5 +20,7 @@
 // the device and the connection to the process, which runs tuntap.Bridge
 // (BridgeMain).
 //
-// A router whose keeper is gone goes on: nobody dies with the emperor.
+// A router whose keeper is gone goes on: nobody dies with the emperor. It waits at
+// its door for the next one, whose Keeper adopts it: it asks for everything that
+// the router has, tells it what is different now, and settles.
 package control

@@ -1,16 +1,16 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"fiefdom/tuntap"
@@ -34,6 +34,12 @@ type Keeper struct {
 	UID, GID int           // the router's own
 	Cgroup   *os.File      // the directory that the router is cloned into; nil: ours
 
+	// Door is the path of the unix socket by which the next emperor reaches a
+	// router that has lost this one; empty: there is none.
+	Door string
+	// Recorded opens the router that a former emperor has put on record; nil: none lives.
+	Recorded func() (pidfd *os.File, pid int, err error)
+
 	Identify   func(pidfd *os.File) (vassal string) // whose process is it; empty: nobody's
 	Registered func(Registration)
 	Closed     func(Closing)
@@ -47,28 +53,30 @@ type Keeper struct {
 	leads   sync.WaitGroup
 	asked   uint64
 	answers map[uint64]chan *report
+
+	heritage  *heritage // what Run begins with; nil: nothing
+	settled   bool      // the emperor said so
+	unsettled bool      // the router waits for that
 }
 
-// Run starts the router and starts it again whenever it ends, until ctx is
-// done; then it ends the router. ready is called once, when the first router
-// serves. An error means that the first start failed.
+// Run starts the router, or goes on with the adopted one, and starts it again
+// whenever it ends, until ctx is done; then it ends the router. ready is called
+// once, when the first router serves. An error means that the first start failed.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	k.answers = map[uint64]chan *report{}
 	defer k.leads.Wait()
+	ready = sync.OnceFunc(ready)
 	young := 0 // short lives in a row
-	for first := true; ; first = false {
-		began := time.Now()
-		err := k.once(ctx, func() {
-			if first {
-				ready()
-			}
-		})
+	for first := true; ; {
+		began, adopted := time.Now(), k.heritage != nil
+		err := k.once(ctx, ready)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if first && errors.Is(err, errStart) {
+		if first && errors.Is(err, errStart) && !adopted {
 			return err
 		}
+		first = first && adopted
 		lasted := time.Since(began)
 		k.Log.Error("router ended; starting it again", "err", err, "lasted", lasted.Round(time.Millisecond))
 		if young++; lasted >= crashLoop {
@@ -93,36 +101,55 @@ const (
 
 var errStart = errors.New("start the router")
 
-// once is the life of one router process.
-func (k *Keeper) once(ctx context.Context, ready func()) error {
+// begin starts a router, or goes on with the adopted one. lead tells it what it
+// needs to know.
+func (k *Keeper) begin(served func()) (w *wire, p *process, lead func() error, err error) {
+	if h := k.heritage; h != nil {
+		k.heritage = nil
+		return h.wire, h.process, func() error {
+			err := k.takeOver(h.wire, h.networks)
+			served() // or it will when all is settled
+			return err
+		}, nil
+	}
 	w, theirs, err := newPair()
 	if err != nil {
-		return errors.Join(errStart, err)
+		return nil, nil, nil, fmt.Errorf("%w: %w", errStart, err)
 	}
-	process, err := k.start(theirs)
+	started, err := k.start(theirs)
 	if err := errors.Join(err, theirs.Close()); err != nil {
-		return fmt.Errorf("%w: %w", errStart, errors.Join(err, w.conn.Close()))
+		return nil, nil, nil, fmt.Errorf("%w: %w", errStart, errors.Join(err, w.conn.Close()))
 	}
 	w.patience = sendTime
+	return w, child(started), func() error { return k.lead(w) }, nil
+}
+
+// once is the life of one router process, or what is left of it.
+func (k *Keeper) once(ctx context.Context, ready func()) error {
+	serving, ended := make(chan struct{}), make(chan struct{})
+	served := sync.OnceFunc(func() { close(serving) })
+	w, process, lead, err := k.begin(served)
+	if err != nil {
+		return err
+	}
 	k.mu.Lock()
-	k.current, k.pid = w, process.Pid
+	k.current, k.pid = w, process.pid
 	k.mu.Unlock()
-	if err := k.Started(process.Pid); err != nil {
+	if err := k.Started(process.pid); err != nil {
 		k.Log.Warn("record the router", "err", err)
 	}
 
-	serving, ended := make(chan struct{}), make(chan struct{})
 	var reader sync.WaitGroup
 	reader.Go(func() {
-		k.read(w, sync.OnceFunc(func() { close(serving) }))
-		_ = process.Kill() // nobody can talk to it any more
+		k.read(w, served)
+		_ = process.kill() // nobody can talk to it any more
 	})
 	// Not waited for here: a device that is being handed over when the router
 	// dies waits for an answer, and the next router is who gives it.
 	k.leads.Go(func() {
-		if err := k.lead(w); err != nil {
+		if err := lead(); err != nil {
 			k.Log.Warn("router does not come up; ending it", "err", err)
-			_ = process.Kill()
+			_ = process.kill()
 			return
 		}
 		select {
@@ -131,18 +158,18 @@ func (k *Keeper) once(ctx context.Context, ready func()) error {
 		case <-ended:
 		}
 	})
-	stop := context.AfterFunc(ctx, func() { _ = process.Kill() })
+	stop := context.AfterFunc(ctx, func() { _ = process.kill() })
 	defer stop()
-	state, err := process.Wait()
+	how, err := process.wait()
 	close(ended)
 	k.forget()
 	_ = w.conn.Close()
 	reader.Wait()
 	select {
 	case <-serving:
-		return errors.Join(err, fmt.Errorf("%v", state))
+		return errors.Join(err, errors.New(how))
 	default:
-		return fmt.Errorf("%w: it ended before it served: %v", errStart, state)
+		return fmt.Errorf("%w: it ended before it served: %s", errStart, how)
 	}
 }
 
@@ -154,32 +181,11 @@ const sendTime = 5 * time.Second
 func (k *Keeper) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.current, k.wire, k.pid = nil, nil, 0
+	k.current, k.wire, k.pid, k.unsettled = nil, nil, 0, false
 	for id, answer := range k.answers {
 		close(answer)
 		delete(k.answers, id)
 	}
-}
-
-// RouterProcess is the word on the command line that makes our binary the router.
-const RouterProcess = "router"
-
-func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	sys := &syscall.SysProcAttr{Setsid: true}
-	if k.Cgroup != nil {
-		sys.UseCgroupFD, sys.CgroupFD = true, int(k.Cgroup.Fd())
-	}
-	return os.StartProcess("/proc/self/exe",
-		[]string{
-			os.Args[0], RouterProcess,
-			strconv.Itoa(k.UID), strconv.Itoa(k.GID), strconv.Itoa(os.Getpid()), strconv.Itoa(max(1, k.Threads)), strconv.Itoa(int(k.BusyPoll)),
-		},
-		&os.ProcAttr{Dir: "/", Files: []*os.File{null, os.Stderr, os.Stderr, theirs}, Sys: sys, Env: []string{}})
 }
 
 // lead tells a new router everything it needs before it may serve.
@@ -203,15 +209,23 @@ func (k *Keeper) addNetworks(w *wire) error {
 		return net.ErrClosed
 	}
 	for _, n := range k.Networks {
-		fds, err := n.descriptors()
-		if err == nil {
-			err = w.send(order{Add: &n.Config, Stats: n.Stats != nil, Gateway: n.Gateway != nil}, fds...)
-		}
-		if err != nil {
-			return fmt.Errorf("add network %s: %w", n.Config.Name, err)
+		if err := n.add(w); err != nil {
+			return err
 		}
 	}
 	k.wire = w
+	return nil
+}
+
+// add tells a router the network.
+func (n *Network) add(w *wire) error {
+	fds, err := n.descriptors()
+	if err == nil {
+		err = w.send(order{Add: &n.Config, Stats: n.Stats != nil, Gateway: n.Gateway != nil}, fds...)
+	}
+	if err != nil {
+		return fmt.Errorf("add network %s: %w", n.Config.Name, err)
+	}
 	return nil
 }
 
@@ -285,9 +299,13 @@ func (k *Keeper) Change(network string, change func(*tuntap.NetworkConfig)) erro
 		if n.Config.Name != network {
 			continue
 		}
+		before, berr := json.Marshal(&n.Config)
 		change(&n.Config)
 		if k.wire == nil {
 			return nil // the next router is told when it comes
+		}
+		if after, err := json.Marshal(&n.Config); berr == nil && err == nil && bytes.Equal(before, after) {
+			return nil // and rules keep their counters
 		}
 		err := k.wire.send(order{Update: &n.Config})
 		if err != nil && !errors.Is(err, errTooLong) {

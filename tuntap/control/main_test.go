@@ -40,6 +40,12 @@ func TestMain(m *testing.M) {
 		case probeProcess:
 			probe()
 			os.Exit(0)
+		case emperorProcess:
+			if err := playEmperor(); err != nil {
+				fmt.Fprintln(os.Stderr, "emperor:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		case dialerProcess:
 			if _, err := net.Dial("unix", os.Args[2]); err != nil {
 				fmt.Println(err)

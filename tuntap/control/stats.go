@@ -2,6 +2,8 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -18,20 +20,34 @@ const (
 	statsClients = 16
 )
 
-// serveStats is uWSGI's stats server of one network: one JSON document a
+// statsServer is uWSGI's stats server of one network: one JSON document a
 // connection, then the end. It runs beside the shards and reads their counters
 // without stopping it.
-func serveStats(f *os.File, log *slog.Logger, read func() (tuntap.NetworkStats, bool)) {
-	defer f.Close()
+type statsServer struct {
+	file     *os.File // the socket, for the next emperor
+	listener net.Listener
+}
+
+// newStatsServer serves by the listening socket f, which it owns, until close.
+func newStatsServer(f *os.File, log *slog.Logger, read func() (tuntap.NetworkStats, bool)) (*statsServer, error) {
 	l, err := net.FileListener(f)
 	if err != nil {
-		log.Error("stats server", "err", err)
-		return
+		return nil, errors.Join(fmt.Errorf("stats server: %w", err), f.Close())
 	}
-	defer l.Close()
+	s := &statsServer{file: f, listener: l}
+	go s.serve(log, read) // ends with the listener
+	return s, nil
+}
+
+func (s *statsServer) close() error { return errors.Join(s.listener.Close(), s.file.Close()) }
+
+func (s *statsServer) serve(log *slog.Logger, read func() (tuntap.NetworkStats, bool)) {
 	slots := make(chan struct{}, statsClients)
 	for {
-		c, err := l.Accept()
+		c, err := s.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
 			log.Warn("stats server", "err", err)
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely

@@ -27,6 +27,11 @@ type order struct {
 	Stats      bool                  `json:"stats,omitempty"`    // the stats listener comes along
 	Gateway    bool                  `json:"gateway,omitempty"`  // and the gateway, last
 	Ask        *question             `json:"ask,omitempty"`
+
+	Take    int    `json:"take,omitempty"`    // at the router's door: I am the emperor, and this is my version of the protocol
+	Tell    bool   `json:"tell,omitempty"`    // all that you have
+	Remove  string `json:"remove,omitempty"`  // a network
+	Settled bool   `json:"settled,omitempty"` // what I keep was handed over
 }
 
 // identity answers report.Identify: whose is the connection.
@@ -39,13 +44,57 @@ type identity struct {
 type report struct {
 	Registered *Registration `json:"registered,omitempty"`
 	Refused    *Refusal      `json:"refused,omitempty"`
-	Spoofed    *Registration `json:"spoofed,omitempty"` // packets from an address that is not the peer's
+	Spoofed    *Registration `json:"spoofed,omitempty"`  // packets from an address that is not the peer's
 	Identify   uint64        `json:"identify,omitempty"` // with one descriptor: the pidfd of the connection's process
 	Closed     *Closing      `json:"closed,omitempty"`
 	Serving    bool          `json:"serving,omitempty"`
 	Snapshot   *snapshot     `json:"snapshot,omitempty"`
 	Answer     *answer       `json:"answer,omitempty"`
 	Error      string        `json:"error,omitempty"` // an order failed
+
+	Hello   *hello        `json:"hello,omitempty"`   // the first at the router's door
+	Network *networkState `json:"network,omitempty"` // with descriptors, as order.Add
+	Devices []deviceState `json:"devices,omitempty"` // with a descriptor each
+	Told    *told         `json:"told,omitempty"`    // that was all
+	Removed string        `json:"removed,omitempty"` // the network is gone
+}
+
+// hello is what every version of the router says first at its door.
+type hello struct {
+	Protocol int `json:"protocol"`
+	PID      int `json:"pid"`
+}
+
+// told ends what a router tells about itself.
+type told struct {
+	Threads  int           `json:"threads"`
+	BusyPoll time.Duration `json:"busy_poll"` // of each, in nanoseconds
+}
+
+// networkState is a network that the router has.
+type networkState struct {
+	Config  tuntap.NetworkConfig `json:"config"`
+	Stats   bool                 `json:"stats,omitempty"`
+	Gateway bool                 `json:"gateway,omitempty"`
+}
+
+// descriptorsOf is how many descriptors a network comes with: device, listener,
+// and these.
+func descriptorsOf(stats, gateway bool) int {
+	n := 2
+	for _, more := range []bool{stats, gateway} {
+		if more {
+			n++
+		}
+	}
+	return n
+}
+
+// deviceState is a device that was handed to the router.
+type deviceState struct {
+	Network    string       `json:"network"`
+	Vassal     string       `json:"vassal"`
+	Registered []netip.Addr `json:"registered,omitempty"`
 }
 
 // Registration says that the router gave an address to a peer.
@@ -84,6 +133,9 @@ type wire struct {
 
 // maxMessage bounds a message in bytes: a snapshot of some ten thousand peers.
 const maxMessage = 64 << 20
+
+// maxDescriptors is how many come with one message at most (SCM_MAX_FD).
+const maxDescriptors = 253
 
 var errTooLong = errors.New("control message is too long")
 
@@ -150,7 +202,7 @@ func (w *wire) send(v any, fds ...int) error {
 // receive reads one message into v and its descriptors, which are the caller's.
 func (w *wire) receive(v any) ([]*os.File, error) {
 	var head [4]byte
-	oob := make([]byte, unix.CmsgSpace(4*4))
+	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
 	n, oobn, _, _, err := w.conn.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err

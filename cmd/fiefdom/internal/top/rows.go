@@ -10,32 +10,23 @@ import (
 	"fiefdom/emperor"
 )
 
-// Usage is what a vassal's processes use together.
-type Usage struct {
-	Memory uint64        // bytes
-	CPU    time.Duration // since they were started
-}
-
 // row is a vassal as the table shows it.
 type row struct {
 	emperor.Status
 	drops    uint64
 	in, out  float64 // bytes a second
 	cpu      float64 // CPUs in use
-	memory   uint64
-	measured bool // there was an answer before, so that the rates are known
-	used     bool // cpu and memory are known
+	measured bool    // there was an answer before, so that the rates are known
 }
 
 // sample is what of an answer the rates are made of.
 type sample struct {
 	rx, tx uint64
-	cpu    time.Duration
+	cpu    float64 // seconds
 }
 
 // rates makes rows of an answer, and of the one before it.
 type rates struct {
-	usage  func(emperor.Status) (Usage, bool)
 	at     time.Time
 	before map[string]sample
 }
@@ -49,13 +40,11 @@ func (r *rates) rows(all []emperor.Status, at time.Time) []row {
 		for _, n := range s.Drops {
 			w.drops += n
 		}
-		u, used := r.usage(s)
-		next := sample{s.RxBytes, s.TxBytes, u.CPU}
-		w.used, w.memory = used, u.Memory
+		next := sample{s.RxBytes, s.TxBytes, s.CPUSeconds}
 		if last, ok := r.before[s.Name]; ok && took > 0 {
 			w.measured = true
 			w.in, w.out = float64(grown(last.rx, next.rx))/took, float64(grown(last.tx, next.tx))/took
-			w.cpu = grown(last.cpu, next.cpu).Seconds() / took
+			w.cpu = grown(last.cpu, next.cpu) / took
 		}
 		now[s.Name] = next
 		rows = append(rows, w)
@@ -65,7 +54,7 @@ func (r *rates) rows(all []emperor.Status, at time.Time) []row {
 }
 
 // grown is how much a counter grew. One that fell began anew.
-func grown[T uint64 | time.Duration](before, now T) T {
+func grown[T uint64 | float64](before, now T) T {
 	if now < before {
 		return now
 	}
@@ -85,7 +74,7 @@ var columns = []column{
 	{"NAME", 0, func(r *row) string { return clean(r.Name) }, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) }},
 	{"STATE", 8, func(r *row) string { return string(r.State) }, func(a, b *row) int { return cmp.Compare(a.State, b.State) }},
 	{"CPU%", 6, (*row).cpuText, func(a, b *row) int { return cmp.Compare(b.cpu, a.cpu) }},
-	{"MEM", 6, (*row).memoryText, func(a, b *row) int { return cmp.Compare(b.memory, a.memory) }},
+	{"MEM", 6, (*row).memoryText, func(a, b *row) int { return cmp.Compare(b.MemoryBytes, a.MemoryBytes) }},
 	{"IN/s", 6, func(r *row) string { return r.rateText(r.in) }, func(a, b *row) int { return cmp.Compare(b.in, a.in) }},
 	{"OUT/s", 6, func(r *row) string { return r.rateText(r.out) }, func(a, b *row) int { return cmp.Compare(b.out, a.out) }},
 	{"DROPS", 7, func(r *row) string { return count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
@@ -100,18 +89,21 @@ const (
 	wide     = 104
 )
 
+// used says whether CPU and memory are known.
+func (r *row) used() bool { return r.PIDs > 0 }
+
 func (r *row) cpuText() string {
-	if !r.used || !r.measured {
+	if !r.used() || !r.measured {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f", 100*r.cpu)
 }
 
 func (r *row) memoryText() string {
-	if !r.used {
+	if !r.used() {
 		return "-"
 	}
-	return bytesText(float64(r.memory))
+	return bytesText(float64(r.MemoryBytes))
 }
 
 func (r *row) rateText(rate float64) string {

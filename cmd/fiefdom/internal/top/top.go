@@ -20,7 +20,6 @@ import (
 type Options struct {
 	Emperor *emperor.Client
 	Name    string                              // of the instance, for the head
-	Usage   func(emperor.Status) (Usage, bool)  // what the processes of a vassal use, where it is known
 	Status  func(emperor.Status) (lines string) // the words of "fiefdom status"
 	In      io.Reader                           // the terminal
 	Out     io.Writer
@@ -80,7 +79,7 @@ type model struct {
 }
 
 func newModel(ctx context.Context, o Options) *model {
-	return &model{Options: o, ctx: ctx, width: 80, height: 24, rates: rates{usage: o.Usage}, pane: viewport.New()}
+	return &model{Options: o, ctx: ctx, width: 80, height: 24, pane: viewport.New()}
 }
 
 type (

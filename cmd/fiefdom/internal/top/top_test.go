@@ -14,18 +14,14 @@ import (
 	"fiefdom/emperor"
 )
 
-func noUsage(emperor.Status) (u Usage, known bool) { return u, known }
-
 func TestRates(t *testing.T) {
-	cpu := 10 * time.Second
-	r := rates{usage: func(emperor.Status) (Usage, bool) { return Usage{Memory: 1 << 20, CPU: cpu}, true }}
+	var r rates
 	at := time.Now()
-	first := r.rows([]emperor.Status{{Name: "a", RxBytes: 1000, TxBytes: 500, Drops: map[string]uint64{"rule": 2, "isolate": 3}}}, at)
+	first := r.rows([]emperor.Status{{Name: "a", RxBytes: 1000, TxBytes: 500, MemoryBytes: 1 << 20, CPUSeconds: 10, PIDs: 1, Drops: map[string]uint64{"rule": 2, "isolate": 3}}}, at)
 	if w := first[0]; w.measured || w.cpuText() != "-" || w.rateText(w.in) != "-" || w.memoryText() != "1.0M" || w.drops != 5 {
 		t.Errorf("first: %+v", w)
 	}
-	cpu += time.Second
-	second := r.rows([]emperor.Status{{Name: "a", RxBytes: 3048, TxBytes: 300}, {Name: "b", RxBytes: 1 << 40}}, at.Add(2*time.Second))
+	second := r.rows([]emperor.Status{{Name: "a", RxBytes: 3048, TxBytes: 300, CPUSeconds: 11, PIDs: 1}, {Name: "b", RxBytes: 1 << 40}}, at.Add(2*time.Second))
 	if w := second[0]; w.rateText(w.in) != "1.0K" || w.rateText(w.out) != "150B" || w.cpuText() != "50.0" {
 		t.Errorf("second: in %s, out %s, cpu %s", w.rateText(w.in), w.rateText(w.out), w.cpuText())
 	}
@@ -106,7 +102,7 @@ func TestTexts(t *testing.T) {
 // plainModel shows some vassals, hostile ones among them.
 func plainModel(t *testing.T, count int) *model {
 	t.Helper()
-	m := newModel(t.Context(), Options{Name: "test\x1b[2J", Usage: noUsage})
+	m := newModel(t.Context(), Options{Name: "test\x1b[2J"})
 	all := []emperor.Status{
 		{Name: "evil\x1b]0;x\a\u009b2J\nname", State: emperor.Invalid, Error: "line one\x1b[31m\nline two"},
 		{Name: strings.Repeat("長い", 60), State: emperor.Running},

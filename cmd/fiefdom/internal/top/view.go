@@ -89,7 +89,7 @@ func (m *model) second() string {
 	var memory uint64
 	used := false
 	for _, r := range m.rows {
-		in, out, cpu, memory, used = in+r.in, out+r.out, cpu+r.cpu, memory+r.memory, used || r.used
+		in, out, cpu, memory, used = in+r.in, out+r.out, cpu+r.cpu, memory+r.MemoryBytes, used || r.used()
 	}
 	text := fmt.Sprintf("in %s/s  out %s/s", bytesText(in), bytesText(out))
 	if used {

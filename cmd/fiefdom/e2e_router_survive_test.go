@@ -1,0 +1,126 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/nettest"
+)
+
+// succeed kills the emperor, and starts the next one with the same router.
+func (r *realm) succeed() {
+	r.t.Helper()
+	router := r.routerPID()
+	r.die()
+	r.start()
+	if now := r.routerPID(); now != router {
+		r.t.Errorf("the router is %d, was %d", now, router)
+	}
+}
+
+// T35: emperor and router are killed in turn during a download.
+func TestSoakEmperorAndRouterKilledInTurn(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni})
+	kills, size := scaled(4, 100), scaled(32<<20, 1<<30)
+	steps, killed := make(chan int, kills+1), make(chan struct{})
+	handler, want := serveData(size, kills+1, func(i int) {
+		if steps <- i; i == kills-1 {
+			<-killed // so that all of it happens during the download
+		}
+	})
+	r.inet(nettest.InetAddr4, handler)
+	before := map[string]emperor.Status{"blog": r.reach("blog")}
+	done := make(chan string, 1)
+	go func() {
+		out, err := r.sh(before["blog"], "curl -sS -m 600 http://198.51.100.2/ | sha256sum")
+		if err != nil {
+			out += err.Error()
+		}
+		done <- out
+	}()
+	for n := range kills {
+		select {
+		case <-steps: // the server goes on: its bytes are under way
+		case <-time.After(patience):
+			t.Fatal("the download does not go on")
+		}
+		if n%2 == 0 {
+			r.succeed()
+		} else {
+			r.killRouter()
+		}
+	}
+	close(killed)
+	select {
+	case got := <-done:
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("the download's hash is %q, want %s", got, want)
+		}
+	case <-time.After(2 * patience):
+		t.Fatal("the download does not end")
+	}
+	r.same(before)
+	if strings.Contains(r.allLogged(), "network of the former emperor removed") {
+		t.Error("a network that had not changed was made anew")
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// The devices of a real uWSGI, which speaks frames and ends with its connection,
+// stay connected.
+func TestRealDevicesSurviveTheEmperor(t *testing.T) {
+	t.Parallel()
+	m := newMeeting(t, true, false)
+	m.meet()
+	processes := func() (all []int) {
+		stats, err := m.stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range stats.Peers {
+			all = append(all, p.PID)
+		}
+		slices.Sort(all)
+		return all
+	}
+	before := processes()
+	for range 3 {
+		m.exchange(2, 0, m.succeed)
+		if now := processes(); !slices.Equal(now, before) {
+			t.Errorf("peers of the processes %v, were %v", now, before)
+		}
+	}
+	m.meet()
+	m.stopUWSGI()
+	m.Run(t, "sh", "-c", "pkill -KILL -u nobody -x agent; true") // its vassals' daemons may live on
+	m.stop(syscall.SIGTERM)
+}
+
+// A router without vassals is adopted as well; one that the ini has changed for
+// gets what is new.
+func TestRouterSurvivesChangedNetworks(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, nil)
+	r.succeed()
+	r.die()
+	r.write("/run/t/emperor.ini", strings.ReplaceAll(nativeNetwork, "10.9.0.1/", "10.9.64.1/"))
+	router := r.routerPID()
+	r.start()
+	if now := r.routerPID(); now != router {
+		t.Errorf("the router is %d, was %d", now, router)
+	}
+	if out := r.Run(t, "ip", "-br", "address", "show", "fief0"); !strings.Contains(out, "10.9.64.1/") || strings.Contains(out, "10.9.0.1/") {
+		t.Errorf("addresses: %s", out)
+	}
+	r.drop("blog", agentIni)
+	r.reach("blog")
+	r.die()
+	r.write("/run/t/emperor.ini", "[uwsgi]\nemperor = /run/t/vassals\nemperor-orphans = kill\n")
+	r.start()
+	r.stop(syscall.SIGTERM)
+}
