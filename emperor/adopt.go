@@ -53,7 +53,7 @@ func (e *Emperor) memberOf(n *note) *member {
 		config: n.Config, running: n.Running, err: n.Error, warnings: n.Warnings, backoff: newBackoff(e.Config),
 		launches: n.Launches, starts: n.Starts, renewals: n.Renewals, readings: n.Readings, options: n.Options, uid: n.UID,
 		dates: dates{n.Dates.Born, n.Dates.FirstRun, n.Dates.LastRun, n.Dates.FirstDeath, n.Dates.LastDeath, n.Dates.Delay},
-		clock: cronClock{n.Cron[0], n.Cron[1]},
+		clock: cronClock{n.Cron[0], n.Cron[1]}, last: lastEnd{n.LastEnd, n.LastEndAt},
 	}
 	v.backoff.deaths, v.errands.pid = n.Deaths, n.HookPID
 	e.mark(v)
@@ -102,6 +102,10 @@ func (e *Emperor) restoreGeneration(v *member, o *orphan) {
 		readyAt: n.Said.ReadyAt, acceptedAt: n.Said.AcceptedAt, loyalAt: n.Said.LoyalAt, beatAt: n.Said.BeatAt,
 	}
 	e.restoreLimits(v, n)
+	if o.notify != nil {
+		v.notices = newNotices(o.notify)
+		e.hearNotices(v.name, g, n.Generation.Plan.UID, v.notices)
+	}
 	e.watchGeneration(v, g, v.jail)
 	e.restoreCrew(v, o, &was)
 	e.Log.Info("vassal adopted", "vassal", v.name, "pid", v.status().PID, "addr", v.jail.Addresses())

@@ -167,7 +167,12 @@ func (e *Emperor) routes() http.Handler {
 
 func mayTouch(r *http.Request, s Status) bool {
 	uid, ok := r.Context().Value(peerKey{}).(uint32)
-	return ok && (uid == 0 || uid == s.owner.uid || int(uid) == os.Getuid())
+	return ok && mayBeTouched(uid, s)
+}
+
+// mayBeTouched says whether a user may see a vassal, and tell it what to do.
+func mayBeTouched(uid uint32, s Status) bool {
+	return uid == 0 || uid == s.owner.uid || int(uid) == os.Getuid()
 }
 
 func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {

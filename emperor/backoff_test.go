@@ -17,7 +17,7 @@ func TestBackoff(t *testing.T) {
 		"doubling, capped": {
 			Config{},
 			[]time.Duration{young, young, young, young, young, young, young, young, young, young, young, young, young},
-			[]time.Duration{0, 100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 12800e6, 25600e6, 51200e6, time.Minute, time.Minute},
+			[]time.Duration{0, 100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 12800e6, 25600e6, 51200e6, 102400e6, 180e9},
 		},
 		"a long life clears": {Config{}, []time.Duration{young, young, young, old, young, young}, []time.Duration{0, 100e6, 200e6, 0, 0, 100e6}},
 		"own throttle":       {Config{Throttle: time.Second, MaxThrottle: 3 * time.Second}, []time.Duration{young, young, young, young, young}, []time.Duration{0, 1e9, 2e9, 3e9, 3e9}},
@@ -28,8 +28,9 @@ func TestBackoff(t *testing.T) {
 			b := newBackoff(&tc.config)
 			for i, lived := range tc.lives {
 				got, want := b.died(lived, lived >= b.young), tc.want[i]
-				if got > want || got < want-want/4 {
-					t.Errorf("death %d: %v, want %v less at most a quarter", i+1, got, want)
+				most := min(b.max, want+want/4)
+				if least := min(want, max(b.first, b.max-b.max/5)); got > most || got < least {
+					t.Errorf("death %d: %v, want %v to %v", i+1, got, least, most)
 				}
 			}
 		})
@@ -46,6 +47,20 @@ func TestBackoffNeverOverflows(t *testing.T) {
 	b.clear()
 	if d := b.died(time.Second, false); d != 0 {
 		t.Errorf("%v after an operator's word", d)
+	}
+}
+
+// An app that ends at once is started a few times in ten minutes, not more.
+func TestBackoffOfACrashLoop(t *testing.T) {
+	for range 1000 {
+		b := newBackoff(&Config{})
+		starts := 0
+		for at := time.Duration(0); at < 10*time.Minute; at += time.Millisecond + b.died(time.Millisecond, false) {
+			starts++
+		}
+		if starts > 16 || starts < 12 {
+			t.Fatalf("%d starts in ten minutes, want 12 to 16", starts)
+		}
 	}
 }
 
@@ -78,5 +93,26 @@ func TestBackoffOfTheLoyal(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The log hears of the first deaths, and then of one in a while.
+func TestBackoffTells(t *testing.T) {
+	b := newBackoff(&Config{NoBlacklist: true})
+	now, told := time.Now(), 0
+	for range 36000 { // an hour, ten a second
+		b.died(time.Millisecond, false)
+		if b.tells(now) {
+			told++
+		}
+		now = now.Add(100 * time.Millisecond)
+	}
+	if told < toldDeaths+5 || told > toldDeaths+6 {
+		t.Errorf("told %d times in an hour", told)
+	}
+	b.clear()
+	b.died(time.Millisecond, false)
+	if !b.tells(now) {
+		t.Error("a new death after all was well is not told")
 	}
 }

@@ -131,7 +131,7 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 	},
 	{
 		Name: "emperor-max-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.MaxThrottle, p) },
-		Meaning: "milliseconds that a restart waits at most (60000)",
+		Meaning: "milliseconds that a restart waits at most (180000)",
 	},
 	{
 		Name: "emperor-no-blacklist", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.NoBlacklist = ini.ParseBool(p.Value); return nil },

@@ -256,7 +256,9 @@ func (e *Emperor) backOff(v *member, c *crew, p *process, lived time.Duration, w
 	delay := p.backoff.died(lived, lived >= p.backoff.young)
 	p.err = why
 	p.enter(Backoff)
-	e.Log.Warn("process is down", "vassal", v.name, "process", p.name(), "reason", why, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
+	if p.backoff.tells(time.Now()) {
+		e.Log.Warn("process is down", "vassal", v.name, "process", p.name(), "reason", why, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond), "deaths", p.backoff.deaths)
+	}
 	e.awaitProcess(v, c, p, delay)
 }
 

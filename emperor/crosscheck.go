@@ -27,7 +27,7 @@ type sockets map[string]string
 
 // ownSockets are those of the emperor and his networks.
 func (e *Emperor) ownSockets() sockets {
-	s := sockets{filepath.Join(e.Config.Runtime, APISocket): "the emperor's control API"}
+	s := sockets{filepath.Join(e.Config.Runtime, APISocket): "the emperor's control API", filepath.Join(e.Config.Runtime, ExecSocket): "the emperor's, for commands in jails"}
 	if filepath.IsAbs(e.Config.Stats) {
 		s[filepath.Clean(e.Config.Stats)] = "emperor-stats"
 	}

@@ -66,6 +66,8 @@ type Emperor struct {
 	made    sync.Once
 	calls   chan func() // to the loop
 	stopped chan struct{}
+	visits  chan struct{} // starts of processes beside vassals' own
+	visited atomic.Int64  // how many there were
 
 	// The loop's own.
 	vassals   map[string]*member
@@ -157,6 +159,7 @@ func (e *Emperor) make() {
 	e.made.Do(func() {
 		e.calls = make(chan func(), 64)
 		e.stopped = make(chan struct{})
+		e.visits = make(chan struct{}, visitSlots)
 	})
 }
 

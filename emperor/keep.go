@@ -96,6 +96,11 @@ func (e *Emperor) keepVassal(name string) {
 		} else if n.Generation = &r; v.gen.Channel != nil {
 			hear = vassal.ChannelFile
 		}
+		if v.notices != nil {
+			if err := v.notices.socket.Keep(&files); err != nil {
+				e.Log.Debug("notices are not kept", "vassal", name, "err", err)
+			}
+		}
 	}
 	e.keepOutput(v.output, &files, name)
 	e.put(key, n, &files, hear)

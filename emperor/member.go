@@ -3,6 +3,7 @@ package emperor
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"fiefdom/vassal"
@@ -38,9 +39,12 @@ type member struct {
 
 	running *vassal.Config // what the generation was started with
 	gen     *vassal.Generation
-	said    said   // by the generation
-	form    string // of the generation: with the same form it may reload itself
-	options []byte // the generation's newest, where it does not have them as arguments
+	begun   *vassal.Generation // it runs, and is not ready yet
+	last    lastEnd
+	notices *appNotices // of the generation; nil: it has no socket for them
+	said    said        // by the generation
+	form    string      // of the generation: with the same form it may reload itself
+	options []byte      // the generation's newest, where it does not have them as arguments
 	jail    *vassal.Jail
 	key     string        // of the jail: it is kept as long as this does not change
 	left    chan struct{} // closed when the jail before has left the router: its addresses are free
@@ -151,7 +155,10 @@ func (e *Emperor) wait(v *member) {
 	delay := v.backoff.died(lived, v.loyal(lived))
 	v.dates.died(&v.backoff, delay)
 	v.gen, v.said = nil, said{}
-	e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond))
+	v.due = time.Now().Add(delay)
+	if v.backoff.tells(time.Now()) {
+		e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond), "deaths", v.backoff.deaths)
+	}
 	if delay == 0 {
 		e.happen(v, v.asDue())
 		return
@@ -177,8 +184,8 @@ func (e *Emperor) launch(v *member) {
 	e.settleLeases()
 	v.launches++
 	v.running, v.uid = v.config, r.plan.UID
-	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output, door: v.door}
-	if r.keep && v.jail != nil && v.key == r.key && !v.jail.Lost() {
+	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output, door: v.door, config: v.config}
+	if r.keep && v.jail != nil && v.key == r.key {
 		job.jail, v.jail = v.jail, nil
 	} else {
 		e.closeJail(v)
@@ -198,10 +205,11 @@ func (e *Emperor) launch(v *member) {
 
 // launched takes the outcome of a start.
 func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time) {
-	v.jail, v.output = job.jail, job.output
+	v.jail, v.output, v.begun, v.notices = job.jail, job.output, nil, job.notices
 	if err != nil {
 		if v.state != Stopping {
 			v.err = v.startFailed(err)
+			v.last = lastEnd{v.err, time.Now()}
 		}
 		if v.jail != nil && !job.r.keep {
 			e.closeJail(v)
@@ -212,7 +220,11 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	v.gen, v.err = job.gen, ""
 	v.starts++
 	v.dates.ran()
-	e.Log.Info("vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
+	level := slog.LevelInfo
+	if v.backoff.looping() {
+		level = slog.LevelDebug // its deaths are told
+	}
+	e.Log.Log(context.Background(), level, "vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
 	e.listen(v, job.gen)
 	e.enlist(v, job)
@@ -269,8 +281,10 @@ func (e *Emperor) lost(v *member, why string, checks int) {
 // watchGeneration waits for the app's end.
 func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.Jail) {
 	d := v.door
+	unwatch := e.watchHealth(v, g, jail)
 	e.jobs.Go(func() {
 		exit := g.Wait()
+		unwatch()
 		content := d != nil && exit.Well() && !d.waiting()
 		e.call(func() {
 			exit.Err = errors.Join(exit.Err, e.Instance.forgetApp(v.name), e.Instance.forgetCgroup(v.name))
@@ -279,6 +293,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 			}
 			if v.state != Stopping {
 				v.err = v.reason(exit)
+				v.last = lastEnd{v.err, time.Now()}
 			}
 			v.said.forgetPulse()
 			if v.crew != nil {
@@ -306,26 +321,6 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 			e.mark(v)
 		})
 	})
-}
-
-// reason says why the running app ended.
-func (v *member) reason(exit vassal.Exit) string {
-	switch {
-	case v.crew != nil && v.crew.reason != "":
-		return v.crew.reason
-	case v.said.silent:
-		return exit.String() + " by the emperor: no heartbeat (emperor-required-heartbeat)"
-	case exile(v.gen, exit):
-		return exit.String() + ": it went into exile; it is started again when its ini changes or by fiefdom start"
-	case exit.Signal == 0 && exit.Code == vassal.ExitNoApp && v.running != nil && len(v.running.App) > 0:
-		return exit.String() + ": the uwsgi could not load its app; see fiefdom logs " + v.name
-	}
-	return v.ended(exit)
-}
-
-// exile says whether the app does not want to be started again.
-func exile(g *vassal.Generation, exit vassal.Exit) bool {
-	return g != nil && g.Channel != nil && exit.Signal == 0 && exit.Code == vassal.ExitExile
 }
 
 // keeps says whether the vassal's jail serves the next generation too.

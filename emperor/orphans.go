@@ -44,14 +44,15 @@ type Orphans struct {
 
 // orphan is a vassal without an emperor.
 type orphan struct {
-	note  note
-	jail  *vassal.Jail
-	gen   *vassal.Generation
-	log   *os.File // of logto
-	pipe  *os.File // of its output
-	heard []byte
-	door  *door
-	runs  []*orphanRun
+	note   note
+	jail   *vassal.Jail
+	gen    *vassal.Generation
+	log    *os.File // of logto
+	pipe   *os.File // of its output
+	heard  []byte
+	notify *vassal.NotifySocket
+	door   *door
+	runs   []*orphanRun
 }
 
 // orphanRun is a run of its crew.
@@ -142,6 +143,7 @@ func (o *Orphans) vassal(i vault.Item, jails map[uint64]*vassal.Jail) *orphan {
 		gen, err := v.jail.Restore(*n.Generation, i.Files, nil, nil)
 		if o.fits(i, err) {
 			v.gen, v.heard = gen, i.Heard
+			v.notify = v.jail.RestoreNotify(n.Launches, i.Files)
 		}
 	}
 	return v

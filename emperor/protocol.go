@@ -17,6 +17,7 @@ type said struct {
 	accepting bool        // it takes requests
 	loyal     bool        // it has answered one
 	reloading bool        // it was told to reload itself and is not ready again
+	unwell    string      // why it was killed for its health; "": it was not
 	silent    bool        // its heartbeats stopped, and it was killed
 	pulse     *time.Timer // until the next heartbeat must come; nil before the first
 	patience  *time.Timer // until it must be ready again; nil if it does not reload

@@ -143,7 +143,7 @@ func TestHowLongUntilLoyal(t *testing.T) {
 		"command, old":         {command, false, 5 * time.Second, true},
 		"command that said so": {command, true, 0, true},
 		"uwsgi, a while":       {app, false, 30 * time.Second, false},
-		"uwsgi, old":           {app, false, time.Minute, true},
+		"uwsgi, old":           {app, false, defaultMaxThrottle, true},
 		"uwsgi that said so":   {app, true, 0, true},
 		"never ran":            {nil, false, 0, false},
 	} {

@@ -18,6 +18,7 @@ import (
 const (
 	startSlots  = 16
 	expandSlots = 8
+	visitSlots  = 16 // commands in jails, and checks by command
 	slotTime    = 500 * time.Millisecond
 )
 
@@ -33,6 +34,9 @@ type startJob struct {
 	left   <-chan struct{}
 	after  <-chan struct{} // errands of the generation before
 	gen    *vassal.Generation
+	config *vassal.Config
+
+	notices *appNotices // nil: the app has no socket for them
 }
 
 func (s *startJob) run(ctx context.Context) error {
@@ -55,6 +59,11 @@ func (s *startJob) run(ctx context.Context) error {
 		}
 		s.output = o
 	}
+	if s.jail != nil && s.lost(ctx) {
+		if err := errors.Join(s.jail.Leave(), s.dropJail(s.jail)); err != nil {
+			return fmt.Errorf("close the jail whose device was lost: %w", err)
+		}
+	}
 	if s.jail == nil {
 		if s.left != nil {
 			<-s.left // bounded: a goodbye has a time limit
@@ -63,7 +72,29 @@ func (s *startJob) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.start(ctx)
+	err = s.start(ctx)
+	s.hear()
+	if err != nil {
+		return err
+	}
+	return s.awaitReady(ctx)
+}
+
+// lost says whether the jail that was kept lost its device. A router that has
+// just ended looks the same until the next one has the device: that is waited
+// for, as long as for a vassal that runs.
+func (s *startJob) lost(ctx context.Context) bool {
+	for range lostChecks {
+		if !s.jail.Lost() {
+			return false
+		}
+		select {
+		case <-time.After(lostInterval):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return s.jail.Lost()
 }
 
 // slot waits for a place among the starts, or the expanders.
@@ -121,6 +152,9 @@ func (s *startJob) start(ctx context.Context) error {
 	l.Log = func(f *logfile.File) { s.output.setLogs(s.e, f, &s.r.plan) }
 	if l.Plan.LogTo == "" {
 		l.Log(nil)
+	}
+	if err := s.notified(&l); err != nil {
+		return err
 	}
 	above, err := l.Plan.Isolation.Above()
 	if err != nil {

@@ -20,13 +20,18 @@ type Status struct {
 	UID       int               `json:"uid"`       // that the app runs under; -1: not known yet
 	Addresses []netip.Addr      `json:"addresses"` // registered
 	Restarts  int               `json:"restarts"`
-	Since     time.Time         `json:"since"`     // of the state
-	RxBytes   uint64            `json:"rx_bytes"`  // received by the vassal
-	TxBytes   uint64            `json:"tx_bytes"`  // sent by the vassal
-	Drops     map[string]uint64 `json:"drops"`     // packets, by reason
-	Error     string            `json:"error"`     // why it is invalid or down, or did not take its new ini
-	Loyal     bool              `json:"loyal"`     // it runs and has proved to work
-	Accepting bool              `json:"accepting"` // it runs and has said, by the emperor protocol, that it takes requests
+	Since     time.Time         `json:"since"`                // of the state
+	RxBytes   uint64            `json:"rx_bytes"`             // received by the vassal
+	TxBytes   uint64            `json:"tx_bytes"`             // sent by the vassal
+	Drops     map[string]uint64 `json:"drops"`                // packets, by reason
+	Error     string            `json:"error"`                // why it is invalid or down, or did not take its new ini
+	LastEnd   string            `json:"last_end,omitempty"`   // why it last ended by itself, or did not start
+	LastEndAt time.Time         `json:"last_end_at,omitzero"` // when that was
+	Deaths    int               `json:"deaths,omitempty"`     // of a young app, or starts that failed, in a row
+	NextStart time.Time         `json:"next_start,omitzero"`  // in backoff: when it is started again
+	Says      string            `json:"says,omitempty"`       // what the app says of itself, by sd_notify's STATUS and the like
+	Loyal     bool              `json:"loyal"`                // it runs and has proved to work
+	Accepting bool              `json:"accepting"`            // it runs and has said, by the emperor protocol, that it takes requests
 	Command   []string          `json:"command,omitempty"`
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
@@ -120,6 +125,17 @@ func (v *member) status() Status {
 	if v.state == Backoff {
 		s.Backoff = v.dates.delay.Seconds()
 	}
+	if v.begun != nil {
+		s.PID = v.begun.PID
+	}
+	if v.gen != nil || v.begun != nil {
+		s.Says = v.notices.says()
+	}
+	s.Deaths = v.backoff.deaths
+	if v.state == Backoff {
+		s.NextStart = v.due
+	}
+	s.LastEnd, s.LastEndAt = v.last.why, v.last.at
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)
 		s.Warnings = append(slices.Clone(s.Warnings), v.jail.Troubles()...)

@@ -136,3 +136,11 @@ func (c Cgroup) removeTree() error {
 	}
 	return errors.Join(errs...)
 }
+
+// discard removes the cgroup of a clone that failed.
+func (c Cgroup) discard() error {
+	if c == "" {
+		return nil
+	}
+	return c.Remove(context.Background())
+}

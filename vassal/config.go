@@ -45,6 +45,10 @@ type Config struct {
 	Credentials bool         `json:"credentials,omitempty"` // foreign routers ask devices for them
 	Hooks       []Hook       `json:"hooks,omitempty"`
 
+	Ready    Ready         `json:"ready,omitzero"`
+	Health   Health        `json:"health,omitzero"`
+	Watchdog time.Duration `json:"watchdog,omitempty"` // the longest time between two signs of life; 0: none are asked for
+
 	Isolation Isolation `json:"isolation,omitzero"`
 	Limits    Limits    `json:"limits,omitzero"`
 	Resources Resources `json:"resources,omitzero"`

@@ -33,6 +33,7 @@ type ground struct {
 	mu       sync.Mutex
 	ended    bool
 	joined   map[*Generation]bool
+	left     func()         // told of the end of each who had joined; nil: nobody asks
 	inFlight sync.WaitGroup // of joins that have not been waited for
 }
 
@@ -129,11 +130,14 @@ func (g *Generation) Join(ctx context.Context, l Launch) (*Generation, error) {
 	if g.ground == nil {
 		return nil, errors.New("join: the generation has an app")
 	}
-	base := g.ground
+	return g.join(ctx, g.ground, l)
+}
+
+func (g *Generation) join(ctx context.Context, base *ground, l Launch) (*Generation, error) {
 	base.mu.Lock()
 	if base.ended {
 		base.mu.Unlock()
-		return nil, errors.Join(errors.New("join: the generation is over"), l.Cgroup.discard())
+		return nil, errors.Join(errors.New("join: the generation is over"), l.discard())
 	}
 	base.inFlight.Add(1)
 	base.mu.Unlock()
@@ -168,6 +172,9 @@ func (g *ground) leave(joined *Generation) {
 	delete(g.joined, joined)
 	g.mu.Unlock()
 	if known {
+		if g.left != nil {
+			g.left()
+		}
 		g.inFlight.Done()
 	}
 }

@@ -50,6 +50,8 @@ type Plan struct {
 	Nest    bool   `json:"nest"`    // a pid namespace of its own in the generation's: start a reaper there, wait, end with it
 	Pidfile string `json:"pidfile"` // the app's pid is written here
 
+	Terminal bool `json:"terminal"` // the app's 0 is a terminal, which becomes the one that controls its session
+
 	Isolation  Isolation `json:"isolation"`
 	Limits     Limits    `json:"limits"`
 	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
@@ -67,7 +69,7 @@ type word struct {
 	Error   string `json:"error,omitempty"`   // the last word
 
 	Settled bool     `json:"settled,omitempty"` // there is no app: hold the namespaces, then say go
-	Env     []string `json:"env,omitempty"`     // what the hooks have made of the environment
+	Env     []string `json:"env,omitempty"`     // with Waiting and Settled: what the hooks have made of the environment
 }
 
 // goAhead is the emperor's answer to Waiting, Log and Settled.

@@ -126,7 +126,7 @@ func (plan *Plan) phases(ctx context.Context, all ...Phase) func() error {
 }
 
 func waitForGo(p *pipe) error {
-	if err := p.send(word{Waiting: true}); err != nil {
+	if err := p.send(word{Waiting: true, Env: os.Environ()}); err != nil {
 		return err
 	}
 	return p.awaitAnswer()

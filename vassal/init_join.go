@@ -16,6 +16,11 @@ const joinFD = handshakeFD + 1
 
 // joined is the whole way of a process that joins a generation: in, down, exec.
 func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
+	// Who is in the jail already sees us there with our rights half given away,
+	// and may look into nobody who is not dumpable (ptrace(2)); exec ends that.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 1, fmt.Errorf("hide from the jail: %w", err)
+	}
 	if plan.Enter >= 0 { // the jail's root may not show them
 		if err := plan.joinCgroups(); err != nil {
 			return 1, err
@@ -29,6 +34,11 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	}
 	if err := plan.environment(); err != nil {
 		return 1, err
+	}
+	if plan.Terminal {
+		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+			return 1, fmt.Errorf("take the terminal: %w", err)
+		}
 	}
 	return 1, plan.become(ctx, p)
 }

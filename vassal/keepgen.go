@@ -28,6 +28,7 @@ type GenerationRecord struct {
 	Ground     bool          `json:"ground,omitempty"`     // it has no app
 	Namespaces int           `json:"namespaces,omitempty"` // of the ground
 	Env        []string      `json:"env,omitempty"`        // of the ground
+	AppEnv     []string      `json:"app_env,omitempty"`    // of the app, for guests
 	Served     int           `json:"served,omitempty"`     // namespaces that setns-socket gives away
 }
 
@@ -43,7 +44,7 @@ func (g *Generation) Keep(files *vault.Files) (GenerationRecord, error) {
 	l := &g.launch
 	r := GenerationRecord{
 		PID: g.PID, Process: g.pid, Started: Monotonic() - int64(time.Since(g.Started)), Cgroup: g.cgroup, Reaped: g.reaped,
-		Plan: l.Plan, Dir: l.Dir, Pidfile: l.Pidfile, Patience: l.Patience, Group: l.Group,
+		Plan: l.Plan, Dir: l.Dir, Pidfile: l.Pidfile, Patience: l.Patience, Group: l.Group, AppEnv: g.env,
 	}
 	if g.over {
 		return r, os.ErrProcessDone
@@ -86,7 +87,7 @@ func (g *ground) keep(files *vault.Files) error {
 func (j *Jail) Restore(r GenerationRecord, files *vault.Files, base *Generation, followed func(pid int)) (*Generation, error) {
 	g := &Generation{
 		PID: r.PID, pid: r.Process, Started: time.Now().Add(-time.Duration(Monotonic() - r.Started)), cgroup: r.Cgroup, reaped: r.Reaped,
-		inode: j.Inode, jail: j, app: files.Take("app"), end: files.Take("process"),
+		inode: j.Inode, jail: j, env: r.AppEnv, app: files.Take("app"), end: files.Take("process"),
 		launch: Launch{Plan: r.Plan, Dir: r.Dir, Cgroup: r.Cgroup, Pidfile: r.Pidfile, Patience: r.Patience, Followed: followed, Group: r.Group},
 	}
 	g.exit.Followed = g.end == nil && r.Pidfile != ""

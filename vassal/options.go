@@ -112,7 +112,7 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Meaning: "the device's MTU in bytes (1500)",
 	},
 	lateLogOption,
-}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions,
+}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions, probeOptions,
 	ResourceOptions(func(c *Config) *Resources { return &c.Resources }, ""))
 
 func setCommand(c *Config, p ini.Pair) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,11 +19,13 @@ import (
 // Launch is what a start needs beside the jail.
 type Launch struct {
 	Plan       Plan
+	Env        []string // of the app, beside the plan's: what only this launch has
 	Namespaces uintptr  // fresh for each generation: CLONE_NEWPID, NEWNS, NEWIPC, NEWUTS
 	Cgroup     Cgroup   // of this generation; empty where there is no v2 tree
 	Budget     *Budget  // of this generation, which ends it; nil: no limits, or those of the generation that is joined
 	Stdin      *os.File // the app's 0; nil: nothing to read
-	Output     *os.File // the app's 1 and 2
+	Output     *os.File // the app's 1, and its 2
+	Errors     *os.File // the app's 2 where it is another; nil: Output
 	Dir        string   // where the hooks begin, and the app without chdir; empty: /
 	Document   []byte   // what the app finds by Plan.Settings
 
@@ -61,16 +64,19 @@ type Generation struct {
 	reaped  bool      // behind a reaper: exit codes over 128 are signals
 
 	jail   *Jail
-	ground *ground // of a generation without an app
-	base   *ground // that this process has joined
+	ground *ground  // of a generation without an app
+	base   *ground  // that this process has joined
+	env    []string // that the root's hooks left; of a generation with an app
 	launch Launch
 
 	once sync.Once
 	exit Exit
 
 	mu     sync.Mutex
-	over   bool // app is closed
-	waited bool // process has been waited for
+	over   bool             // app is closed
+	waited bool             // process has been waited for
+	guests map[*ground]bool // of processes beside the app
+	shut   bool             // no guest may come any more
 }
 
 // Start clones the init stage into the jail and waits until it has become the
@@ -118,6 +124,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	}
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	if err = g.bind(); err == nil { // until it has its plan the stage does nothing
+		l.Plan.Env = append(slices.Clip(l.Plan.Env), l.Env...)
 		err = g.converse(ctx, j, ours, &l)
 	}
 	if err == nil && g.ground == nil {
@@ -141,14 +148,6 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 // discard removes the cgroup and the budget of a start that made no process.
 func (l *Launch) discard() error {
 	return errors.Join(l.Cgroup.discard(), l.Budget.Remove(context.Background()))
-}
-
-// discard removes the cgroup of a clone that failed.
-func (c Cgroup) discard() error {
-	if c == "" {
-		return nil
-	}
-	return c.Remove(context.Background())
 }
 
 // bind puts what the process may use in force for it and all that it starts.
@@ -184,9 +183,19 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	if in == nil {
 		in = null
 	}
-	files := append([]*os.File{in, l.Output, l.Output}, extra...)
+	complaints := l.Errors
+	if complaints == nil {
+		complaints = l.Output
+	}
+	files := append([]*os.File{in, l.Output, complaints}, extra...)
+	program := "/proc/self/exe"
 	if g.base != nil {
 		files = append(files, g.base.files()...)
+		self, err := untouchable()
+		if err != nil {
+			return err
+		}
+		program = fmt.Sprintf("/proc/self/fd/%d", self)
 	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
@@ -206,7 +215,7 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		dir = "/"
 	}
 	if err := g.base.clone(j, func() error {
-		g.process, err = os.StartProcess("/proc/self/exe", []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: dir, Sys: sys})
+		g.process, err = os.StartProcess(program, []string{os.Args[0], InitStage}, &os.ProcAttr{Files: files, Dir: dir, Sys: sys})
 		return err
 	}); err != nil {
 		return err
@@ -279,7 +288,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := j.Register(ctx); err != nil {
 				return err
 			}
-			ready = true
+			ready, g.env = true, w.Env
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
 			}
@@ -387,6 +396,7 @@ func (g *Generation) Wait() Exit {
 		g.mu.Unlock()
 		g.exit = g.reap()
 		g.follow()
+		g.endGuests()
 		if g.ground != nil {
 			g.ground.await(g.reaped)
 		}

@@ -51,6 +51,7 @@ func (c *Config) Validate() ini.Errors {
 	report(file, c.Limits.check())
 	report(file, c.Resources.check())
 	report(c.Isolation.check())
+	report(file, c.checkProbes())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
 	}

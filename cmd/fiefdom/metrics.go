@@ -46,7 +46,7 @@ func (r *runner) metricsListener() (net.Listener, error) {
 // collector joins the metrics with what they are read from.
 func (r *runner) collector() *collector {
 	c := &collector{vassals: r.emperor.Vassals, events: r.journal.Counts}
-	if r.keeper != nil {
+	if len(r.networks) > 0 {
 		c.networks = r.keeper.Snapshot
 	}
 	return c

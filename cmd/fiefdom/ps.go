@@ -63,13 +63,23 @@ func table(out io.Writer, all []emperor.Status) error {
 	fmt.Fprint(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS", end("ERROR"))
 	for _, s := range all {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
-			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(firstLine(plain(s.Error), 60)))
+			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(trouble(s)))
 		for _, p := range s.Processes {
 			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t-\t%d\t-\t-\t-%s", p.Name, p.State, ago(p.Since), number(p.PID), uid(p.UID),
 				p.Restarts, end(firstLine(plain(p.Error), 60)))
 		}
 	}
 	return w.Flush()
+}
+
+// trouble is what ps says of a vassal that has an error. A crash loop is told
+// first: an error that is long shall not hide it.
+func trouble(s emperor.Status) string {
+	text := firstLine(plain(s.Error), 60)
+	if s.State == emperor.Backoff && s.Deaths > 1 {
+		return fmt.Sprintf("%d deaths, next start in %s: %s", s.Deaths, max(0, time.Until(s.NextStart)).Round(time.Second), text)
+	}
+	return text
 }
 
 func ago(t time.Time) string {

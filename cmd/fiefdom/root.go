@@ -52,6 +52,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		logsCommand(&t),
 		eventsCommand(&t),
 		topCommand(&t),
+		execCommand(&t),
 		migrateCommand(),
 		explainCommand(&t),
 		captureCommand(&t),

@@ -313,6 +313,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		wg.Go(func() { r.vault.Run(beside) })
 	}
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
+	wg.Go(func() { r.complain("commands in jails", r.emperor.ServeExec(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
 	r.leaves = false // from here on they are ours
 	err = r.emperor.Run(ctx)

@@ -51,7 +51,14 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("vassal", s.Name)
 	line("file", s.File)
 	line("state", fmt.Sprintf("%s since %s (%s)", s.State, s.Since.Format(time.DateTime), ago(s.Since)))
+	if s.State == emperor.Backoff {
+		line("next start", fmt.Sprintf("in %s, after %d deaths in a row; fiefdom start %s does not wait", max(0, time.Until(s.NextStart)).Round(time.Second), s.Deaths, s.Name))
+	}
 	line("error", strings.ReplaceAll(s.Error, "\n", "\n            "))
+	if s.LastEnd != "" && s.Error == "" {
+		line("last end", fmt.Sprintf("%s ago: %s", ago(s.LastEndAt), s.LastEnd))
+	}
+	line("says", s.Says)
 	line("command", strings.Join(s.Command, " "))
 	line("socket", s.Socket)
 	line("pid", number(s.PID))

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/nettest"
+)
+
+// What an emperor does for his vassals beside running them, the next one goes on
+// with: limits, logs, commands in jails, checks, and what apps say.
+func TestAdoptedVassalsAreServed(t *testing.T) {
+	t.Parallel()
+	needLimits(t)
+	if _, err := exec.LookPath("systemd-notify"); err != nil {
+		t.Skip("there is no systemd-notify to speak for the app")
+	}
+	const limited = "[uwsgi]\ncommand = sh -c 'while read word; do echo heard $word; systemd-notify STATUS=\"$word\"; done < /run/t/words; exec sleep 1000'\n" +
+		"env = WHERE=%n\nready = delay:1ms\nwatchdog = 1h\nlogto = /run/t/log/blog\nlog-maxsize = 64K\nlimit-pids = "
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.Run(t, "mkdir", "-m", "777", "/run/t/log")
+	words := r.fifo("/run/t/words")
+	r.Run(t, "chmod", "666", "/run/t/words")
+	r.drop("blog", limited+"40\n")
+	r.drop("sick", agentIni+"health = exec:test ! -e /run/t/sick\nhealth-interval = 1\nhealth-count = 1\n")
+	r.start()
+	before := map[string]emperor.Status{"blog": r.awaitState("blog", emperor.Running), "sick": r.reach("sick")}
+	say := func(word string) {
+		if _, err := words.WriteString(word + "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("first")
+	r.await("blog", "says its first word", func(s emperor.Status) bool { return s.Says == "first" })
+	r.die()
+	say("meanwhile")
+	r.start()
+	for name, s := range before {
+		if why := unlike(s, r.awaitState(name, emperor.Running)); why != "" {
+			t.Errorf("%s: %s", name, why)
+		}
+	}
+	r.await("blog", "is heard though nobody listened", func(s emperor.Status) bool { return s.Says == "meanwhile" })
+	say("again")
+	r.await("blog", "is heard", func(s emperor.Status) bool { return s.Says == "again" })
+	if out := r.mustRun("exec", "blog", "--", "sh", "-c", "echo $WHERE"); out != "blog\n" {
+		t.Errorf("a command in its jail says %q", out)
+	}
+	nettest.Eventually(t, patience, "its log has all", func() bool {
+		text, _, _ := r.logText("/run/t/log/blog")
+		return strings.Contains(text, "heard first") && strings.Contains(text, "heard meanwhile") && strings.Contains(text, "heard again")
+	})
+	if got := r.limitValue("pids", "blog", "pids.max"); got != "40" {
+		t.Errorf("pids.max is %s", got)
+	}
+	r.drop("blog", limited+"50\n")
+	nettest.Eventually(t, patience, "the limit is changed", func() bool { return r.limitValue("pids", "blog", "pids.max") == "50" })
+	if s := r.ps("blog"); s.PID != before["blog"].PID || s.PIDs == 0 {
+		t.Errorf("after the change of its limit it is %d with %d processes, was %d", s.PID, s.PIDs, before["blog"].PID)
+	}
+	r.write("/run/t/sick", "")
+	r.await("sick", "is found unhealthy", func(s emperor.Status) bool { return strings.Contains(s.LastEnd, "unhealthy") })
+	r.stop(syscall.SIGTERM)
+}

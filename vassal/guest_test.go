@@ -1,0 +1,196 @@
+package vassal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/nettest"
+)
+
+// enter starts a command beside the app.
+func (s *started) enter(t *testing.T, args ...string) (*started, error) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	t.Cleanup(func() { r.Close() })
+	l := Launch{Plan: s.Beside(args), Output: w}
+	if l.Cgroup, err = s.Cgroup().Make(fmt.Sprintf("exec%d", time.Now().UnixNano())); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	g, err := s.Enter(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { g.Kill(); g.Wait() })
+	return &started{g, r}, nil
+}
+
+func (s *started) mustEnter(t *testing.T, script string) *started {
+	t.Helper()
+	guest, err := s.enter(t, "/bin/sh", "-c", script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return guest
+}
+
+// await waits for a line that the app wrote first.
+func (s *started) await(t *testing.T, line string) {
+	t.Helper()
+	b := make([]byte, len(line)+1)
+	if n, err := s.output.Read(b); err != nil || string(b[:n]) != line+"\n" {
+		t.Fatalf("it said %q, %v; want %q", b[:n], err, line)
+	}
+}
+
+// A command beside the app is where the app is, with the app's rights less its
+// capabilities.
+func TestEnter(t *testing.T) {
+	nettest.NoLeaks(t)
+	for _, c := range []struct {
+		name       string
+		namespaces uintptr
+		reaper     bool
+	}{
+		{"network alone", 0, false},
+		{"mounts", unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC, false},
+		{"pids too", unix.CLONE_NEWNS | unix.CLONE_NEWPID, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plan := planOf("echo up; exec sleep 100")
+			plan.UID, plan.GID, plan.Groups, plan.SetGroups = 61234, 61235, []int{61236}, true
+			plan.Caps, plan.KeepCaps, plan.Bounded = []string{"net_raw"}, true, true
+			plan.CleanEnv, plan.Env = true, []string{"PATH=/usr/bin:/bin", "MOOD=good"}
+			plan.Hooks = []Hook{{Phase: AsRoot, Action: "putenv", Args: "HOOK=ran"}}
+			plan.Mounts, plan.Proc, plan.Reaper = c.namespaces&unix.CLONE_NEWNS != 0, c.reaper, c.reaper
+			app := startApp(t, newJail(t), Launch{Plan: plan, Namespaces: c.namespaces, Cgroup: newCgroup(t)})
+			app.await(t, "up")
+
+			out, exit := app.mustEnter(t, `id -u; id -g; id -G; echo $MOOD $HOOK; grep -E '^(Cap(Eff|Bnd)|NoNewPrivs)' /proc/self/status
+for n in net mnt pid uts ipc; do readlink /proc/self/ns/$n; done; ls /proc/self/fd | tr '\n' ' '; exit 7`).end(t)
+			if exit != (Exit{Code: 7}) {
+				t.Errorf("%v, want its own code", exit)
+			}
+			want := "61234\n61235\n61235 61236\ngood ran\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n"
+			for _, n := range []string{"net", "mnt", "pid", "uts", "ipc"} {
+				link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", app.PID, n))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want += link + "\n"
+			}
+			if want += "0 1 2 3 "; out != want {
+				t.Errorf("got\n%s\nwant\n%s", out, want)
+			}
+		})
+	}
+}
+
+// Nobody stays beside an app that has ended, and nobody comes any more.
+func TestGuestsEndWithTheApp(t *testing.T) {
+	nettest.NoLeaks(t)
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	guest := app.mustEnter(t, "setsid sleep 100 & sleep 100")
+	ended := make(chan Exit, 1)
+	go func() { ended <- guest.Wait() }()
+	app.Kill()
+	app.Wait()
+	select {
+	case exit := <-ended:
+		if exit != (Exit{Signal: unix.SIGKILL}) {
+			t.Errorf("the guest's end: %v", exit)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the app has been waited for, and its guest has not ended")
+	}
+	if _, err := os.Stat(string(app.cgroup)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the cgroup is left: %v", err)
+	}
+	if _, err := app.Enter(t.Context(), Launch{Plan: app.Beside([]string{"true"}), Output: os.Stderr}); err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("a command beside an app that has ended: %v", err)
+	}
+}
+
+// A command that cannot be is said so, and leaves nothing.
+func TestEnterFails(t *testing.T) {
+	nettest.NoLeaks(t)
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	if _, err := app.enter(t, "/no/such/program"); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("got %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(string(app.cgroup), "exec*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// An app that made itself a place where it is root gets nobody of ours there.
+func TestEnterNoPlaceOfTheApp(t *testing.T) {
+	nettest.NoLeaks(t)
+	plan := planOf("exec unshare --user --map-root-user --mount sh -c 'echo up; exec sleep 100'")
+	plan.UID, plan.GID = 61234, 61234
+	app := startApp(t, newJail(t), Launch{Plan: plan, Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	if _, err := app.enter(t, "id"); err == nil || !strings.Contains(err.Error(), "user namespace") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What runs in the jail cannot write our program by the process that enters,
+// also when it is the file's owner (CVE-2019-5736).
+func TestOurProgramIsUntouchable(t *testing.T) {
+	fd, err := untouchable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	if f, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
+		f.Close()
+		t.Error("our program can be opened for writing by the descriptor that is executed")
+	}
+	sealed, err := sealedSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sealed)
+	w, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", sealed), os.O_WRONLY, 0)
+	if err == nil {
+		defer w.Close()
+		_, err = w.WriteAt([]byte("x"), 0)
+	}
+	if err == nil {
+		t.Error("the sealed copy of our program can be written")
+	}
+
+	// A guest that executes what it came as shows the same file.
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	script := filepath.Join(t.TempDir(), "evil")
+	if err := os.WriteFile(script, []byte("#!/proc/self/exe init-stage\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	guest, err := app.enter(t, script) // our program once more, without a handshake: it ends with 1
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Wait()
+	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/exe", guest.PID), os.O_WRONLY, 0); err == nil {
+		f.Close()
+		t.Error("our program can be opened for writing by the process that executes it in the jail")
+	}
+}
