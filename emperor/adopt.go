@@ -86,7 +86,7 @@ func (e *Emperor) restore(v *member, o *orphan) {
 		e.doze(v)
 	case n.State == Stopped || n.State == Stopping && n.Then == rest:
 	default:
-		v.adopted = false // it was being started, or has nothing that could go on
+		v.adopted, v.begins = false, true // it was being started, or has nothing that could go on
 	}
 }
 

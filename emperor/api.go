@@ -151,6 +151,7 @@ func bounded(next http.Handler) http.Handler {
 func (e *Emperor) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /emperor", e.apiSelf)
+	mux.HandleFunc("POST /emperor/upgrade", e.apiUpgrade)
 	mux.HandleFunc("GET /events", e.apiEvents)
 	mux.HandleFunc("GET /vassals", e.apiList)
 	mux.HandleFunc("GET /vassals/{name}", e.apiOne)

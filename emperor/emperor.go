@@ -55,6 +55,9 @@ type Emperor struct {
 	Vault  *vault.Vault   // keeps what the next emperor would need; nil: nothing is kept
 	Bridge vassal.Bridger // joins devices with foreign routers
 
+	Version string                                               // of the program
+	Upgrade func(ctx context.Context) (become func(), err error) // asks whether another program can take over, and has it do so
+
 	Syslog func(vassal string) io.Writer // takes lines of a vassal whose ini says log-syslog, and may block; nil: there is none
 
 	Reserve func(network string, reserved map[netip.Addr]string) error // tells the router whose the addresses are

@@ -15,6 +15,7 @@ type member struct {
 	file iniFile
 
 	state   State
+	begins  bool // adopted while it was being started: it is stopped only until its ini has been read
 	since   time.Time
 	then    action // what to do when stopping is over
 	removed bool   // its ini is gone
@@ -182,6 +183,7 @@ func (e *Emperor) launch(v *member) {
 		return
 	}
 	e.settleLeases()
+	v.begins = false
 	v.launches++
 	v.running, v.uid = v.config, r.plan.UID
 	job := startJob{e: e, name: v.name, launch: v.launches, r: r, output: v.output, door: v.door, config: v.config}

@@ -136,6 +136,9 @@ func (v *member) note() note {
 		},
 		At: vassal.Monotonic(),
 	}
+	if v.begins && v.state == Stopped {
+		n.State = Starting
+	}
 	if v.state == Backoff {
 		n.Wait = time.Until(v.due)
 	}

@@ -5,18 +5,30 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 )
 
 // Self is the emperor's own process.
 type Self struct {
-	PID        int      `json:"pid"`
-	Goroutines int      `json:"goroutines"`
-	Instance   string   `json:"instance"`
-	Folders    []string `json:"folders"` // that he looks for inis in, those of patterns aside
+	PID        int       `json:"pid"`
+	Began      time.Time `json:"began"` // when this program took over
+	Version    string    `json:"version"`
+	Goroutines int       `json:"goroutines"`
+	Instance   string    `json:"instance"`
+	Folders    []string  `json:"folders"` // that he looks for inis in, those of patterns aside
 }
 
 func (e *Emperor) apiSelf(w http.ResponseWriter, _ *http.Request) {
-	answer(w, Self{PID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Instance: e.Config.Instance, Folders: e.Config.Folders()})
+	answer(w, e.self())
+}
+
+// began is when this program did.
+var began = time.Now()
+
+func (e *Emperor) self() Self {
+	return Self{
+		PID: os.Getpid(), Began: began, Version: e.Version, Goroutines: runtime.NumGoroutine(), Instance: e.Config.Instance, Folders: e.Config.Folders(),
+	}
 }
 
 // Folders are those whose inis are vassals, in the order of the emperor's ini.

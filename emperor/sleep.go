@@ -49,6 +49,7 @@ func (e *Emperor) shutDoor(v *member) {
 // closed too, so that clients are told at once that nobody is there; it is
 // opened again when the vassal may be started again.
 func (e *Emperor) rest(v *member) {
+	v.begins = false
 	e.closeJail(v)
 	if v.door != nil {
 		e.shutDoor(v)

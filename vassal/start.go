@@ -195,7 +195,8 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		if err != nil {
 			return err
 		}
-		program = fmt.Sprintf("/proc/self/fd/%d", self)
+		// By our own number: what becomes the child shuffles its descriptors before it executes the file (syscall.forkAndExecInChild).
+		program = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), self)
 	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}

@@ -33,6 +33,7 @@ type realm struct {
 	name    string   // the instance's
 	before  string   // snapshot of the world without the emperor
 	log     string   // the file of the emperor's log
+	program string   // in the world; empty: fiefdom
 	environ []string // of the emperor, beside the test's own
 	cmd     *exec.Cmd
 	api     *emperor.Client
@@ -122,6 +123,9 @@ func (r *realm) launch() {
 	}
 	defer log.Close()
 	r.cmd = fiefdom("run", realmDir+"/"+r.name+".ini")
+	if r.program != "" {
+		r.cmd.Path, r.cmd.Err = r.program, nil
+	}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.Env = append(os.Environ(), r.environ...)
 	r.Start(r.t, r.cmd)

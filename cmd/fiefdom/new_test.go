@@ -35,7 +35,7 @@ func TestNewQuotesEveryCommand(t *testing.T) {
 		}
 		written++
 		c, errs := emperor.ReadVassal("x", path, nil)
-		if len(errs) > 0 || !slices.Equal(c.Command, argv) {
+		if errs.Failed() || !slices.Equal(c.Command, argv) {
 			t.Fatalf("%q became %q (%v)", argv, c.Command, errs)
 		}
 		if err := os.Remove(path); err != nil {

@@ -67,6 +67,11 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	lines := newEmperorLog(out)
 	defer lines.close()
 	log := newLog(lines, format)
+	program, err := findProgram(file)
+	if err != nil {
+		return err
+	}
+	reapInherited()
 	manager := takeNotifier(log)
 	l, err := loadEmperor(file)
 	if err != nil {
@@ -90,7 +95,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err := lines.to(l.config, instance.Path(emperor.LogPipe)); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager, program: program}
 	if r.syslog, err = lines.toSyslog(l.config); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
@@ -119,6 +124,7 @@ type runner struct {
 	out      *emperorLog
 	orders   chan os.Signal
 	manager  *notifier // of services
+	program  program
 	syslog   func(vassal string) io.Writer
 
 	emperor *emperor.Emperor
@@ -197,7 +203,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	}
 	e := &emperor.Emperor{
 		Config: r.config, Instance: r.instance, Log: r.log, Output: r.out.vassals, Networks: r.vassalNetworks(), Leases: leases, Cgroup: cgroup, Controllers: controllers,
-		Journal: r.journal,
+		Journal: r.journal, Version: versionText(), Upgrade: r.upgrade,
 	}
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()

@@ -48,6 +48,21 @@ func takeOrders() (received chan os.Signal, stop func()) {
 	return received, func() { signal.Stop(received) }
 }
 
+// renew becomes the program that is installed now, if it is another one; else it
+// reads all inis again, as if all had been touched.
+func (r *runner) renew(ctx context.Context) {
+	if !r.program.changed() {
+		r.emperor.Reload()
+		return
+	}
+	become, err := r.upgrade(ctx)
+	if err != nil {
+		r.log.Error("not upgraded; going on", "err", err)
+		return
+	}
+	become()
+}
+
 // obey does what the signals say until ctx is done.
 func (r *runner) obey(ctx context.Context) {
 	for {
@@ -55,8 +70,8 @@ func (r *runner) obey(ctx context.Context) {
 		case sig := <-r.orders:
 			switch sig {
 			case syscall.SIGHUP:
-				r.emperor.Reload()
 				r.manager.reloading()
+				r.renew(ctx)
 			case syscall.SIGUSR1:
 				r.emperor.Report(ctx)
 			case syscall.SIGURG:

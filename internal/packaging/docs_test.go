@@ -146,7 +146,7 @@ func fits(got, want []string) bool {
 	return false
 }
 
-var differs = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+(/\d+)?|\d+([.:]\d+)*(ns|µs|us|ms|[smhdBKMG])?\b|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b|[ \t]+|\b[0-9a-f]{7,}\b`)
+var differs = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+(/\d+)?|\d+([.:]\d+)*(ns|µs|us|ms|[smhdBKMG])?\b|\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b|[ \t]+|\b[0-9a-f]{7,}(-dirty)?\b`)
 
 // alike is a line without what may differ from run to run.
 func alike(line string) string {

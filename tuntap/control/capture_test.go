@@ -58,5 +58,5 @@ func (r *rig) stopRouter() error {
 	if err != nil {
 		return err
 	}
-	return p.Kill()
+	return errors.Join(p.Kill(), p.Release())
 }

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"fiefdom/emperor"
+	"fiefdom/internal/nettest"
+)
+
+// An upgrade costs no vassal a restart, no client a request, and leaves no
+// process that nobody waits for (T36).
+func TestSoakUpgrades(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni, "shop": "[uwsgi]\ncommand = AGENT\nunshare = pid,fs\n"})
+	before := map[string]emperor.Status{"blog": r.reach("blog"), "shop": r.reach("shop")}
+	pid, router := r.cmdPID(), r.routerPID()
+	stop, done := make(chan struct{}), make(chan string, 1)
+	go func() { // one request after another, each by a new connection
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				done <- fmt.Sprintf("%d requests", n)
+				return
+			default:
+			}
+			if !r.answers(before["blog"].Addresses[0]) {
+				done <- fmt.Sprintf("request %d failed", n)
+				return
+			}
+		}
+	}()
+	for range scaled(4, 50) {
+		if out := r.mustRun("upgrade"); !strings.Contains(out, fmt.Sprintf("with pid %d", pid)) {
+			t.Errorf("upgrade says %q", out)
+		}
+		for name, s := range before {
+			if why := unlike(s, r.await(name, "runs", func(s emperor.Status) bool { return s.State == emperor.Running })); why != "" {
+				t.Errorf("%s: %s", name, why)
+			}
+		}
+	}
+	close(stop)
+	if said := <-done; strings.Contains(said, "failed") {
+		t.Error(said)
+	}
+	if now := r.routerPID(); now != router {
+		t.Errorf("the router is %d, was %d", now, router)
+	}
+	// How a child of the emperor before ends is told, and nobody stays a zombie.
+	r.kill(before["shop"].PID)
+	again := r.await("shop", "is back", func(s emperor.Status) bool { return s.State == emperor.Running && s.Restarts == 1 })
+	if !strings.Contains(again.LastEnd, "SIGKILL") {
+		t.Errorf("it ended: %q", again.LastEnd)
+	}
+	nettest.Eventually(t, patience, "no child of the emperor is a zombie", func() bool {
+		return !strings.Contains(r.Run(t, "ps", "--ppid", number(pid), "-o", "stat="), "Z")
+	})
+	r.stop(syscall.SIGTERM)
+}
+
+// Whatever does not start does not become the emperor; another program does, by
+// a reload too.
+func TestUpgradeToAnotherProgram(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.drop("blog", agentIni)
+	const path = "/run/t/fiefdom"
+	r.Run(t, "sh", "-c", `cp "$(command -v fiefdom)" `+path)
+	r.program = path
+	r.start()
+	blog := r.reach("blog")
+	install := func(text string, from string) {
+		t.Helper()
+		next := r.Path(path + ".next")
+		b := []byte(text)
+		if from != "" {
+			var err error
+			if b, err = os.ReadFile(from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(next, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, r.Path(path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := filepath.Join(t.TempDir(), "whole")
+	if b, err := os.ReadFile(r.Path(path)); err != nil || os.WriteFile(whole, b, 0o755) != nil {
+		t.Fatal(err)
+	}
+	install("#!/bin/sh\necho half a program; exit 1\n", "")
+	if out, code := r.run("upgrade"); code != 1 || !strings.Contains(out, "half a program") {
+		t.Errorf("a program that does not start: %d, %q", code, out)
+	}
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.logged("not upgraded; going on", 1)
+	install("", whole)
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.logged("vassal adopted", 1)
+	if why := unlike(blog, r.await("blog", "runs", func(s emperor.Status) bool { return s.State == emperor.Running })); why != "" {
+		t.Error(why)
+	}
+	r.write(realmDir+"/emperor.ini", nativeNetwork+"emperor-frq = 3\n")
+	if out, code := r.run("upgrade"); code != 1 || !strings.Contains(out, "emperor-frq") {
+		t.Errorf("a bad ini: %d, %q", code, out)
+	}
+	r.stop(syscall.SIGTERM)
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of an upgrade.
+const (
+	trialTime   = 10 * time.Second // that a new program may take to say its version
+	upgradeTime = time.Minute      // until the next emperor answers
+	childGrace  = 100 * time.Millisecond
+)
+
+func upgradeCommand(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "upgrade", Short: "Have the emperor become the program that is installed now",
+		Long: `Upgrade replaces the program of a running emperor by the one that is installed
+now at the same path. Vassals, the router and all connections go on; the inis are
+read again. A program that does not start, or an emperor's ini with errors, changes
+nothing. (systemctl reload does the same when the program has changed.)`,
+		Example: "  fiefdom upgrade",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := t.client()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), upgradeTime)
+			defer cancel()
+			before, after, err := client.Upgrade(ctx)
+			if err != nil {
+				return fmt.Errorf("upgrade: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "emperor %s runs %s, with pid %d; it was %s\n", after.Instance, after.Version, after.PID, before.Version)
+			return nil
+		},
+	}
+}
+
+// program is the emperor's own, and by what it can be run again.
+type program struct {
+	path string   // where it was when the emperor began
+	file string   // the emperor's ini
+	env  []string // that the emperor began with
+}
+
+func findProgram(file string) (program, error) {
+	path, err := os.Executable()
+	return program{path, file, os.Environ()}, err
+}
+
+// changed says whether another program is at the path by now.
+func (p *program) changed() bool {
+	ours, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(p.path)
+	return err == nil && !os.SameFile(ours, there)
+}
+
+// try says why the program at the path cannot take the emperor's place.
+func (p *program) try(ctx context.Context) error {
+	if _, err := loadEmperor(p.file); err != nil {
+		return fmt.Errorf("%s: %w", p.file, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
+	trial := exec.CommandContext(ctx, p.path, "version")
+	trial.Args[0] = os.Args[0]
+	if out, err := trial.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s version: %w %s", p.path, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// upgrade says whether the program at its path can take the emperor's place, and
+// returns what has it do so.
+func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
+	if r.vault == nil {
+		return nil, errors.New("the vassals would end with this emperor (emperor-orphans = kill)")
+	}
+	if err := r.program.try(ctx); err != nil {
+		return nil, err
+	}
+	return func() {
+		r.log.Info("upgrading", "program", r.program.path)
+		err := r.emperor.Replace(func() error { return syscall.Exec(r.program.path, os.Args, r.program.env) })
+		r.log.Error("not upgraded; going on", "err", err)
+	}, nil
+}
+
+// reapInherited waits for the children that an emperor before, whose process this
+// was, has left: nobody else can, and they would stay as zombies. How an adopted
+// process ended is asked from the kernel before (vassal/orphan.go).
+func reapInherited() {
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return
+	}
+	for _, list := range lists {
+		b, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for text := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(text); err == nil {
+				go reapChild(pid) // ends with the child, which may outlive us
+			}
+		}
+	}
+}
+
+func reapChild(pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return
+	}
+	child := os.NewFile(uintptr(fd), "child")
+	defer child.Close()
+	raw, err := child.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool { // asked again when it may have ended
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil
+	})
+	time.Sleep(childGrace)
+	_ = raw.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOHANG, nil) })
+}

@@ -1,0 +1,72 @@
+package emperor
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// Replace has the emperor's process become another program, as exec does, at a
+// moment when all that the next emperor needs is in the vault. It returns only if
+// that is not so, or exec fails; then the emperor goes on.
+func (e *Emperor) Replace(exec func() error) error {
+	if e.Vault == nil {
+		return errors.New("there is no vault from which the next emperor could adopt the vassals; with emperor-orphans = adopt there is")
+	}
+	result := make(chan error, 1)
+	e.call(func() {
+		if e.ending {
+			result <- errors.New("the emperor is stopping")
+			return
+		}
+		e.flush()
+		if e.unkept.Load() {
+			result <- errors.New("the vault does not take what the next emperor needs; see the log")
+			return
+		}
+		result <- exec()
+	})
+	select {
+	case err := <-result:
+		return err
+	case <-e.stopped:
+		return errors.New("the emperor has stopped")
+	}
+}
+
+// apiUpgrade answers when the upgrade is about to happen, or why it is not.
+func (e *Emperor) apiUpgrade(w http.ResponseWriter, r *http.Request) {
+	if uid, ok := r.Context().Value(peerKey{}).(uint32); !ok || uid != 0 {
+		http.Error(w, "only root upgrades the emperor", http.StatusForbidden)
+		return
+	}
+	become, err := e.Upgrade(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	answer(w, e.self())
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		e.Log.Debug("upgrade", "err", err)
+	}
+	e.jobs.Go(become)
+}
+
+// Upgrade has the emperor become the program that is installed now, and returns
+// once that one answers. It returns the emperor as it was and as it is.
+func (c *Client) Upgrade(ctx context.Context) (before, after Self, err error) {
+	if err := c.ask(ctx, http.MethodPost, "/emperor/upgrade", &before); err != nil {
+		return before, after, err
+	}
+	for {
+		if after, err = c.Self(ctx); err == nil && !after.Began.Equal(before.Began) {
+			return before, after, nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return before, after, errors.Join(ctx.Err(), err)
+		}
+	}
+}
