@@ -133,8 +133,8 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	if g.ground != nil && !g.reaped {
 		g.PID = 0
 	}
-	if !stop() && err == nil {
-		err = ctx.Err()
+	if !stop() {
+		err = errors.Join(ctx.Err(), err) // what it said when it was killed does not matter
 	}
 	if err != nil {
 		g.Kill()
