@@ -76,6 +76,10 @@ type File struct {
 // file, and between two attempts to rotate it.
 const lookInterval = time.Second
 
+// maxTurns is how many files are set aside for one piece: whoever has the folder
+// may put a full one there each time.
+const maxTurns = 3
+
 // Open opens a log, which is made if there is none. With truncate what it had
 // is gone. The folder is the File's from then on, even after an error.
 func Open(p Place, r Rules, truncate bool) (*File, error) {
@@ -90,7 +94,7 @@ func Open(p Place, r Rules, truncate bool) (*File, error) {
 		if err := f.file.Truncate(0); err != nil {
 			return nil, errors.Join(err, f.file.Close(), p.Folder.Close())
 		}
-		f.size, f.full = 0, false
+		f.measure(0)
 	}
 	return f, nil
 }
@@ -136,15 +140,20 @@ func (f *File) open() error {
 		_ = f.file.Close()
 	}
 	now := time.Now()
-	f.file, f.dev, f.ino, f.size, f.born, f.looked = file, st.Dev, st.Ino, st.Size, now, now
+	f.file, f.dev, f.ino, f.born, f.looked = file, st.Dev, st.Ino, now, now
 	if st.Size > 0 {
 		f.born = birth(fd, &st)
 	}
-	f.full = f.rules.MaxSize > 0 && f.size > f.rules.MaxSize-LongLine
+	f.measure(st.Size)
 	if f.Opened != nil {
 		f.Opened(file)
 	}
 	return nil
+}
+
+// measure takes the file for as long as it is: somebody else may have written to it.
+func (f *File) measure(size int64) {
+	f.size, f.full = size, f.rules.MaxSize > 0 && size > f.rules.MaxSize-LongLine
 }
 
 // birth is when the file was made, as far as its file system knows.
@@ -173,7 +182,10 @@ func (f *File) Write(b []byte) (int, error) {
 	}
 	written := 0
 	for written < len(b) {
-		if f.full {
+		for tries := 0; f.full; tries++ {
+			if tries == maxTurns {
+				return written, errors.New("there is always a full file of its name")
+			}
 			if err := f.turn(); err != nil {
 				return written, err
 			}
@@ -226,7 +238,7 @@ func (f *File) keepUp() error {
 				return err
 			}
 		} else if st, err := f.file.Stat(); err == nil && st.Size() != f.size {
-			f.size, f.full = st.Size(), f.full && st.Size() > f.size
+			f.measure(st.Size())
 		}
 	}
 	aged := f.rules.MaxAge > 0 && f.size > 0 && now.Sub(f.born) >= f.rules.MaxAge
