@@ -124,7 +124,7 @@ func (w *writer) Write(b []byte) (int, error) {
 	return sent, nil
 }
 
-// message is one message, as its transport wants it.
+// message is one message, as its transport wants it, but for a local stream's end.
 func (w *writer) message(text []byte, now time.Time) []byte {
 	var b []byte
 	if w.target.Modern {
@@ -181,6 +181,9 @@ func (s *Sender) send(message []byte) error {
 func (s *Sender) put(message []byte) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return err
+	}
+	if s.conn.RemoteAddr().Network() == "unix" { // a stream
+		message = append(message, '\n')
 	}
 	_, err := s.conn.Write(message)
 	return err

@@ -78,6 +78,32 @@ func TestWord(t *testing.T) {
 	}
 }
 
+// A local syslog that takes a stream gets one message a line.
+func TestLocalStream(t *testing.T) {
+	nettest.NoLeaks(t)
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := New(Target{"unix", l.Addr().String(), false})
+	if _, err := io.WriteString(s.Writer("fiefdom", 0), "one\ntwo\n"); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(conn)
+	if want := "^<30>.* fiefdom: one\n<30>.* fiefdom: two\n$"; err != nil || !regexp.MustCompile(want).Match(text) {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 // A syslog may be away and come back, by the same path.
 func TestLocalSyslogComesBack(t *testing.T) {
 	nettest.NoLeaks(t)
