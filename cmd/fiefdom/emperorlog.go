@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,17 +109,19 @@ func (l *emperorLog) to(c *emperor.Config, pipe string) error {
 }
 
 func (l *emperorLog) open(c *emperor.Config) (io.Writer, error) {
-	if st, err := os.Stat(c.LogTo); err == nil && !st.Mode().IsRegular() { // a device or the like
-		f, err := os.OpenFile(c.LogTo, os.O_WRONLY|os.O_APPEND, 0)
-		if err != nil {
-			return nil, err
-		}
-		l.undo = append(l.undo, func() { _ = f.Close() })
-		return f, becomeStderr(f)
-	}
 	path := c.LogTo
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
+	if rootsAlone(filepath.Dir(path)) { // nobody else has put a link or a device there
+		if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				return nil, err
+			}
+			l.undo = append(l.undo, func() { _ = f.Close() })
+			return f, becomeStderr(f)
+		}
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
+		}
 	}
 	plan := vassal.Plan{LogTo: path, LogUID: -1, Logging: c.Log}
 	f, err := plan.OpenLog(c.Log.Truncate)
@@ -137,6 +140,26 @@ func (l *emperorLog) open(c *emperor.Config) (io.Writer, error) {
 	l.undo = append(l.undo, func() { _ = f.Close() })
 	l.watch(&c.Log, f)
 	return f, nil
+}
+
+// rootsAlone says whether nobody but root can put something into a folder, or
+// another folder in its place.
+func rootsAlone(folder string) bool {
+	const others = 0o022
+	for d := folder; ; d = filepath.Dir(d) {
+		st, err := os.Lstat(d)
+		if err != nil || !st.IsDir() {
+			return false
+		}
+		owner, ok := st.Sys().(*syscall.Stat_t)
+		shared := st.Mode()&others != 0 && (d == folder || st.Mode()&fs.ModeSticky == 0)
+		if !ok || owner.Uid != 0 || shared {
+			return false
+		}
+		if d == filepath.Dir(d) {
+			return d == "/"
+		}
+	}
 }
 
 func becomeStderr(f *os.File) error { return unix.Dup3(int(f.Fd()), 2, unix.O_CLOEXEC) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/emperor"
 	"fiefdom/internal/logfile"
 	"fiefdom/internal/nettest"
 )
@@ -41,6 +43,51 @@ func TestEmperorLogDoesNotWaitForItsReader(t *testing.T) {
 	}
 	if !strings.HasSuffix(got.String(), logfile.Notice(lost, "it came faster than it could be written")+"\n") {
 		t.Errorf("the loss is not told: %q", got.String()[max(0, got.Len()-200):])
+	}
+}
+
+// A log in somebody's folder is a file there, and nothing that he puts in its place.
+func TestEmperorLogIsNotLedAstray(t *testing.T) {
+	nettest.Root(t)
+	for name, lay := range map[string]func(victim, path string) error{
+		"link": os.Symlink,
+		"link to FIFO": func(_, path string) error {
+			return errors.Join(unix.Mkfifo(path+".fifo", 0o600), os.Symlink(path+".fifo", path))
+		},
+		"FIFO": func(_, path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			victim, dir := filepath.Join(t.TempDir(), "victim"), t.TempDir()
+			path := filepath.Join(dir, "log")
+			if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Chown(dir, 1000, 1000), lay(victim, path)); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				l := newEmperorLog(io.Discard)
+				defer l.close()
+				_, err := l.open(&emperor.Config{LogTo: path})
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err == nil {
+					t.Error("it was opened")
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("it waits for a reader of the pipe")
+			}
+		})
+	}
+	var mine [2]string
+	for i, owner := range []int{0, 1000} {
+		mine[i] = t.TempDir()
+		if err := os.Chown(mine[i], owner, owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !rootsAlone("/") || !rootsAlone(mine[0]) || rootsAlone(mine[1]) || rootsAlone("/tmp") || rootsAlone("tmp") {
+		t.Error("whose folders are whose is not known")
 	}
 }
 
