@@ -8,8 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
+	"fiefdom/internal/plaintext"
 	"fiefdom/vassal"
 )
 
@@ -113,12 +113,7 @@ func (n *appNotices) take(message []byte) {
 
 // tame makes a text of an app's fit to be shown: one line, printable, short.
 func tame(s string) string {
-	r := []rune(strings.ToValidUTF8(s, "?"))
-	for i := range r {
-		if !unicode.IsPrint(r[i]) {
-			r[i] = '?'
-		}
-	}
+	r := []rune(plaintext.Line(s))
 	return string(r[:min(len(r), maxAppText)])
 }
 

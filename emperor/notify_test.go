@@ -14,7 +14,7 @@ func TestNotices(t *testing.T) {
 	for message, want := range map[string]string{
 		"STATUS=all is well":                  "all is well",
 		"STATUS=a\x1b[2J\x00b":                "a?[2J?b",
-		"STATUS=\xff\xfe":                     "?",
+		"STATUS=\xff\xfe":                     "??",
 		"STATUS=" + strings.Repeat("é", 1000): strings.Repeat("é", maxAppText),
 		"RELOADING=1\nSTATUS=half":            "reloading: half",
 		"STOPPING=1":                          "stopping",

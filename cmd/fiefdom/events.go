@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 func eventsCommand(t *target) *cobra.Command {
@@ -111,7 +112,7 @@ func printEvent(w io.Writer, ev emperor.Event) error {
 		}
 		s.WriteString(" " + key + "=" + text)
 	}
-	_, err := fmt.Fprintln(w, strings.ReplaceAll(plain(s.String()), "\n", " "))
+	_, err := fmt.Fprintln(w, plaintext.Line(s.String()))
 	return err
 }
 

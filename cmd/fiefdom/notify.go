@@ -157,9 +157,7 @@ func monotonic() time.Duration {
 func statusText(p emperor.Pulse) string {
 	total := 0
 	var parts []string
-	for _, state := range []emperor.State{
-		emperor.Running, emperor.Starting, emperor.Backoff, emperor.Stopping, emperor.Stopped, emperor.Sleeping, emperor.Invalid,
-	} {
+	for _, state := range emperor.States {
 		if count := p.States[state]; count > 0 {
 			total += count
 			parts = append(parts, fmt.Sprintf("%d %s", count, state))

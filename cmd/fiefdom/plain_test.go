@@ -8,20 +8,6 @@ import (
 	"fiefdom/emperor"
 )
 
-func TestPlain(t *testing.T) {
-	for text, want := range map[string]string{
-		"":                      "",
-		"käse\tone\ntwo":        "käse\tone\ntwo",
-		"a\x1b]0;b\x07c":        "a?]0;b?c",
-		"C1 \u009b2J, \x7f, \r": "C1 ?2J, ?, ?",
-		"no text \xff\xfe":      "no text ??",
-	} {
-		if got := plain(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
-	}
-}
-
 // What a tenant writes into an ini does not steer the terminal of whoever looks
 // at his vassal. // T46
 func TestStatusIsPlain(t *testing.T) {

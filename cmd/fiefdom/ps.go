@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 func psCommand(t *target) *cobra.Command {
@@ -82,18 +83,7 @@ func trouble(s emperor.Status) string {
 	return text
 }
 
-func ago(t time.Time) string {
-	d := time.Since(t)
-	switch {
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < time.Hour:
-		return strconv.Itoa(int(d.Minutes())) + "m"
-	case d < 48*time.Hour:
-		return strconv.Itoa(int(d.Hours())) + "h"
-	}
-	return strconv.Itoa(int(d.Hours()/24)) + "d"
-}
+func ago(t time.Time) string { return plaintext.Age(time.Since(t)) }
 
 func number(n int) string {
 	if n == 0 {
@@ -120,18 +110,7 @@ func addresses(all []netip.Addr) string {
 	return strings.Join(s, ",")
 }
 
-// size prints bytes in steps of 1024, at most four digits.
-func size(n uint64) string {
-	units := "BKMGTPE"
-	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	if i == 0 || f >= 10 {
-		return fmt.Sprintf("%.0f%c", f, units[i])
-	}
-	return fmt.Sprintf("%.1f%c", f, units[i])
-}
+func size(n uint64) string { return plaintext.Size(float64(n)) }
 
 func sum(drops map[string]uint64) uint64 {
 	var n uint64

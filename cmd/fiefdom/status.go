@@ -45,7 +45,8 @@ func statusCommand(t *target) *cobra.Command {
 func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%10s: %s\n", name, plain(value))
+			// A line of somebody else's is not to pass for one of ours.
+			fmt.Fprintf(w, "%10s: %s\n", name, strings.ReplaceAll(plain(value), "\n", "\n            "))
 		}
 	}
 	line("vassal", s.Name)
@@ -54,7 +55,7 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	if s.State == emperor.Backoff {
 		line("next start", fmt.Sprintf("in %s, after %d deaths in a row; fiefdom start %s does not wait", max(0, time.Until(s.NextStart)).Round(time.Second), s.Deaths, s.Name))
 	}
-	line("error", strings.ReplaceAll(s.Error, "\n", "\n            "))
+	line("error", s.Error)
 	if s.LastEnd != "" && s.Error == "" {
 		line("last end", fmt.Sprintf("%s ago: %s", ago(s.LastEndAt), s.LastEnd))
 	}

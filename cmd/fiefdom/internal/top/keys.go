@@ -4,6 +4,8 @@ import (
 	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+
+	"fiefdom/internal/plaintext"
 )
 
 // words are what a key tells the selected vassal, after a yes.
@@ -98,7 +100,7 @@ func (m *model) pressFilter(k tea.KeyPressMsg) {
 	case "ctrl+u":
 		m.filter = ""
 	default:
-		m.filter += clean(k.Text)
+		m.filter += plaintext.Line(k.Text)
 	}
 	m.arrange()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 // row is a vassal as the table shows it.
@@ -71,7 +72,7 @@ type column struct {
 
 // columns fit into 80; those after optional are for wider terminals.
 var columns = []column{
-	{"NAME", 0, func(r *row) string { return clean(r.Name) }, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) }},
+	{"NAME", 0, func(r *row) string { return plaintext.Line(r.Name) }, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) }},
 	{"STATE", 8, func(r *row) string { return string(r.State) }, func(a, b *row) int { return cmp.Compare(a.State, b.State) }},
 	{"CPU%", 6, (*row).cpuText, func(a, b *row) int { return cmp.Compare(b.cpu, a.cpu) }},
 	{"MEM", 6, (*row).memoryText, func(a, b *row) int { return cmp.Compare(b.MemoryBytes, a.MemoryBytes) }},
@@ -79,7 +80,7 @@ var columns = []column{
 	{"OUT/s", 6, func(r *row) string { return r.rateText(r.out) }, func(a, b *row) int { return cmp.Compare(b.out, a.out) }},
 	{"DROPS", 7, func(r *row) string { return count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
 	{"RESTARTS", 9, func(r *row) string { return fmt.Sprint(r.Restarts) }, func(a, b *row) int { return cmp.Compare(b.Restarts, a.Restarts) }},
-	{"SINCE", 5, func(r *row) string { return age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
+	{"SINCE", 5, func(r *row) string { return plaintext.Age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
 	{"ADDRESS", 16, (*row).addressText, func(a, b *row) int { return cmp.Compare(a.addressText(), b.addressText()) }},
 }
 
@@ -103,14 +104,14 @@ func (r *row) memoryText() string {
 	if !r.used() {
 		return "-"
 	}
-	return bytesText(float64(r.MemoryBytes))
+	return plaintext.Size(float64(r.MemoryBytes))
 }
 
 func (r *row) rateText(rate float64) string {
 	if !r.measured {
 		return "-"
 	}
-	return bytesText(rate)
+	return plaintext.Size(rate)
 }
 
 func (r *row) addressText() string {

@@ -14,6 +14,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 // Options are what the table is made of.
@@ -214,7 +215,7 @@ func (m *model) show(p page) {
 	m.mode, m.subject = reading, p.subject
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimRight(p.text, "\n"), "\n") {
-		lines = append(lines, clean(line))
+		lines = append(lines, plaintext.Line(line))
 	}
 	m.pane.SetContent(strings.Join(lines, "\n"))
 	if follow {
@@ -227,14 +228,14 @@ func (m *model) show(p page) {
 // tell tells the selected vassal a word, and says what became of it.
 func (m *model) tell(word string) tea.Cmd {
 	name := m.selected
-	m.notice = fmt.Sprintf("%s %s …", word, clean(name))
+	m.notice = fmt.Sprintf("%s %s …", word, plaintext.Line(name))
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, wordTime)
 		defer cancel()
 		s, err := m.Emperor.Do(ctx, name, word)
 		if err != nil {
-			return outcome{fmt.Sprintf("%s %s: %s", word, clean(name), clean(err.Error()))}
+			return outcome{fmt.Sprintf("%s %s: %s", word, plaintext.Line(name), plaintext.Line(err.Error()))}
 		}
-		return outcome{fmt.Sprintf("%s is %s", clean(name), s.State)}
+		return outcome{fmt.Sprintf("%s is %s", plaintext.Line(name), s.State)}
 	}
 }
