@@ -115,30 +115,6 @@ func TestEvents(t *testing.T) {
 	r.awaitEvent("gone", "blog")
 }
 
-func TestEventsSince(t *testing.T) {
-	now := time.Date(2026, 1, 31, 12, 30, 15, 0, time.UTC)
-	for _, tc := range []struct {
-		text string
-		want time.Time
-	}{
-		{"", time.Time{}},
-		{"10m", now.Add(-10 * time.Minute)},
-		{"1h30m", now.Add(-90 * time.Minute)},
-		{"12:30", time.Date(2026, 1, 31, 12, 30, 0, 0, time.UTC)},
-		{"12:31", time.Date(2026, 1, 30, 12, 31, 0, 0, time.UTC)},
-		{"2026-01-30T01:02:03Z", time.Date(2026, 1, 30, 1, 2, 3, 0, time.UTC)},
-	} {
-		if got, err := eventsSince(tc.text, now); err != nil || !got.Equal(tc.want) {
-			t.Errorf("%q: %v, %v; want %v", tc.text, got, err, tc.want)
-		}
-	}
-	for _, text := range []string{"-1h", "25:00", "yesterday", "2026-01-30"} {
-		if got, err := eventsSince(text, now); err == nil {
-			t.Errorf("%q is taken for %v", text, got)
-		}
-	}
-}
-
 func TestPrintEvent(t *testing.T) {
 	at := time.Date(2026, 1, 31, 12, 30, 15, 0, time.Local)
 	for _, tc := range []struct {

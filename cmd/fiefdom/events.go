@@ -29,12 +29,12 @@ func eventsCommand(t *target) *cobra.Command {
 the router started again. The emperor keeps some 8 MiB of it across restarts. With
 --json each line is an object; docs/monitoring.md has the kinds of events.`,
 		Example: "  fiefdom events --since 1h\n  fiefdom events -f blog\n  fiefdom events --json --since 2026-01-31T12:00:00Z",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := t.client()
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if q.Since, err = parseSince(since, time.Now()); err != nil {
 				return err
 			}
-			if q.Since, err = eventsSince(since, time.Now()); err != nil {
+			client, err := t.client()
+			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
@@ -58,11 +58,11 @@ the router started again. The emperor keeps some 8 MiB of it across restarts. Wi
 			case err == nil && q.Follow:
 				return errors.New("the emperor has ended")
 			}
-			return err
+			return hungUp(err)
 		},
 	}
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on until interrupted; without --since, only with what comes")
-	c.Flags().StringVar(&since, "since", "", "only what is younger: 10m, 2h30m, 15:04 or 2006-01-02T15:04:05Z")
+	c.Flags().StringVar(&since, "since", "", "only what is younger: "+sinceForms)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, an object a line")
 	return c
 }
@@ -71,29 +71,6 @@ the router started again. The emperor keeps some 8 MiB of it across restarts. Wi
 func happenedTo(client *emperor.Client, cmd *cobra.Command, vassal string) bool {
 	err := client.Events(cmd.Context(), emperor.EventQuery{Vassal: vassal}, func(emperor.Event) error { return io.EOF })
 	return errors.Is(err, io.EOF)
-}
-
-// eventsSince reads a point in the past: an age, a time of this day or of
-// yesterday, or a whole time.
-func eventsSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if age, err := time.ParseDuration(text); err == nil && age >= 0 {
-		return now.Add(-age), nil
-	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		return at, nil
-	}
-	if at, err := time.ParseInLocation("15:04", text, now.Location()); err == nil {
-		y, m, d := now.Date()
-		at = time.Date(y, m, d, at.Hour(), at.Minute(), 0, 0, now.Location())
-		if at.After(now) {
-			at = at.AddDate(0, 0, -1)
-		}
-		return at, nil
-	}
-	return time.Time{}, fmt.Errorf("%w: --since %q; want an age such as 10m, a time such as 15:04, or one as in RFC 3339", errUsage, text)
 }
 
 // printEvent prints an event in a line. What is not the emperor's own word may

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
-	"fiefdom/internal/ini"
 )
 
 func logsCommand(t *target) *cobra.Command {
@@ -30,7 +29,7 @@ logto has all of it in a file. Control bytes are shown as \xNN.`,
 				return fmt.Errorf("%w: -n %d; want a number of lines, or 0 for all", errUsage, q.Last)
 			}
 			if q.Since, err = parseSince(since, time.Now()); err != nil {
-				return fmt.Errorf("%w: --since: %w", errUsage, err)
+				return err
 			}
 			client, err := t.client()
 			if err != nil {
@@ -42,12 +41,12 @@ logto has all of it in a file. Control bytes are shown as \xNN.`,
 			if ctx.Err() != nil {
 				return nil
 			}
-			return err
+			return hungUp(err)
 		},
 	}
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on until interrupted")
 	c.Flags().IntVarP(&q.Last, "lines", "n", 0, "print this many of the last lines at most")
-	c.Flags().StringVar(&since, "since", "", "print what came since then: 10m (ago), 14:30, 2026-11-21 14:30, today, yesterday, or RFC 3339")
+	c.Flags().StringVar(&since, "since", "", "print what came since then: "+sinceForms)
 	c.Flags().BoolVarP(&times, "time", "t", false, "print when each line came")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each line")
 	return c
@@ -73,43 +72,4 @@ func lastLines(ctx context.Context, c *emperor.Client, name string, most int) (s
 	var b strings.Builder
 	err := c.LogLines(ctx, name, emperor.LogQuery{Last: most}, logPrinter(&b, false, false))
 	return b.String(), err
-}
-
-// parseSince reads a moment as people write it. A time of day is the last such.
-func parseSince(s string, now time.Time) (time.Time, error) {
-	midnight := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
-	switch s {
-	case "":
-		return time.Time{}, nil
-	case "today":
-		return midnight, nil
-	case "yesterday":
-		return midnight.AddDate(0, 0, -1), nil
-	}
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := ini.ParseInt(days); err == nil && n >= 0 {
-			return now.AddDate(0, 0, -n), nil
-		}
-	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	if at, err := time.Parse(time.RFC3339, s); err == nil {
-		return at, nil
-	}
-	for _, layout := range []string{time.DateTime, "2006-01-02 15:04", time.DateOnly} {
-		if at, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
-			return at, nil
-		}
-	}
-	for _, layout := range []string{time.TimeOnly, "15:04"} {
-		if at, err := time.Parse(layout, s); err == nil {
-			at = time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), at.Second(), 0, now.Location())
-			if at.After(now) {
-				at = at.AddDate(0, 0, -1)
-			}
-			return at, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is no time; want such as 10m (ago), 14:30, 2026-11-21 14:30, today, yesterday, or RFC 3339", s)
 }

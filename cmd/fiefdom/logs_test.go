@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,5 +61,27 @@ func TestLogPrinter(t *testing.T) {
 				t.Errorf("%q, %v", b.String(), err)
 			}
 		})
+	}
+}
+
+// An emperor who ends in the middle of an answer is told as that.
+func TestHungUp(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, emperor.APISocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, `{"text":"one"}`)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	defer func() { server.Close(); <-done }()
+	var b strings.Builder
+	err = hungUp(emperor.NewClient(dir).LogLines(t.Context(), "blog", emperor.LogQuery{Follow: true}, logPrinter(&b, false, false)))
+	if b.String() != "one\n" || err == nil || !strings.Contains(err.Error(), "the emperor hung up") {
+		t.Errorf("%q, %v", b.String(), err)
 	}
 }
