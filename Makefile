@@ -50,6 +50,7 @@ install: build ## Install below PREFIX (/usr/local), in the tree DESTDIR: binary
 	install -d "$$d/lib/systemd/system" "$$d/share/man/man1" "$$d/share/man/man5" "$$d/share/bash-completion/completions" \
 		"$$d/share/fish/vendor_completions.d" '$(DESTDIR)$(ZSH)' "$$d/share/doc/fiefdom/docs" '$(DESTDIR)$(ETC)/fiefdom/vassals'; \
 	sed 's|/usr/bin/|$(PREFIX)/bin/|; s|/etc/fiefdom/|$(ETC)/fiefdom/|' "$$packed/fiefdom@.service" >"$$d/lib/systemd/system/fiefdom@.service"; \
+	install -D -m 644 "$$packed/subgroup.conf" "$$d/lib/systemd/system/fiefdom@.service.d/subgroup.conf"; \
 	bin/fiefdom completion bash >"$$d/share/bash-completion/completions/fiefdom"; \
 	bin/fiefdom completion fish >"$$d/share/fish/vendor_completions.d/fiefdom.fish"; \
 	bin/fiefdom completion zsh >'$(DESTDIR)$(ZSH)/_fiefdom'; \

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +21,11 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verify := func(text string) string {
+	verify := func(text, more string) string {
 		file := filepath.Join(t.TempDir(), "fiefdom@emperor.service")
+		if err := errors.Join(os.Mkdir(file+".d", 0o755), os.WriteFile(file+".d/more.conf", []byte(more), 0o644)); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "/usr/bin/fiefdom", "/bin/true")), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -31,11 +35,20 @@ func TestUnit(t *testing.T) {
 		}
 		return string(out)
 	}
-	if out := verify(string(text)); out != "" {
+	if out := verify(string(text), ""); out != "" {
 		t.Errorf("systemd says:\n%s", out)
 	}
-	if out := verify(strings.Replace(string(text), "WatchdogSec", "WatchdogSex", 1)); !strings.Contains(out, "WatchdogSex") {
+	if out := verify(strings.Replace(string(text), "WatchdogSec", "WatchdogSex", 1), ""); !strings.Contains(out, "WatchdogSex") {
 		t.Errorf("of a word that it does not know, systemd says %q", out)
+	}
+	more, err := os.ReadFile("subgroup.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// systemd 252 does not know the word yet, and says so.
+	out := verify(string(text), string(more))
+	if lines := strings.Count(out, "\n"); lines > 1 || lines == 1 && !strings.Contains(out, "Unknown key 'DelegateSubgroup' in section [Service], ignoring") {
+		t.Errorf("of the drop-in systemd says:\n%s", out)
 	}
 	for _, line := range []string{"Type=notify", "KillMode=process", "Delegate=yes", "Restart=always", "TasksMax=infinity", "ExecReload=/bin/kill -HUP $MAINPID"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
@@ -50,10 +63,18 @@ func TestPackage(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	before := m.files()
-	m.mustSh("dpkg -i fiefdom.deb")
-	if out := m.mustSh("systemctl is-active fiefdom@emperor; systemctl is-enabled fiefdom@emperor; id -un fiefdom"); out != "active\nenabled\nfiefdom\n" {
+	const network = "ip -o link; iptables-save | grep -v '^#'; sysctl net.ipv4.ip_forward"
+	quiet := m.mustSh(network)
+	if out := m.mustSh("dpkg -i fiefdom.deb"); !strings.Contains(out, "  systemctl enable --now fiefdom@emperor\n") {
+		t.Errorf("it does not say what comes next:\n%s", out)
+	}
+	if out, _ := m.sh("systemctl is-active fiefdom@emperor; systemctl is-enabled fiefdom@emperor 2>/dev/null; id -un fiefdom"); out != "inactive\ndisabled\nfiefdom\n" {
 		t.Errorf("after the installation: %q", out)
 	}
+	if now := m.mustSh(network); now != quiet {
+		t.Errorf("the installation changed the network to\n%s\nfrom\n%s", now, quiet)
+	}
+	m.mustSh("systemctl enable --quiet --now fiefdom@emperor")
 	for _, file := range []string{
 		"/usr/share/man/man1/fiefdom-new.1.gz", "/usr/share/man/man5/fiefdom.ini.5.gz", "/usr/share/bash-completion/completions/fiefdom",
 		"/usr/share/zsh/vendor-completions/_fiefdom", "/usr/share/fish/vendor_completions.d/fiefdom.fish", "/usr/share/doc/fiefdom/copyright",
@@ -86,7 +107,10 @@ func TestPackage(t *testing.T) {
 	m.mustSh("test -e /etc/fiefdom/vassals/hello.ini && test -e /etc/fiefdom/emperor.ini && ! test -e /usr/bin/fiefdom")
 	m.mustSh("dpkg -i fiefdom.deb && fiefdom status hello")
 
-	m.mustSh("systemctl enable --quiet fiefdom@other; dpkg -P fiefdom; rm -r /run/manager")
+	out := m.mustSh("systemctl enable --quiet fiefdom@other; touch \"/etc/fiefdom/vassals/$(printf 'a\\033b')\"; dpkg -P fiefdom; rm -r /run/manager")
+	if !strings.Contains(out, "purged, too: /etc/fiefdom/vassals/hello.ini\n") || !strings.Contains(out, "purged, too: /etc/fiefdom/vassals/a?b\n") || strings.Contains(out, "\033") {
+		t.Errorf("the purge does not say what it takes, in plain text: %q", out)
+	}
 	if diff := nettest.Diff(before, m.files()); diff != "" {
 		t.Errorf("after the purge:\n%s", diff)
 	}

@@ -48,10 +48,12 @@ func manage(args []string) error {
 	case "daemon-reload":
 		return nil
 	case "enable", "disable", "is-enabled":
-		c := exec.Command(realSystemctl, args...)
+		// Nobody whom it could tell to start something runs.
+		now := func(a string) bool { return a == "--now" }
+		c := exec.Command(realSystemctl, slices.DeleteFunc(slices.Clone(args), now)...)
 		c.Env = append(os.Environ(), "SYSTEMD_OFFLINE=1")
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
-		if err := c.Run(); err != nil || !strings.Contains(strings.Join(args, " "), "--now") {
+		if err := c.Run(); err != nil || !slices.ContainsFunc(args, now) {
 			return err
 		}
 		return each(words[1:], startUnit)
