@@ -15,7 +15,8 @@ import (
 )
 
 func checkCommand(t *target) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check emperors' and vassals' inis",
 		Long: `Check reads inis as the emperor would and prints everything that is wrong with
 them. With an emperor's ini the vassals in its directories are checked too,
@@ -25,7 +26,7 @@ the files are vassals of that emperor: with the options that it gives to all, an
 among its others. The exit code is 4 if something is wrong.`,
 		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini",
 		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, files []string) error {
+		RunE: func(cmd *cobra.Command, files []string) error {
 			var all ini.Errors
 			check := checkFile
 			if t.config != "" {
@@ -45,9 +46,17 @@ among its others. The exit code is 4 if something is wrong.`,
 				}
 				all = append(all, errs...)
 			}
+			if asJSON {
+				if err := printJSON(cmd.OutOrStdout(), append(ini.Errors{}, inOrder(all)...)); err != nil {
+					return err
+				}
+				return verdictOn(all)
+			}
 			return printErrors(all)
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, on standard output: a list of what is wrong")
+	return c
 }
 
 // checkFile checks one file as what it is: an emperor's is one with emperor

@@ -84,26 +84,35 @@ func (e invalidConfig) Unwrap() []error { return []error{e.error, errSaid} }
 // order of its lines, and returns an invalidConfig if anything but warnings is
 // among it.
 func printErrors(errs ini.Errors) error {
-	seen := map[string]int{}
-	for _, err := range errs {
-		if _, ok := seen[err.Pos.File]; !ok {
-			seen[err.Pos.File] = len(seen)
-		}
-	}
-	inOrder := slices.SortedStableFunc(slices.Values(errs), func(a, b ini.Error) int {
-		return cmp.Or(seen[a.Pos.File]-seen[b.Pos.File], a.Pos.Line-b.Pos.Line)
-	})
-	for _, err := range inOrder {
+	for _, err := range inOrder(errs) {
 		if err.Warning {
 			fmt.Fprintf(os.Stderr, "%s (warning)\n", plain(err.Error()))
 		} else {
 			fmt.Fprintln(os.Stderr, plain(err.Error()))
 		}
 	}
+	return verdictOn(errs)
+}
+
+// verdictOn is the error of a command that has told all of errs.
+func verdictOn(errs ini.Errors) error {
 	if errs.Failed() {
 		return invalidConfig{errs}
 	}
 	return nil
+}
+
+// inOrder sorts errors: those of a file together, by their lines.
+func inOrder(errs ini.Errors) ini.Errors {
+	seen := map[string]int{}
+	for _, err := range errs {
+		if _, ok := seen[err.Pos.File]; !ok {
+			seen[err.Pos.File] = len(seen)
+		}
+	}
+	return slices.SortedStableFunc(slices.Values(errs), func(a, b ini.Error) int {
+		return cmp.Or(seen[a.Pos.File]-seen[b.Pos.File], a.Pos.Line-b.Pos.Line)
+	})
 }
 
 func exitCode(err error) int {

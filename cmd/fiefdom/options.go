@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -31,7 +30,7 @@ func optionsCommand() *cobra.Command {
 			docs := chosen(allDocs(), words)
 			switch {
 			case asJSON:
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(docs)
+				return printJSON(cmd.OutOrStdout(), docs)
 			case asMarkdown:
 				return writeMarkdown(cmd.OutOrStdout(), docs)
 			}

@@ -7,7 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode"
+
+	"fiefdom/internal/plaintext"
 )
 
 // Finding is what was found out about one option of a file, or, without an
@@ -63,7 +64,7 @@ func (r Report) Write(out io.Writer) error {
 			if err := w.Flush(); err != nil {
 				return err
 			}
-			fmt.Fprintln(w, clean(f.File))
+			fmt.Fprintln(w, plaintext.Line(f.File))
 		}
 		mark, place, option := " ", "", f.Option
 		if f.NeedsHand {
@@ -75,12 +76,12 @@ func (r Report) Write(out io.Writer) error {
 		if option == "" {
 			option = "(the file)"
 		}
-		words := clean(f.Text)
+		words := plaintext.Line(f.Text)
 		if given[words] && len(words) > long {
 			words = "as above"
 		}
 		given[words] = true
-		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", mark, place, f.Fate, clean(option), words)
+		fmt.Fprintf(w, "%s %s\t%s\t%s\t%s\n", mark, place, f.Fate, plaintext.Line(option), words)
 	}
 	if len(r.Findings) > 0 {
 		fmt.Fprintln(w)
@@ -123,14 +124,4 @@ func (r Report) summary() string {
 		return "There is nothing to move."
 	}
 	return fmt.Sprintf("%d findings in %d files: %s.\n%s", len(r.Findings), r.Files, strings.Join(counts, ", "), end)
-}
-
-// clean makes harmless for a terminal what a stranger's file put into a line.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

@@ -25,7 +25,7 @@ func TestReport(t *testing.T) {
   8  differs  gid         ` + strings.Repeat("so ", 21) + `on
   9  differs  gid         as above
 a.ini
-  2  works  x` + "\ufffd" + `[2J
+  2  works  x?[2J
 
 6 findings in 2 files: 1 work as they are, 3 work with a difference, 1 refused, 1 unknown.
 Marked with !: 2 to look at before it can move.
