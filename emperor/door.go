@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/unixsock"
+	"fiefdom/vassal"
 )
 
 // door is the listening socket of an on demand vassal. The emperor holds it and
@@ -108,7 +108,7 @@ func (d *door) bind(fd int, sa unix.Sockaddr) error {
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return err
 	}
-	err := withRightsOf(d.as, func() error {
+	err := asOwner(d.as, func() error {
 		if err := unixsock.RemoveStale(d.address.path); err != nil {
 			return err
 		}
@@ -296,7 +296,7 @@ func (d *door) removeFile() error {
 	if d.ino == 0 {
 		return nil
 	}
-	return withRightsOf(d.as, func() error {
+	return asOwner(d.as, func() error {
 		if !d.there() {
 			return nil
 		}
@@ -304,38 +304,10 @@ func (d *door) removeFile() error {
 	})
 }
 
-// withRightsOf runs do with a user's rights to files and no others: what he may
-// not make or remove, the kernel does not let us make or remove for him,
-// wherever his links point. nil: with our own.
-func withRightsOf(o *owner, do func() error) error {
+// asOwner runs do with the rights of a socket's owner; nil: with our own.
+func asOwner(o *owner, do func() error) error {
 	if o == nil {
 		return do()
 	}
-	result := make(chan error, 1)
-	go func() { // waited for right below
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := seeFilesAs(o)
-		if err == nil {
-			err = do()
-		}
-		result <- err
-	}()
-	return <-result
-}
-
-// seeFilesAs makes this thread use files as a user does. setfsuid(2) does not
-// say that it failed, so it is asked afterwards.
-func seeFilesAs(o *owner) error {
-	if err := unix.Setgroups(nil); err != nil {
-		return fmt.Errorf("groups: %w", err)
-	}
-	const ask = -1
-	_, _ = unix.SetfsgidRetGid(int(o.gid))
-	_, _ = unix.SetfsuidRetUid(int(o.uid))
-	uid, _ := unix.SetfsuidRetUid(ask)
-	gid, _ := unix.SetfsgidRetGid(ask)
-	if uid != int(o.uid) || gid != int(o.gid) {
-		return fmt.Errorf("become %d:%d for files: %w", o.uid, o.gid, unix.EPERM)
-	}
-	return nil
+	return vassal.RightsOf(int(o.uid), int(o.gid))(do)
 }

@@ -168,10 +168,11 @@ func (plan *Plan) findLog(p *pipe) error {
 	return p.awaitAnswer() // no line may be on its way before the emperor has the file
 }
 
-// seeFilesAs makes this thread open files with a user's rights only, those of
-// the emperor's groups gone too. setfsuid(2) does not say that it failed.
+// seeFilesAs makes this thread, and no other, use files with a user's rights only,
+// those of the emperor's groups gone too. setfsuid(2) does not say that it failed,
+// so it is asked afterwards.
 func seeFilesAs(uid, gid int) error {
-	if err := syscall.Setgroups(nil); err != nil {
+	if err := unix.Setgroups(nil); err != nil { // the function of package syscall is for all threads
 		return fmt.Errorf("groups: %w", err)
 	}
 	const ask = -1

@@ -121,7 +121,8 @@ func (plan *Plan) OpenLogIn(folder *os.File) (*logfile.File, error) {
 }
 
 // RightsOf runs functions with a user's rights to files and no others, on
-// threads that end with them.
+// threads that end with them: what he may not make or remove, the kernel does not
+// let us make or remove for him, wherever his links point.
 func RightsOf(uid, gid int) func(do func() error) error {
 	return func(do func() error) error {
 		result := make(chan error, 1)

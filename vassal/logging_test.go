@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,5 +178,32 @@ func TestRightsToALog(t *testing.T) {
 				t.Errorf("it belongs to %d and has %d bytes, %v; want %d", st.Uid, st.Size, err, tc.uid)
 			}
 		})
+	}
+}
+
+// Whoever's rights to files one thread has, all others keep theirs: the groups, too.
+func TestRightsOfOneThreadAreItsOwn(t *testing.T) {
+	nettest.Root(t)
+	before, err := syscall.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setgroups([]int{4242}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setgroups(before); err != nil {
+			t.Error(err)
+		}
+	}()
+	err = RightsOf(1000, 1000)(func() error {
+		if groups, err := syscall.Getgroups(); err != nil || len(groups) > 0 {
+			t.Errorf("the thread has the groups %v, %v", groups, err)
+		}
+		return nil
+	})
+	groups, gerr := syscall.Getgroups()
+	if err := errors.Join(err, gerr); err != nil || !slices.Equal(groups, []int{4242}) {
+		t.Errorf("another thread has the groups %v, %v", groups, err)
 	}
 }
