@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 
@@ -21,13 +22,16 @@ number if a signal killed it. It ends with the vassal, and with this command.`,
 		Example: "  fiefdom exec blog -- ss -tln\n  fiefdom exec blog sh",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := t.runtimeDir()
-			if err != nil {
-				return err
-			}
 			req := emperor.ExecRequest{Vassal: args[0], Args: args[1:]}
 			if req.Args[0] == "--" {
 				req.Args = req.Args[1:]
+			}
+			if len(req.Args) == 0 {
+				return fmt.Errorf("%w: no command; want NAME -- COMMAND [ARGUMENT...]", errUsage)
+			}
+			dir, err := t.runtimeDir()
+			if err != nil {
+				return err
 			}
 			if !cmd.Flags().Changed("tty") {
 				tty = isTerminal(os.Stdin) && isTerminal(os.Stdout)
