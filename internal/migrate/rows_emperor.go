@@ -2,7 +2,7 @@ package migrate
 
 const (
 	serviceManager = "let the service manager that starts the emperor do it"
-	emperorsOutput = "the emperor logs to standard error; let the service manager keep it, or redirect it"
+	emperorsOutput = "write `logto` or `log-syslog`; without them the emperor logs to standard error"
 	byCommand      = "`fiefdom start`, `stop`, `restart` and `reload` do that; so does touching a vassal's ini"
 	noHelp         = "nobody comes to the help of a vassal: give it more processes, or let its uwsgi grow by itself (`cheaper`)"
 	asEachVassal   = "the emperor stays root; write it into each vassal's ini, with `vassal-set` into all of them, or use `emperor-tyrant`"
