@@ -16,12 +16,12 @@ import (
 	"fiefdom/tuntap/control"
 )
 
-// statsMode is the mode of a network's stats socket.
+// statsMode is the mode of a socket where somebody may look: root.
 const statsMode = 0o600
 
-// statsNetwork is how a stats address is listened on.
+// statsNetwork is how an address where somebody may look is listened on.
 func statsNetwork(address string) string {
-	if strings.Contains(address, ":") {
+	if strings.Contains(address, ":") && !filepath.IsAbs(address) {
 		return "tcp"
 	}
 	return "unix"

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,23 +24,7 @@ const (
 
 // metricsListener listens where metrics says; nil if it does not.
 func (r *runner) metricsListener() (net.Listener, error) {
-	address := r.config.Metrics
-	if address == "" {
-		return nil, nil
-	}
-	network := "tcp"
-	if filepath.IsAbs(address) {
-		network = "unix"
-	}
-	f, err := r.listen(network, address, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("metrics %s: %w", address, err)
-	}
-	return l, nil
+	return r.listenFor("metrics", r.config.Metrics)
 }
 
 // collector joins the metrics with what they are read from.

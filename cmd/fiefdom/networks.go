@@ -199,6 +199,22 @@ func (r *runner) listen(network, address string, mode uint32) (*os.File, error) 
 	return f, nil
 }
 
+// listenFor listens where an option of the emperor's says; nil if it does not.
+func (r *runner) listenFor(option, address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
+	f, err := r.listen(statsNetwork(address), address, statsMode)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", option, address, err)
+	}
+	return l, nil
+}
+
 // setUpHost makes the host's side of the networks that masquerade. Without
 // any it touches nothing.
 func (r *runner) setUpHost() (*nat.Host, error) {

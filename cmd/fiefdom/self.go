@@ -31,23 +31,7 @@ func (r *runner) writePIDFile() error {
 
 // statsListener listens where emperor-stats says; nil if it does not.
 func (r *runner) statsListener() (net.Listener, error) {
-	address := r.config.Stats
-	if address == "" {
-		return nil, nil
-	}
-	network := "unix"
-	if strings.Contains(address, ":") {
-		network = "tcp"
-	}
-	f, err := r.listen(network, address, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("emperor-stats: %w", err)
-	}
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("emperor-stats %s: %w", address, err)
-	}
-	return l, nil
+	return r.listenFor("emperor-stats", r.config.Stats)
 }
 
 // commandLine is the memory where the kernel finds this process' command line.
