@@ -142,7 +142,7 @@ func (t *target) runtimeDir() (string, error) {
 	names := instances()
 	switch len(names) {
 	case 0:
-		return "", fmt.Errorf("no emperor runs (looked in %s); name its ini with --config FILE if its runtime-dir is elsewhere: %w", runtimeRoot, emperor.ErrNotFound)
+		return "", fmt.Errorf("no emperor runs (looked in %s); start one (systemctl start fiefdom@emperor, or fiefdom run FILE), or name its ini with --config FILE if its runtime-dir is elsewhere: %w", runtimeRoot, emperor.ErrNotFound)
 	case 1:
 		return filepath.Join(runtimeRoot, names[0]), nil
 	}
