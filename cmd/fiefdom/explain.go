@@ -89,9 +89,7 @@ func printExplanation(out io.Writer, e *tuntap.Explanation) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for line := range strings.Lines(b.String()) {
-		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
-	}
+	printTrimmed(out, b.String())
 	printChanges(out, e)
 	if s := e.Seen; s != nil {
 		fmt.Fprintf(out, "last seen: %s ago, %d such packets since the device was handed over\n", ago(s.Last), s.Count)
@@ -112,6 +110,13 @@ func decided(e *tuntap.Explanation) string {
 		text += ", to " + e.To
 	}
 	return plain(text)
+}
+
+// printTrimmed prints a table without the blanks that end its lines.
+func printTrimmed(out io.Writer, table string) {
+	for line := range strings.Lines(table) {
+		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
+	}
 }
 
 func printChanges(out io.Writer, e *tuntap.Explanation) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -58,8 +57,6 @@ func printDrops(out io.Writer, name string, all []tuntap.PeerDrops) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for line := range strings.Lines(b.String()) {
-		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
-	}
+	printTrimmed(out, b.String())
 	return nil
 }

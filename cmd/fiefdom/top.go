@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"fiefdom/cmd/fiefdom/internal/top"
 	"fiefdom/emperor"
@@ -23,7 +22,7 @@ It goes on while the emperor is away.`,
 		Example: "  fiefdom top\n  fiefdom top --instance shops",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, f := range []*os.File{os.Stdin, os.Stdout} {
-				if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil || os.Getenv("TERM") == "dumb" {
+				if !isTerminal(f) || os.Getenv("TERM") == "dumb" {
 					return errors.New("top needs a terminal; fiefdom ps prints the same once, with --json for programs")
 				}
 			}
