@@ -158,16 +158,24 @@ func (f *File) prune() error {
 
 // compressLater compresses what is to be, beside the writing.
 func (f *File) compressLater() {
-	if !f.rules.Compress || !f.busy.CompareAndSwap(false, true) {
-		return
+	if !f.rules.Compress || f.asked.Add(1) > 1 {
+		return // who compresses sees that it was asked for again
 	}
 	f.tidying.Go(func() { // Close waits for it
-		defer f.busy.Store(false)
 		runtime.LockOSThread() // and never unlocked: its niceness ends with it
-		const low = 19
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, low)
-		if err := f.place.As(f.compressAll); err != nil && !errors.Is(err, os.ErrClosed) {
-			f.trouble(fmt.Errorf("compress: %w", err))
+		for {
+			asked := f.asked.Load()
+			err := f.place.As(func() error { // perhaps by another thread, which ends too
+				const low = 19
+				_ = unix.Setpriority(unix.PRIO_PROCESS, 0, low)
+				return f.compressAll()
+			})
+			if err != nil && !errors.Is(err, os.ErrClosed) {
+				f.trouble(fmt.Errorf("compress: %w", err))
+			}
+			if f.asked.Add(-asked) == 0 {
+				return
+			}
 		}
 	})
 }

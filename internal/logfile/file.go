@@ -68,7 +68,7 @@ type File struct {
 	failure error
 
 	tidying sync.WaitGroup
-	busy    atomic.Bool // a goroutine compresses backups
+	asked   atomic.Int32 // how often to compress backups, since the goroutine that does began a look; 0: there is none
 	closed  chan struct{}
 }
 
