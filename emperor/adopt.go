@@ -56,6 +56,9 @@ func (e *Emperor) memberOf(n *note) *member {
 		clock: cronClock{n.Cron[0], n.Cron[1]}, last: lastEnd{n.LastEnd, n.LastEndAt},
 	}
 	v.backoff.deaths, v.errands.pid = n.Deaths, n.HookPID
+	if !v.dethroned {
+		e.Journal.own(v.name, v.file.owner.uid)
+	}
 	e.mark(v)
 	return v
 }

@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -106,6 +107,20 @@ func TestNoteGoesRound(t *testing.T) {
 	}
 	if event := o.all[0].note.event(); event != restart {
 		t.Errorf("event %s", event)
+	}
+}
+
+// The events of an adopted vassal are its owner's, as before; what is left of one
+// whose name is another's by now is root's alone.
+func TestEventsOfAdoptedVassals(t *testing.T) {
+	e := testEmperor(t)
+	e.Journal = &Journal{owners: map[string]uint32{}, counts: map[string]uint64{}}
+	for i, dethroned := range []bool{false, true} {
+		e.memberOf(&note{Name: fmt.Sprint(dethroned), File: fileNote{Owner: [2]uint32{7, 8}}, Dethroned: dethroned})
+		e.Journal.add(Event{Vassal: fmt.Sprint(dethroned)})
+		if got, want := e.Journal.kept[i].Owner, map[bool]uint32{false: 7, true: 0}[dethroned]; got != want {
+			t.Errorf("dethroned %v: the event is that of uid %d, want %d", dethroned, got, want)
+		}
 	}
 }
 
