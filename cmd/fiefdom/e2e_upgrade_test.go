@@ -63,6 +63,31 @@ func TestSoakUpgrades(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// An upgrade in the moment when there is no vault, or one that is not filled yet,
+// is refused, and the vassals stay as they are.
+func TestUpgradeWithoutVault(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, survivors)
+	before := r.all()
+	refused := 0
+	for range 5 {
+		r.kill(r.vaultPID())
+		out, code := r.run("upgrade")
+		if code != exitOK {
+			if refused++; !strings.Contains(out, "vault") || !strings.Contains(out, "try again") {
+				t.Errorf("refused: %q", out)
+			}
+		}
+		r.same(before)
+		nettest.Eventually(t, patience, "an upgrade", func() bool { _, code := r.run("upgrade"); return code == exitOK })
+		r.same(before)
+	}
+	if refused == 0 {
+		t.Error("no upgrade came while there was no vault")
+	}
+	r.stop(syscall.SIGTERM)
+}
+
 // Whatever does not start does not become the emperor; another program does, by
 // a reload too.
 func TestUpgradeToAnotherProgram(t *testing.T) {
