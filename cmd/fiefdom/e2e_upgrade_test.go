@@ -88,15 +88,38 @@ func TestUpgradeWithoutVault(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// Where no vassal can be adopted a reload is one, whatever is installed by now.
+func TestReloadsWhereNobodyUpgrades(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-orphans = kill\n")
+	r.drop("blog", agentIni)
+	r.ownProgram()
+	r.start()
+	blog := r.reach("blog")
+	r.Run(t, "sh", "-c", "cp "+r.program+" "+r.program+".next && mv "+r.program+".next "+r.program)
+	if out, code := r.run("upgrade"); code != exitFailed || !strings.Contains(out, "emperor-orphans = kill") {
+		t.Errorf("upgrade: %d, %q", code, out)
+	}
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.await("blog", "is started anew", func(s emperor.Status) bool { return s.State == emperor.Running && s.PID != blog.PID })
+	r.stop(syscall.SIGTERM)
+}
+
+// ownProgram gives the realm's emperor a program of its own, which can be replaced.
+func (r *realm) ownProgram() {
+	r.t.Helper()
+	r.program = "/run/t/fiefdom"
+	r.Run(r.t, "sh", "-c", `cp "$(command -v fiefdom)" `+r.program)
+}
+
 // Whatever does not start does not become the emperor; another program does, by
 // a reload too.
 func TestUpgradeToAnotherProgram(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.drop("blog", agentIni)
-	const path = "/run/t/fiefdom"
-	r.Run(t, "sh", "-c", `cp "$(command -v fiefdom)" `+path)
-	r.program = path
+	r.ownProgram()
+	path := r.program
 	r.start()
 	blog := r.reach("blog")
 	install := func(text string, from string) {
