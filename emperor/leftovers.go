@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"fiefdom/vassal"
 )
 
@@ -151,6 +153,9 @@ func (i *Instance) endApps(orphans *Orphans) error {
 		}
 		errs = append(errs, endProcess(i.Path(appRecords, e.Name()), func(process *os.File) error {
 			inode, err := vassal.NamespaceOf(process)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+				return nil // it has ended meanwhile, with another of its jail
+			}
 			if err != nil || inode == vassal.OwnNamespace() {
 				return err
 			}
