@@ -159,28 +159,36 @@ func (e *Emperor) restoreDoor(v *member, d *door) {
 	})
 }
 
-// restoreOutput reads on what the vassal writes.
+// restoreOutput reads on what the vassal writes, once it is known where to.
 func (e *Emperor) restoreOutput(v *member, o *orphan) {
 	defer closeFile(o.pipe)
 	path := e.Instance.Path(outFolder, safeName(v.name))
 	if _, err := os.Lstat(path); err == nil {
-		if v.output, err = openOutput(v.name, path, e.Output); err != nil {
+		if v.output, err = makeOutput(v.name, path, e.Output); err != nil {
 			e.Log.Warn("output", "vassal", v.name, "err", err)
 		}
 	}
 	if v.output == nil || o.gen == nil {
 		closeFile(o.log)
-		return
+	} else {
+		v.output.setLogs(e, e.restoreLog(o), &o.note.Generation.Plan)
+	}
+	if v.output != nil {
+		go v.output.read()
+	}
+}
+
+// restoreLog opens the log of logto in its folder; nil: there is none.
+func (e *Emperor) restoreLog(o *orphan) *logfile.File {
+	if o.log == nil {
+		return nil
 	}
 	plan := &o.note.Generation.Plan
-	var f *logfile.File
-	if o.log != nil {
-		var err error
-		if f, err = plan.OpenLogIn(o.log); err != nil {
-			e.Log.Warn("log", "vassal", v.name, "file", plan.LogTo, "err", err)
-		}
+	f, err := plan.OpenLogIn(o.log)
+	if err != nil {
+		e.Log.Warn("log", "vassal", o.note.Name, "file", plan.LogTo, "err", err)
 	}
-	v.output.setLogs(e, f, plan)
+	return f
 }
 
 // restoreLimits goes on with what is in force for a generation.

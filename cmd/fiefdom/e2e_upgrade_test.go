@@ -88,6 +88,42 @@ func TestUpgradeWithoutVault(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// No line that an app writes during an upgrade is lost, torn or out of place,
+// whoever has it in hand at that moment.
+func TestNoLineIsLostByUpgrades(t *testing.T) {
+	t.Parallel()
+	const talks = "[uwsgi]\ncommand = /bin/sh -c 'i=0; while ! test -e /run/t/enough; do n=0; while test $n -lt 50; do i=$((i+1)); n=$((n+1)); echo line $i; done; sleep 0.002; done; echo end $i; exec sleep 1000'\n"
+	r := newRealm(t, logsEmperor, map[string]string{"told": talks, "filed": talks + "logto = /run/t/filed.log\n"})
+	r.logged("told | line 100", 1)
+	for range scaled(5, 50) {
+		r.mustRun("upgrade")
+	}
+	r.write("/run/t/enough", "")
+	logs := map[string]func() string{
+		"told": func() string {
+			var own strings.Builder
+			for line := range strings.Lines(r.allLogged()) {
+				if text, ok := strings.CutPrefix(line, "told | "); ok {
+					own.WriteString(text)
+				}
+			}
+			return own.String()
+		},
+		"filed": func() string { return r.read("/run/t/filed.log") },
+	}
+	for name, log := range logs {
+		nettest.Eventually(t, patience, name+" has said its last word", func() bool { return strings.Contains(log(), "\nend ") })
+		n := 0
+		for line := range strings.Lines(log()) {
+			if n++; line != fmt.Sprintf("line %d\n", n) && line != fmt.Sprintf("end %d\n", n-1) {
+				t.Errorf("%s: line %d is %q", name, n, line)
+				break
+			}
+		}
+	}
+	r.stop(syscall.SIGTERM)
+}
+
 // Where no vassal can be adopted a reload is one, whatever is installed by now.
 func TestReloadsWhereNobodyUpgrades(t *testing.T) {
 	t.Parallel()
