@@ -43,7 +43,7 @@
 //	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
 //	what it writes           output.go logs.go history.go logconfig.go
 //	beside it                errands.go below.go folder.go exec.go execclient.go
-//	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go upgrade.go
+//	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go upgrade.go halt.go
 //	the instance itself      config.go instance.go self.go pulse.go
 //	what it left             leftovers.go leftcgroups.go leftlimits.go recorded.go
 //	what happened            event.go eventkinds.go journal.go journalfile.go journalhandler.go journalapi.go

@@ -24,7 +24,9 @@ func (e *Emperor) Replace(exec func() error) error {
 		e.flush()
 		err := e.whole()
 		if err == nil {
+			resume := e.haltOutputs()
 			err = exec()
+			resume()
 		}
 		result <- err
 	})

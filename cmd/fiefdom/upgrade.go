@@ -99,7 +99,10 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 	}
 	return func() {
 		r.log.Info("upgrading", "program", r.program.path)
-		err := r.emperor.Replace(func() error { return syscall.Exec(r.program.path, os.Args, r.program.env) })
+		err := r.emperor.Replace(func() error {
+			r.out.flush()
+			return syscall.Exec(r.program.path, os.Args, r.program.env)
+		})
 		r.log.Error("not upgraded; going on", "err", err)
 	}, nil
 }

@@ -209,7 +209,7 @@ func TestVaultHears(t *testing.T) {
 	defer channel.Close()
 	put(t, v, "app", nil, "channel", map[string]*os.File{"channel": channel})
 	v.end(false)
-	if v, found = open(t, path); len(found["app"].Heard) != 0 {
+	if _, found = open(t, path); len(found["app"].Heard) != 0 {
 		t.Errorf("told once more: %v", found["app"].Heard)
 	}
 	if err := say(5); err != nil { // and from then on he listens himself
