@@ -53,9 +53,12 @@ func (e *Emperor) memberOf(n *note) *member {
 		config: n.Config, running: n.Running, err: n.Error, warnings: n.Warnings, backoff: newBackoff(e.Config),
 		launches: n.Launches, starts: n.Starts, renewals: n.Renewals, readings: n.Readings, options: n.Options, uid: n.UID,
 		dates: dates{n.Dates.Born, n.Dates.FirstRun, n.Dates.LastRun, n.Dates.FirstDeath, n.Dates.LastDeath, n.Dates.Delay},
-		clock: cronClock{n.Cron[0], n.Cron[1]}, last: lastEnd{n.LastEnd, n.LastEndAt},
+		clock: cronClock{n.Cron[0], n.Cron[1]}, last: lastEnd{n.LastEnd, n.LastEndAt}, shortage: shortage{killed: n.OOMKills},
 	}
 	v.backoff.deaths, v.errands.pid = n.Deaths, n.HookPID
+	if !v.dethroned {
+		e.Journal.own(v.name, v.file.owner.uid)
+	}
 	e.mark(v)
 	return v
 }
@@ -86,7 +89,7 @@ func (e *Emperor) restore(v *member, o *orphan) {
 		e.doze(v)
 	case n.State == Stopped || n.State == Stopping && n.Then == rest:
 	default:
-		v.adopted, v.begins = false, true // it was being started, or has nothing that could go on
+		v.begins = true // it was being started, or has nothing that could go on
 	}
 }
 
@@ -128,6 +131,10 @@ func (e *Emperor) restoreGeneration(v *member, o *orphan) {
 func (e *Emperor) restoreDoor(v *member, d *door) {
 	r, bad := e.resolve(v.config)
 	switch {
+	case bad != nil && d != nil: // until a good ini says otherwise, as ever
+		v.door, v.wants = d, &doorSpec{address: d.address, as: d.as}
+		e.keepDoor(v.name, d)
+		return
 	case bad != nil || r.door == nil:
 	case d != nil && d.is(r.door):
 		v.door = d
@@ -152,28 +159,36 @@ func (e *Emperor) restoreDoor(v *member, d *door) {
 	})
 }
 
-// restoreOutput reads on what the vassal writes.
+// restoreOutput reads on what the vassal writes, once it is known where to.
 func (e *Emperor) restoreOutput(v *member, o *orphan) {
 	defer closeFile(o.pipe)
 	path := e.Instance.Path(outFolder, safeName(v.name))
 	if _, err := os.Lstat(path); err == nil {
-		if v.output, err = openOutput(v.name, path, e.Output); err != nil {
+		if v.output, err = makeOutput(v.name, path, e.Output); err != nil {
 			e.Log.Warn("output", "vassal", v.name, "err", err)
 		}
 	}
 	if v.output == nil || o.gen == nil {
 		closeFile(o.log)
-		return
+	} else {
+		v.output.setLogs(e, e.restoreLog(o), &o.note.Generation.Plan)
+	}
+	if v.output != nil {
+		go v.output.read()
+	}
+}
+
+// restoreLog opens the log of logto in its folder; nil: there is none.
+func (e *Emperor) restoreLog(o *orphan) *logfile.File {
+	if o.log == nil {
+		return nil
 	}
 	plan := &o.note.Generation.Plan
-	var f *logfile.File
-	if o.log != nil {
-		var err error
-		if f, err = plan.OpenLogIn(o.log); err != nil {
-			e.Log.Warn("log", "vassal", v.name, "file", plan.LogTo, "err", err)
-		}
+	f, err := plan.OpenLogIn(o.log)
+	if err != nil {
+		e.Log.Warn("log", "vassal", o.note.Name, "file", plan.LogTo, "err", err)
 	}
-	v.output.setLogs(e, f, plan)
+	return f
 }
 
 // restoreLimits goes on with what is in force for a generation.
@@ -226,10 +241,14 @@ func (e *Emperor) unchanged(v *member) bool {
 	}
 	v.adopted = false
 	if v.state != Running {
-		return true
+		return !v.begins
 	}
 	r, bad := e.resolve(v.config)
-	return bad == nil && r.key == v.key && r.form() == v.form && bytes.Equal(r.document, v.options)
+	if bad != nil || r.key != v.key || r.form() != v.form || !bytes.Equal(r.document, v.options) {
+		return false
+	}
+	e.relimit(v) // where the emperor's defaults are others by now
+	return true
 }
 
 // jailID tells jails apart.

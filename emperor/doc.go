@@ -34,14 +34,19 @@
 // Where to look:
 //
 //	which inis there are     monitor.go look.go distrust.go inis.go
-//	what is in them          expander.go read.go common.go, under the owner's uid
-//	what a vassal gets       resolve.go claims.go leases.go rights.go foreign.go admit.go wrapper.go
-//	its life                 emperor.go member.go states.go start.go backoff.go router.go
+//	what is in them          expander.go read.go common.go attributes.go, under the owner's uid
+//	what a vassal gets       resolve.go claims.go leases.go rights.go foreign.go farends.go admit.go wrapper.go limits.go
+//	its life                 emperor.go member.go states.go start.go backoff.go router.go ends.go
+//	whether it is well       ready.go health.go notify.go
 //	the emperor's protocol   protocol.go stats.go orders.go
 //	on demand                demand.go address.go door.go sleep.go
 //	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
-//	beside it                output.go errands.go below.go
-//	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go
-//	the instance itself      config.go instance.go leftovers.go self.go
-//	what others are told     api.go client.go status.go check.go
+//	what it writes           output.go logs.go history.go logconfig.go
+//	beside it                errands.go below.go folder.go exec.go execclient.go
+//	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go upgrade.go halt.go
+//	the instance itself      config.go instance.go self.go pulse.go
+//	what it left             leftovers.go leftcgroups.go leftlimits.go recorded.go
+//	what happened            event.go eventkinds.go journal.go journalfile.go journalhandler.go journalapi.go
+//	what others are told     api.go apilogs.go client.go inspect.go status.go usage.go metrics.go
+//	before anything runs     check.go checktyrant.go crosscheck.go
 package emperor

@@ -90,9 +90,9 @@ type Emperor struct {
 	orphans *Orphans            // of the emperor before, until Run begins
 	marked  map[string]struct{} // vassals that the vault is to be told of
 
-	keeping sync.Mutex  // of jails in the vault
-	unkept  atomic.Bool // the vault did not take something, and that was said
-	jails   sync.Map    // inode of a namespace → *vassal.Jail, for Identify
+	keeping sync.Mutex // of jails in the vault
+	unkept  unkept
+	jails   sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs    sync.WaitGroup
 }
 

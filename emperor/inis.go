@@ -157,7 +157,7 @@ func (e *Emperor) expanded(got []expansion) {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
 		v.config = x.Config
-		if !v.adopted {
+		if !v.adopted || v.begins {
 			v.err = ""
 			v.backoff.clear()
 		}

@@ -3,7 +3,9 @@ package emperor
 import (
 	"context"
 	"errors"
+	"os"
 	"strconv"
+	"sync"
 
 	"fiefdom/internal/vault"
 	"fiefdom/vassal"
@@ -34,7 +36,7 @@ func (e *Emperor) flush() {
 	clear(e.marked)
 }
 
-// Refill gives everything to a vault that is new.
+// Refill gives everything to a vault that is new, or lacks something.
 func (e *Emperor) Refill(ctx context.Context) {
 	e.jails.Range(func(_, j any) bool {
 		e.keepJail(j.(*vassal.Jail))
@@ -63,16 +65,50 @@ func (e *Emperor) Refill(ctx context.Context) {
 	}
 }
 
-// put puts something into the vault. Who cannot be kept lives on all the same.
-func (e *Emperor) put(key string, note any, files *vault.Files, hear string) {
-	err := e.Vault.Put(key, note, files, hear)
-	if e.unkept.Swap(err != nil) || err == nil { // said once
-		return
+// unkept are the keys of what the next emperor would miss.
+type unkept struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+// note notes whether what is under a key is kept, and says whether it is the
+// first that is not.
+func (u *unkept) note(key string, kept bool) (first bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if kept {
+		delete(u.keys, key)
+		return false
 	}
-	e.Log.Warn("not kept for the next emperor", "what", key, "err", err)
+	if u.keys == nil {
+		u.keys = map[string]bool{}
+	}
+	first = len(u.keys) == 0
+	u.keys[key] = true
+	return first
+}
+
+func (u *unkept) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.keys)
+}
+
+// put puts something into the vault.
+func (e *Emperor) put(key string, note any, files *vault.Files, hear string) {
+	e.kept(key, e.Vault.Put(key, note, files, hear))
+}
+
+// kept notes whether something could be put into the vault. Who cannot be kept
+// lives on all the same.
+func (e *Emperor) kept(key string, err error) {
+	if e.unkept.note(key, err == nil) {
+		e.Log.Warn("not kept for the next emperor", "what", key, "err", err)
+	}
 }
 
 func (e *Emperor) drop(key string) {
+	e.unkept.note(key, true)
 	if err := e.Vault.Drop(key); err != nil {
 		e.Log.Debug("vault", "key", key, "err", err)
 	}
@@ -91,10 +127,17 @@ func (e *Emperor) keepVassal(name string) {
 	hear := ""
 	if v.gen != nil {
 		r, err := v.gen.Keep(&files)
-		if err != nil { // it has just ended, and the loop hears of it soon
+		switch {
+		case errors.Is(err, os.ErrProcessDone), errors.Is(err, os.ErrClosed): // it has just ended, and the loop hears of it soon
 			files.Close()
-		} else if n.Generation = &r; v.gen.Channel != nil {
-			hear = vassal.ChannelFile
+		case err != nil:
+			files.Close()
+			e.kept(key, err) // what is there of it is from before
+			return
+		default:
+			if n.Generation = &r; v.gen.Channel != nil {
+				hear = vassal.ChannelFile
+			}
 		}
 		if v.notices != nil {
 			if err := v.notices.socket.Keep(&files); err != nil {
@@ -133,7 +176,10 @@ func (e *Emperor) keepRun(v *member, p *process, n *run) {
 	var files vault.Files
 	r, err := n.gen.Keep(&files)
 	if err != nil {
-		files.Close() // it has just ended
+		files.Close()
+		if !errors.Is(err, os.ErrProcessDone) && !errors.Is(err, os.ErrClosed) { // else it has just ended
+			e.kept(runKey(v.name, n.id), err)
+		}
 		return
 	}
 	e.keepOutput(p.output, &files, v.name)
@@ -174,7 +220,7 @@ func (e *Emperor) keepJail(j *vassal.Jail) {
 	r, err := j.Keep(&files)
 	if err != nil {
 		files.Close()
-		e.Log.Warn("not kept for the next emperor", "what", "jail of "+j.Name, "err", err)
+		e.kept(jailKey(j), err)
 		return
 	}
 	e.put(jailKey(j), r, &files, "")
@@ -207,7 +253,7 @@ func (e *Emperor) keepDoor(name string, d *door) {
 		}
 		var files vault.Files
 		if err := files.Add("door", d.file); err != nil {
-			e.Log.Warn("not kept for the next emperor", "what", key, "err", err)
+			e.kept(key, err)
 			return
 		}
 		e.put(key, n, &files, "")

@@ -8,11 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"fiefdom/vassal"
@@ -154,8 +151,11 @@ func (i *Instance) endApps(orphans *Orphans) error {
 		if orphans.sparesFile(appRecords, e.Name()) {
 			continue
 		}
-		errs = append(errs, endProcess(i.Path(appRecords, e.Name()), func(pidfd *os.File) error {
-			inode, err := vassal.NamespaceOf(pidfd)
+		errs = append(errs, endProcess(i.Path(appRecords, e.Name()), func(process *os.File) error {
+			inode, err := vassal.NamespaceOf(process)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+				return nil // it has ended meanwhile, with another of its jail
+			}
 			if err != nil || inode == vassal.OwnNamespace() {
 				return err
 			}
@@ -196,76 +196,3 @@ func (i *Instance) RecordVault(pid int) error { return recordProcess(i.Path(vaul
 
 // RecordRouter notes which process is the router.
 func (i *Instance) RecordRouter(pid int) error { return recordProcess(i.Path(routerRecord), pid) }
-
-// recordProcess writes a pid and its start time: pids come back, together
-// with start times they do not.
-func recordProcess(path string, pid int) error {
-	began, err := startTime(pid)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(path, fmt.Appendf(nil, "%d %s", pid, began), 0o600)
-}
-
-// endProcess kills a recorded process if it is still the one that was
-// recorded; before, if any, comes first.
-func endProcess(record string, before func(pidfd *os.File) error) error {
-	b, err := os.ReadFile(record)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var pid int
-	var began string
-	if _, serr := fmt.Sscan(string(b), &pid, &began); err != nil || serr != nil {
-		return err // a torn record: the process was not started yet
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil // gone
-	}
-	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	defer pidfd.Close()
-	if now, err := startTime(pid); err != nil || now != began {
-		return nil
-	}
-	if before != nil {
-		if err := before(pidfd); err != nil {
-			return err
-		}
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return awaitEnd(fd, 10*time.Second)
-}
-
-// askRouter asks a leftover router to close its devices, which it does side
-// by side, and waits a moment; what is left is killed after that.
-func askRouter(pidfd *os.File) error {
-	fd := int(pidfd.Fd())
-	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return awaitEnd(fd, 10*time.Second)
-}
-
-// awaitEnd waits for the end of a process: its pidfd is readable then
-// (pidfd_open(2)).
-func awaitEnd(pidfd int, most time.Duration) error {
-	_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(most/time.Millisecond))
-	return err
-}
-
-// startTime is field 22 of /proc/PID/stat: clock ticks since boot.
-func startTime(pid int) (string, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return "", err
-	}
-	s := string(b)
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(fields) < 20 {
-		return "", fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	return fields[19], nil
-}

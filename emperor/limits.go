@@ -168,6 +168,7 @@ func (e *Emperor) outOfMemory(name string, killed uint64) {
 		}
 		v.shortage.killed += killed
 		v.shortage.last = time.Now()
+		e.mark(v)
 		e.Log.Error("out of memory", "vassal", name, "limit", v.memoryLimit(), "killed", killed)
 	})
 }

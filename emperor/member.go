@@ -15,7 +15,7 @@ type member struct {
 	file iniFile
 
 	state   State
-	begins  bool // adopted while it was being started: it is stopped only until its ini has been read
+	begins  bool // adopted while it was being started: it is stopped only until its ini has been read, or by an operator
 	since   time.Time
 	then    action // what to do when stopping is over
 	removed bool   // its ini is gone

@@ -22,6 +22,8 @@ type note struct {
 	Door    string         `json:"door,omitempty"` // of Config
 	Running *vassal.Config `json:"running,omitempty"`
 
+	OOMKills uint64 `json:"oom_kills,omitempty"`
+
 	LastEnd   string    `json:"last_end,omitempty"`
 	LastEndAt time.Time `json:"last_end_at"`
 
@@ -128,7 +130,7 @@ func (v *member) note() note {
 		Name: v.name, File: v.file.note(), State: v.state, Since: v.since, Then: v.then, Dethroned: v.dethroned,
 		Config: v.config, Door: v.config.Door, Running: v.running, Error: v.err, Warnings: v.warnings,
 		Deaths: v.backoff.deaths, Launches: v.launches, Starts: v.starts, Renewals: v.renewals, Readings: v.readings,
-		LastEnd: v.last.why, LastEndAt: v.last.at, UID: v.uid, Limits: v.limits, HookPID: v.errands.pid, Options: v.options, Cron: [2]time.Time{v.clock.last, v.clock.high},
+		OOMKills: v.shortage.killed, LastEnd: v.last.why, LastEndAt: v.last.at, UID: v.uid, Limits: v.limits, HookPID: v.errands.pid, Options: v.options, Cron: [2]time.Time{v.clock.last, v.clock.high},
 		Dates: datesNote{v.dates.born, v.dates.firstRun, v.dates.lastRun, v.dates.firstDeath, v.dates.lastDeath, v.dates.delay},
 		Said: saidNote{
 			v.said.ready, v.said.accepting, v.said.loyal, v.said.reloading, v.said.pulse != nil, v.said.begged, v.said.served,

@@ -99,6 +99,9 @@ func FindOrphans(items []vault.Item, log *slog.Logger) *Orphans {
 	for _, i := range byKind["door"] {
 		o.door(i, byName)
 	}
+	if o.Empty() {
+		o.discard() // nobody adopts, and nobody else would
+	}
 	return o
 }
 

@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -87,7 +88,7 @@ func TestNoteGoesRound(t *testing.T) {
 		name: "blog", file: iniFile{"blog", "/a/blog.ini", "s", owner{7, 8}, fileID{1, 2, 3, 4}, true, "why", false, "/a/door", fileID{5, 6, 7, 8}},
 		state: Stopped, since: at, then: launch, dethroned: true, config: c, running: goodVassal(t, "blog", "env = A=2"), err: "an error", warnings: []string{"w"},
 		backoff: newBackoff(e.Config), dates: dates{at, at, at, at, at, time.Second}, launches: 5, starts: 4, renewals: 3, readings: 2,
-		options: []byte("options"), uid: 61200, clock: cronClock{at, at},
+		options: []byte("options"), uid: 61200, clock: cronClock{at, at}, shortage: shortage{killed: 2},
 	}
 	v.backoff.deaths, v.errands.pid = 3, 77
 	b, err := json.Marshal(v.note())
@@ -106,6 +107,83 @@ func TestNoteGoesRound(t *testing.T) {
 	}
 	if event := o.all[0].note.event(); event != restart {
 		t.Errorf("event %s", event)
+	}
+}
+
+// A vassal that was being started when its emperor was killed is started by the
+// next one, however many of them do not live to read its ini; unless an operator
+// stops it meanwhile.
+func TestStartsThatEmperorsDoNotLiveToSee(t *testing.T) {
+	e := testEmperor(t)
+	e.Instance = &Instance{Runtime: t.TempDir()}
+	n := note{Name: "blog", State: Starting, Config: goodVassal(t, "blog", ""), Error: "exit code 1"}
+	next := func() *member {
+		v := e.memberOf(&n)
+		e.vassals["blog"] = v
+		e.restore(v, &orphan{note: n})
+		n = v.note()
+		return v
+	}
+	for range 3 {
+		v := next()
+		if v.state != Stopped || n.State != Starting {
+			t.Fatalf("it is %s, and the next emperor finds it %s", v.state, n.State)
+		}
+		if e.unchanged(v) {
+			t.Fatal("it is not started")
+		}
+	}
+	v := next()
+	e.happen(v, bad)
+	if n := v.note(); n.State != Invalid {
+		t.Errorf("with a bad ini the next emperor finds it %s", n.State)
+	}
+	for _, s := range []State{Stopped, Invalid} {
+		v := next()
+		v.state = s
+		e.happen(v, stop)
+		if n := v.note(); n.State != Stopped || !e.unchanged(v) {
+			t.Errorf("%s, and stopped: the next emperor finds it %s", s, n.State)
+		}
+	}
+}
+
+// A door that is open stays so where the emperor's networks are others by now, and
+// the vassal's ini has nothing to go by: as under the emperor before, until a good
+// ini or an operator says otherwise.
+func TestDoorsOfVassalsThatFitNoMore(t *testing.T) {
+	e := testEmperor(t)
+	e.Instance = &Instance{Runtime: t.TempDir()}
+	n := note{Name: "blog", State: Stopped, Config: goodVassal(t, "blog", "tuntap-device = eth0\ntuntap-device-address = 10.9.0.7")}
+	if _, bad := e.resolve(n.Config); bad == nil {
+		t.Fatal("it fits")
+	}
+	d := newDoor(doorSpec{address: address{path: "/run/blog.socket"}, as: &owner{7, 7}}, nil)
+	v := e.memberOf(&n)
+	e.vassals["blog"] = v
+	e.restore(v, &orphan{note: n, door: d})
+	e.jobs.Wait()
+	if v.door != d || d.closed {
+		t.Errorf("its door is %+v, was %+v", v.door, d)
+	}
+	e.rest(v)
+	e.jobs.Wait()
+	if !d.closed || v.door == d {
+		t.Error("it is stopped, and its door is open")
+	}
+}
+
+// The events of an adopted vassal are its owner's, as before; what is left of one
+// whose name is another's by now is root's alone.
+func TestEventsOfAdoptedVassals(t *testing.T) {
+	e := testEmperor(t)
+	e.Journal = &Journal{owners: map[string]uint32{}, counts: map[string]uint64{}}
+	for i, dethroned := range []bool{false, true} {
+		e.memberOf(&note{Name: fmt.Sprint(dethroned), File: fileNote{Owner: [2]uint32{7, 8}}, Dethroned: dethroned})
+		e.Journal.add(Event{Vassal: fmt.Sprint(dethroned)})
+		if got, want := e.Journal.kept[i].Owner, map[bool]uint32{false: 7, true: 0}[dethroned]; got != want {
+			t.Errorf("dethroned %v: the event is that of uid %d, want %d", dethroned, got, want)
+		}
 	}
 }
 

@@ -48,6 +48,15 @@ type output struct {
 // openOutput makes the FIFO and starts to read it. Writes to log may block; the
 // vassal never does.
 func openOutput(name, path string, log io.Writer) (*output, error) {
+	o, err := makeOutput(name, path, log)
+	if err == nil {
+		go o.read()
+	}
+	return o, err
+}
+
+// makeOutput makes the FIFO. Whoever calls it has it read.
+func makeOutput(name, path string, log io.Writer) (*output, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make pipe %s: %w", path, err)
 	}
@@ -63,7 +72,6 @@ func openOutput(name, path string, log io.Writer) (*output, error) {
 		})
 		o.log = o.queue
 	}
-	go o.read()
 	return o, nil
 }
 

@@ -5,6 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"fiefdom/internal/nettest"
+	"fiefdom/internal/pidfd"
 )
 
 func TestRecordedRouter(t *testing.T) {
@@ -41,4 +44,30 @@ func TestRecordedRouter(t *testing.T) {
 	_ = sleep.Process.Kill()
 	_ = sleep.Wait()
 	want("it is gone", 0)
+}
+
+// An app that has ended, and that its parent has not waited for, is none that
+// could keep an emperor from starting.
+func TestRecordedAppsThatAreZombies(t *testing.T) {
+	nettest.Root(t)
+	i := &Instance{Name: "x", Runtime: t.TempDir()}
+	app := exec.Command("true")
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = app.Wait() }()
+	if err := i.recordApp("blog", app.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	process, err := pidfd.Open(app.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer process.Close()
+	if err := pidfd.Await(process); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.endApps(nil); err != nil {
+		t.Error(err)
+	}
 }

@@ -120,6 +120,7 @@ var table = map[State]map[event]reaction{
 		bad:     {to: Invalid, do: report},
 		gone:    {to: Stopped, do: forget},
 		start:   {to: Starting, do: launch},
+		stop:    {to: Stopped, do: rest},
 		restart: {to: Starting, do: launch},
 	},
 	Sleeping: {
@@ -139,7 +140,7 @@ var table = map[State]map[event]reaction{
 		bad:     {to: Invalid, do: report},
 		gone:    {to: Stopped, do: forget},
 		start:   {to: Invalid, do: expand},
-		stop:    {to: Stopped, do: nothing},
+		stop:    {to: Stopped, do: rest},
 		restart: {to: Invalid, do: expand},
 	},
 }

@@ -3,6 +3,7 @@ package emperor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -11,8 +12,8 @@ import (
 // moment when all that the next emperor needs is in the vault. It returns only if
 // that is not so, or exec fails; then the emperor goes on.
 func (e *Emperor) Replace(exec func() error) error {
-	if e.Vault == nil {
-		return errors.New("there is no vault from which the next emperor could adopt the vassals; with emperor-orphans = adopt there is")
+	if err := e.replaceable(); err != nil {
+		return err
 	}
 	result := make(chan error, 1)
 	e.call(func() {
@@ -21,11 +22,13 @@ func (e *Emperor) Replace(exec func() error) error {
 			return
 		}
 		e.flush()
-		if e.unkept.Load() {
-			result <- errors.New("the vault does not take what the next emperor needs; see the log")
-			return
+		err := e.whole()
+		if err == nil {
+			resume := e.haltOutputs()
+			err = exec()
+			resume()
 		}
-		result <- exec()
+		result <- err
 	})
 	select {
 	case err := <-result:
@@ -35,6 +38,29 @@ func (e *Emperor) Replace(exec func() error) error {
 	}
 }
 
+// replaceable says why the next emperor would not find all that he needs, as far
+// as is known before the loop stands still for it.
+func (e *Emperor) replaceable() error {
+	if e.Vault == nil {
+		return errors.New("there is no vault from which the next emperor could adopt the vassals; with emperor-orphans = adopt there is")
+	}
+	if e.unkept.count() > 0 {
+		e.Refill(context.Background()) // what it lacked may be there by now
+	}
+	return e.whole()
+}
+
+// whole says why the vault does not have all that it was given.
+func (e *Emperor) whole() error {
+	if n := e.unkept.count(); n > 0 {
+		return fmt.Errorf("the vault does not take what the next emperor needs (%d things); see the log, and try again", n)
+	}
+	if err := e.Vault.Check(); err != nil {
+		return fmt.Errorf("%w; the next emperor would find no vassals; try again", err)
+	}
+	return nil
+}
+
 // apiUpgrade answers when the upgrade is about to happen, or why it is not.
 func (e *Emperor) apiUpgrade(w http.ResponseWriter, r *http.Request) {
 	if uid, ok := r.Context().Value(peerKey{}).(uint32); !ok || uid != 0 {
@@ -42,6 +68,9 @@ func (e *Emperor) apiUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	become, err := e.Upgrade(r.Context())
+	if err == nil {
+		err = e.replaceable()
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return

@@ -1,8 +1,6 @@
 package vassal
 
 import (
-	"errors"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -23,17 +21,5 @@ func TestWhatExitsSay(t *testing.T) {
 		if tc.exit.String() != tc.text || tc.exit.Well() != tc.well {
 			t.Errorf("%+v: %q, well: %v", tc.exit, tc.exit, tc.exit.Well())
 		}
-	}
-}
-
-// A process that has not ended has no status, and that is no guess.
-func TestStatusOfTheLiving(t *testing.T) {
-	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pidfd)
-	if status, err := statusOf(pidfd); !errors.Is(err, errUnknown) {
-		t.Errorf("status %v, %v", status, err)
 	}
 }

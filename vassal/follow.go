@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/pidfd"
 )
 
 // followInterval is the time between two looks for a pidfile: nothing tells
@@ -44,22 +46,8 @@ func (g *Generation) follow() {
 		g.mu.Unlock()
 		g.exit = Exit{Followed: true}
 		l.Followed(pid)
-		awaitPidfd(app)
+		_ = pidfd.Await(app)
 	}
-}
-
-// awaitPidfd waits until the process has ended: its pidfd is readable then
-// (pidfd_open(2)). It does so in the poller: a thousand vassals would be a
-// thousand threads in waitid.
-func awaitPidfd(f *os.File) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-	})
 }
 
 // named finds the process of the generation's cgroup that the pidfile names.

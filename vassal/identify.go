@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/pidfd"
 )
 
 // NamespaceOf is the inode of the network namespace of the process that a
 // pidfd refers to. The pid is looked up for the moment; that the process still
 // lives afterwards proves that the pid was its own.
-func NamespaceOf(pidfd *os.File) (uint64, error) {
-	raw, err := pidfd.SyscallConn()
+func NamespaceOf(process *os.File) (uint64, error) {
+	raw, err := process.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
@@ -25,7 +27,7 @@ func NamespaceOf(pidfd *os.File) (uint64, error) {
 	var result error
 	err = raw.Control(func(fd uintptr) {
 		var pid int
-		if pid, result = pidOf(int(fd)); result != nil {
+		if pid, result = pidfd.PID(int(fd)); result != nil {
 			return
 		}
 		if inode, result = namespaceOfPID(pid); result == nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/logfile"
+	"fiefdom/internal/pidfd"
 )
 
 // Launch is what a start needs beside the jail.
@@ -198,8 +199,8 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		// By our own number: what becomes the child shuffles its descriptors before it executes the file (syscall.forkAndExecInChild).
 		program = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), self)
 	}
-	pidfd := -1
-	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &pidfd}
+	end := -1
+	sys := &syscall.SysProcAttr{Setsid: true, Cloneflags: l.Namespaces, PidFD: &end}
 	if err := mapUsers(sys, &l.Plan); err != nil {
 		return err
 	}
@@ -221,8 +222,8 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	}); err != nil {
 		return err
 	}
-	if pidfd >= 0 && unix.SetNonblock(pidfd, true) == nil {
-		g.end = os.NewFile(uintptr(pidfd), "process")
+	if end >= 0 && unix.SetNonblock(end, true) == nil {
+		g.end = os.NewFile(uintptr(end), "process")
 	}
 	return nil
 }
@@ -233,7 +234,7 @@ func (g *Generation) awaitEnd() {
 	if g.end == nil {
 		return
 	}
-	awaitPidfd(g.end)
+	_ = pidfd.Await(g.end)
 	if g.process != nil {
 		_ = g.end.Close() // of another's child it has to tell how it ended
 	}
@@ -305,32 +306,12 @@ func (g *Generation) adopt(fd int) error {
 	}
 	g.app = os.NewFile(uintptr(fd), "app")
 	g.mu.Unlock()
-	pid, err := pidOf(fd)
+	pid, err := pidfd.PID(fd)
 	if err != nil {
 		return err
 	}
 	g.PID = pid
 	return nil
-}
-
-// pidOf reads the pid of a pidfd as this pid namespace numbers it (proc(5)).
-func pidOf(pidfd int) (int, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var key string
-	var value int
-	for {
-		n, err := fmt.Fscanln(f, &key, &value)
-		if n == 2 && key == "Pid:" {
-			return value, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return 0, errors.New("pidfd without a pid")
-		}
-	}
 }
 
 // Signal sends a signal to the app; to a process that is gone it does nothing.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -68,6 +69,23 @@ func TestSoakEmperorAndRouterKilledInTurn(t *testing.T) {
 	if strings.Contains(r.allLogged(), "network of the former emperor removed") {
 		t.Error("a network that had not changed was made anew")
 	}
+	r.stop(syscall.SIGTERM)
+}
+
+// An app that dies together with the router comes back into its jail: a router
+// that is away looks like a device that is lost, for a moment.
+func TestJailsOutliveRouterAndApp(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni})
+	s := r.reach("blog")
+	jail := func() string { return strings.TrimSpace(r.Run(t, "readlink", fmt.Sprintf("/proc/%d/ns/net", s.PID))) }
+	before := jail()
+	r.Run(t, "kill", "-KILL", number(r.routerPID()), number(s.PID))
+	s = r.await("blog", "is back", func(now emperor.Status) bool { return now.State == emperor.Running && now.PID != s.PID })
+	if now := jail(); now != before {
+		t.Errorf("its jail is %s, was %s", now, before)
+	}
+	r.reach("blog")
 	r.stop(syscall.SIGTERM)
 }
 

@@ -20,7 +20,7 @@ func TestAdoptedVassalsAreServed(t *testing.T) {
 	}
 	const limited = "[uwsgi]\ncommand = sh -c 'while read word; do echo heard $word; systemd-notify STATUS=\"$word\"; done < /run/t/words; exec sleep 1000'\n" +
 		"env = WHERE=%n\nready = delay:1ms\nwatchdog = 1h\nlogto = /run/t/log/blog\nlog-maxsize = 64K\nlimit-pids = "
-	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"limit-pids = 100\n")
 	r.Run(t, "mkdir", "-m", "777", "/run/t/log")
 	words := r.fifo("/run/t/words")
 	r.Run(t, "chmod", "666", "/run/t/words")
@@ -37,6 +37,7 @@ func TestAdoptedVassalsAreServed(t *testing.T) {
 	r.await("blog", "says its first word", func(s emperor.Status) bool { return s.Says == "first" })
 	r.die()
 	say("meanwhile")
+	r.write("/run/t/emperor.ini", nativeNetwork+"limit-pids = 200\n")
 	r.start()
 	for name, s := range before {
 		if why := unlike(s, r.awaitState(name, emperor.Running)); why != "" {
@@ -56,6 +57,7 @@ func TestAdoptedVassalsAreServed(t *testing.T) {
 	if got := r.limitValue("pids", "blog", "pids.max"); got != "40" {
 		t.Errorf("pids.max is %s", got)
 	}
+	nettest.Eventually(t, patience, "the default of the next emperor is in force", func() bool { return r.limitValue("pids", "sick", "pids.max") == "200" })
 	r.drop("blog", limited+"50\n")
 	nettest.Eventually(t, patience, "the limit is changed", func() bool { return r.limitValue("pids", "blog", "pids.max") == "50" })
 	if s := r.ps("blog"); s.PID != before["blog"].PID || s.PIDs == 0 {

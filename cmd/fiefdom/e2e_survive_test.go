@@ -260,6 +260,34 @@ func TestOrphansWaitForAnEmperorThatRuns(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// An emperor that is told to stop while it starts ends what it has found, whether
+// it has come to adopt it or not.
+func TestStoppedStartsEndOrphans(t *testing.T) {
+	t.Parallel()
+	for name, world := range map[string]func(*testing.T) *nettest.World{
+		"with cgroups":    func(t *testing.T) *nettest.World { return nettest.NewWorld(t) },
+		"without cgroups": withoutCgroups,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := layRealm(t, world(t), "emperor", nativeNetwork)
+			for name, text := range survivors {
+				r.drop(name, text)
+			}
+			r.start()
+			r.all()
+			r.die()
+			r.write("/run/t/emperor.ini", nativeNetwork+"exec-asap = touch /run/t/begun; exec sleep 1000\n")
+			r.launch()
+			nettest.Eventually(t, patience, "the start is under way", func() bool { return r.exists("/run/t/begun") })
+			r.stop(syscall.SIGTERM)
+			if out := r.Run(t, "ps", "-eo", "args"); strings.Contains(out, agentPath(t)) || strings.Contains(out, " vault ") {
+				t.Errorf("it has left\n%s", out)
+			}
+		})
+	}
+}
+
 // A request that was begun before the emperor was killed is answered under the
 // next one.
 func TestConnectionsSurviveTheEmperor(t *testing.T) {

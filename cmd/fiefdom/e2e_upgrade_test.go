@@ -63,15 +63,99 @@ func TestSoakUpgrades(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// An upgrade in the moment when there is no vault, or one that is not filled yet,
+// is refused, and the vassals stay as they are.
+func TestUpgradeWithoutVault(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, survivors)
+	before := r.all()
+	refused := 0
+	for range 5 {
+		r.kill(r.vaultPID())
+		out, code := r.run("upgrade")
+		if code != exitOK {
+			if refused++; !strings.Contains(out, "vault") || !strings.Contains(out, "try again") {
+				t.Errorf("refused: %q", out)
+			}
+		}
+		r.same(before)
+		nettest.Eventually(t, patience, "an upgrade", func() bool { _, code := r.run("upgrade"); return code == exitOK })
+		r.same(before)
+	}
+	if refused == 0 {
+		t.Error("no upgrade came while there was no vault")
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// No line that an app writes during an upgrade is lost, torn or out of place,
+// whoever has it in hand at that moment.
+func TestNoLineIsLostByUpgrades(t *testing.T) {
+	t.Parallel()
+	const talks = "[uwsgi]\ncommand = /bin/sh -c 'i=0; while ! test -e /run/t/enough; do n=0; while test $n -lt 50; do i=$((i+1)); n=$((n+1)); echo line $i; done; sleep 0.002; done; echo end $i; exec sleep 1000'\n"
+	r := newRealm(t, logsEmperor, map[string]string{"told": talks, "filed": talks + "logto = /run/t/filed.log\n"})
+	r.logged("told | line 100", 1)
+	for range scaled(5, 50) {
+		r.mustRun("upgrade")
+	}
+	r.write("/run/t/enough", "")
+	logs := map[string]func() string{
+		"told": func() string {
+			var own strings.Builder
+			for line := range strings.Lines(r.allLogged()) {
+				if text, ok := strings.CutPrefix(line, "told | "); ok {
+					own.WriteString(text)
+				}
+			}
+			return own.String()
+		},
+		"filed": func() string { return r.read("/run/t/filed.log") },
+	}
+	for name, log := range logs {
+		nettest.Eventually(t, patience, name+" has said its last word", func() bool { return strings.Contains(log(), "\nend ") })
+		n := 0
+		for line := range strings.Lines(log()) {
+			if n++; line != fmt.Sprintf("line %d\n", n) && line != fmt.Sprintf("end %d\n", n-1) {
+				t.Errorf("%s: line %d is %q", name, n, line)
+				break
+			}
+		}
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// Where no vassal can be adopted a reload is one, whatever is installed by now.
+func TestReloadsWhereNobodyUpgrades(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-orphans = kill\n")
+	r.drop("blog", agentIni)
+	r.ownProgram()
+	r.start()
+	blog := r.reach("blog")
+	r.Run(t, "sh", "-c", "cp "+r.program+" "+r.program+".next && mv "+r.program+".next "+r.program)
+	if out, code := r.run("upgrade"); code != exitFailed || !strings.Contains(out, "emperor-orphans = kill") {
+		t.Errorf("upgrade: %d, %q", code, out)
+	}
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.await("blog", "is started anew", func(s emperor.Status) bool { return s.State == emperor.Running && s.PID != blog.PID })
+	r.stop(syscall.SIGTERM)
+}
+
+// ownProgram gives the realm's emperor a program of its own, which can be replaced.
+func (r *realm) ownProgram() {
+	r.t.Helper()
+	r.program = "/run/t/fiefdom"
+	r.Run(r.t, "sh", "-c", `cp "$(command -v fiefdom)" `+r.program)
+}
+
 // Whatever does not start does not become the emperor; another program does, by
 // a reload too.
 func TestUpgradeToAnotherProgram(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.drop("blog", agentIni)
-	const path = "/run/t/fiefdom"
-	r.Run(t, "sh", "-c", `cp "$(command -v fiefdom)" `+path)
-	r.program = path
+	r.ownProgram()
+	path := r.program
 	r.start()
 	blog := r.reach("blog")
 	install := func(text string, from string) {

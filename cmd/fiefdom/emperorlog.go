@@ -77,6 +77,14 @@ func (l *emperorLog) toSyslog(c *emperor.Config) (func(vassal string) io.Writer,
 // logEnd is how long the log may take for what waits at the end.
 const logEnd = time.Second
 
+// flush writes what waits of the emperor's own lines.
+func (l *emperorLog) flush() {
+	l.Flush(logEnd)
+	if l.syslog != nil {
+		l.syslog.Flush(logEnd)
+	}
+}
+
 // close writes what waits. Nothing may be written after it.
 func (l *emperorLog) close() {
 	stuck := l.Close(logEnd) != nil

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -61,6 +60,11 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err := ownURG(); err != nil {
 		return fmt.Errorf("begin anew for SIGURG's sake: %w", err)
 	}
+	// Early, for there may be vassals whose emperor this process was before an upgrade.
+	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	defer stop()
+	orders, disobey := takeOrders()
+	defer disobey()
 	// A closed terminal or pipe costs log lines, not the emperor.
 	signal.Ignore(syscall.SIGPIPE)
 	// The modes of what is made, and vassals' own umask, do not depend on the shell.
@@ -84,11 +88,6 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if os.Geteuid() != 0 {
 		return errors.New("an emperor makes namespaces and devices: run it as root")
 	}
-	ctx, stop := signal.NotifyContext(parent, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
-	defer stop()
-	orders, disobey := takeOrders()
-	defer disobey()
-
 	instance, err := emperor.Lock(l.config)
 	if err != nil {
 		return err
@@ -107,9 +106,6 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	r.keeper = r.newKeeper()
 	err = r.run(ctx)
 	manager.end()
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = nil // asked to stop while it started
-	}
 	if r.leaves {
 		return errors.Join(err, instance.Leave())
 	}
@@ -131,72 +127,23 @@ type runner struct {
 	emperor *emperor.Emperor
 	keeper  *control.Keeper
 	vault   *vault.Vault // nil: nobody is to be adopted
-	leaves  bool         // orphans are for the next emperor: this one does not come to run
+	ran     bool         // it has come to run: what there is is its own
+	leaves  bool         // what was found is for the next emperor: this one does not come to run
 	undo    []func() error
 }
 
-// later notes how to take back what was just made.
-func (r *runner) later(f func() error) { r.undo = append(r.undo, f) }
-
-func (r *runner) takeBack() error {
-	var errs []error
-	for _, f := range slices.Backward(r.undo) {
-		errs = append(errs, f())
-	}
-	return errors.Join(errs...)
-}
-
-// leftoverTime bounds the wait for what a killed emperor left. A router that has
-// to be killed takes its devices along one after another, some 20 ms each
-// (unregister_netdevice).
-const leftoverTime = 2 * time.Minute
-
 func (r *runner) run(ctx context.Context) (err error) {
-	defer func() {
-		r.leaves = r.leaves && ctx.Err() == nil
-		err = errors.Join(err, r.takeBack())
-	}()
-	if err := r.writePIDFile(); err != nil {
+	defer func() { err = r.finish(ctx, err) }()
+	if err := r.introduce(); err != nil {
 		return err
 	}
-	if name := r.config.ProcName; name != "" {
-		if err := nameProcess(name); err != nil {
-			r.log.Warn("emperor-procname", "err", err)
-		}
-	}
-	orphans := r.findOrphans()
-	r.leaves = !orphans.Empty()
-	if orphans, err = r.adoptRouter(ctx, orphans); err != nil {
-		return err
-	}
-	ending, cancel := context.WithTimeout(ctx, leftoverTime)
-	defer cancel()
-	if err := r.instance.EndLeftovers(ending, r.log, orphans); err != nil {
-		return err
-	}
-	cgroup, err := r.instance.MakeCgroup()
-	if err != nil {
-		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
-	}
-	controllers, err := r.instance.MakeControllers(cgroup)
+	orphans, err := r.inherit(ctx)
 	if err != nil {
 		return err
 	}
-	r.later(func() error {
-		if r.leaves {
-			return nil
-		}
-		return controllers.Close()
-	})
-	if cgroup != "" {
-		r.later(func() error {
-			if r.leaves {
-				return nil
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
-			defer cancel()
-			return cgroup.Remove(ctx)
-		})
+	cgroup, controllers, err := r.makeGroups()
+	if err != nil {
+		return err
 	}
 	leases, err := r.instance.OpenLeases()
 	if err != nil {
@@ -236,6 +183,48 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	return r.serve(ctx, networks, host, cgroup)
+}
+
+// introduce tells others who this process is.
+func (r *runner) introduce() error {
+	if err := r.writePIDFile(); err != nil {
+		return err
+	}
+	if name := r.config.ProcName; name != "" {
+		if err := nameProcess(name); err != nil {
+			r.log.Warn("emperor-procname", "err", err)
+		}
+	}
+	return nil
+}
+
+// makeGroups makes the instance's cgroup, and what its vassals are limited by.
+func (r *runner) makeGroups() (vassal.Cgroup, *vassal.Controllers, error) {
+	cgroup, err := r.instance.MakeCgroup()
+	if err != nil {
+		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
+	}
+	controllers, err := r.instance.MakeControllers(cgroup)
+	if err != nil {
+		return "", nil, err
+	}
+	r.later(func() error {
+		if r.leaves {
+			return nil
+		}
+		return controllers.Close()
+	})
+	if cgroup != "" {
+		r.later(func() error {
+			if r.leaves {
+				return nil
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), leftoverTime)
+			defer cancel()
+			return cgroup.Remove(ctx)
+		})
+	}
+	return cgroup, controllers, nil
 }
 
 // hooks runs those of some phases of the emperor's own ini. The emperor stays
@@ -322,7 +311,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	wg.Go(func() { r.complain("commands in jails", r.emperor.ServeExec(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
-	r.leaves = false // from here on they are ours
+	r.ran, r.leaves = true, false
 	err = r.emperor.Run(ctx)
 	r.vault.End()
 	return err

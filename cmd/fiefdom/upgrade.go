@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/pidfd"
 )
 
 // Bounds of an upgrade.
@@ -97,14 +99,17 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 	}
 	return func() {
 		r.log.Info("upgrading", "program", r.program.path)
-		err := r.emperor.Replace(func() error { return syscall.Exec(r.program.path, os.Args, r.program.env) })
+		err := r.emperor.Replace(func() error {
+			r.out.flush()
+			return syscall.Exec(r.program.path, os.Args, r.program.env)
+		})
 		r.log.Error("not upgraded; going on", "err", err)
 	}, nil
 }
 
 // reapInherited waits for the children that an emperor before, whose process this
 // was, has left: nobody else can, and they would stay as zombies. How an adopted
-// process ended is asked from the kernel before (vassal/orphan.go).
+// process ended is asked from the kernel before (internal/pidfd).
 func reapInherited() {
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
@@ -124,20 +129,16 @@ func reapInherited() {
 }
 
 func reapChild(pid int) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	child, err := pidfd.Open(pid)
 	if err != nil {
 		return
 	}
-	child := os.NewFile(uintptr(fd), "child")
 	defer child.Close()
-	raw, err := child.SyscallConn()
-	if err != nil {
+	if pidfd.Await(child) != nil {
 		return
 	}
-	_ = raw.Read(func(fd uintptr) bool { // asked again when it may have ended
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil
-	})
 	time.Sleep(childGrace)
-	_ = raw.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOHANG, nil) })
+	if raw, err := child.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOHANG, nil) })
+	}
 }

@@ -6,13 +6,18 @@ import (
 	"fiefdom/vassal"
 )
 
+// newVault is the vault's side here, without a process.
+func (r *runner) newVault() *vault.Vault {
+	return &vault.Vault{Path: r.instance.Path(emperor.VaultSocket), Log: r.log, Record: r.instance.RecordVault, UID: bridgeUID}
+}
+
 // findOrphans looks into the vault that a killed emperor has left. One that
 // cannot be read is as good as none: what is in it is ended.
 func (r *runner) findOrphans() *emperor.Orphans {
 	if r.config.Orphans == emperor.KillOrphans {
 		return nil
 	}
-	v := &vault.Vault{Path: r.instance.Path(emperor.VaultSocket), Log: r.log, Record: r.instance.RecordVault, UID: bridgeUID}
+	v := r.newVault()
 	items, err := v.Open()
 	if err != nil {
 		r.log.Error("nobody can be adopted", "err", err)
@@ -33,7 +38,7 @@ func (r *runner) makeVault(cgroup vassal.Cgroup) error {
 		return nil
 	}
 	if r.vault == nil {
-		r.vault = &vault.Vault{Path: r.instance.Path(emperor.VaultSocket), Log: r.log, Record: r.instance.RecordVault, UID: bridgeUID}
+		r.vault = r.newVault()
 	}
 	r.later(func() error {
 		if !r.leaves {

@@ -109,6 +109,22 @@ func (q *Queue) Lost() (Lost, string) {
 	return q.total, q.why
 }
 
+// Flush writes what waits, as long as it takes until most is over. A log that
+// fails is not waited for.
+func (q *Queue) Flush(most time.Duration) {
+	q.mu.Lock()
+	q.run()
+	running := q.running
+	q.mu.Unlock()
+	if running == nil {
+		return
+	}
+	select {
+	case <-running:
+	case <-time.After(most):
+	}
+}
+
 // Close writes what waits, as long as it takes until most is over. It may be
 // called more than once. What comes after it is lost.
 func (q *Queue) Close(most time.Duration) error {

@@ -36,14 +36,12 @@ func Main(args []string) int {
 	if err != nil {
 		return 1
 	}
-	b := &box{items: map[string]*item{}}
+	b := &box{items: map[string]*item{}, lost: map[string]bool{}}
 	for conn := first.(*net.UnixConn); b.serve(conn); {
 		for _, i := range b.items {
 			i.listen()
 		}
-		if conn = accept(l.(*net.UnixListener)); conn == nil {
-			return 1
-		}
+		conn = accept(l.(*net.UnixListener))
 		for _, i := range b.items {
 			i.deafen()
 		}
@@ -85,12 +83,17 @@ func giveUpRights(args []string) error {
 	return errors.Join(err, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
+// acceptRetry is the time between two attempts, where the kernel lacks something.
+const acceptRetry = 100 * time.Millisecond
+
 // accept waits for the next emperor: root, as the socket's mode says too.
+// Whatever fails, what is held is worth more than an end.
 func accept(l *net.UnixListener) *net.UnixConn {
 	for {
 		conn, err := l.AcceptUnix()
 		if err != nil {
-			return nil
+			time.Sleep(acceptRetry)
+			continue
 		}
 		raw, err := conn.SyscallConn()
 		var cred *unix.Ucred
@@ -105,7 +108,10 @@ func accept(l *net.UnixListener) *net.UnixConn {
 }
 
 // box is what the vault holds.
-type box struct{ items map[string]*item }
+type box struct {
+	items map[string]*item
+	lost  map[string]bool // keys of what did not fit in
+}
 
 // item is what is under one key.
 type item struct {
@@ -126,6 +132,7 @@ func (b *box) serve(conn *net.UnixConn) bool {
 		m, err := in.receive()
 		if errors.Is(err, errCut) {
 			b.drop(m.Key) // half of it is worth nothing
+			b.lost[m.Key] = true
 			continue
 		}
 		if err != nil {
@@ -138,6 +145,11 @@ func (b *box) serve(conn *net.UnixConn) bool {
 		case opDrop:
 			closeAll(m.fds)
 			b.drop(m.Key)
+		case opCheck:
+			closeAll(m.fds)
+			if err := send(conn, &message{Op: opDone, Lost: len(b.lost)}); err != nil {
+				return len(b.items) > 0
+			}
 		case opList:
 			closeAll(m.fds)
 			if err := b.list(conn); err != nil {
@@ -150,13 +162,15 @@ func (b *box) serve(conn *net.UnixConn) bool {
 }
 
 func (b *box) drop(key string) {
+	delete(b.lost, key)
 	if i := b.items[key]; i != nil {
 		closeAll(i.fds)
 		delete(b.items, key)
 	}
 }
 
-// list gives an emperor duplicates of everything. What was heard is told once.
+// list gives an emperor duplicates of everything. What was heard is told until
+// somebody has put what he knows now.
 func (b *box) list(conn *net.UnixConn) error {
 	for _, i := range b.items {
 		m := &message{Op: opItem, Key: i.key, Heard: i.heard, Names: i.names, fds: i.fds}
@@ -168,7 +182,6 @@ func (b *box) list(conn *net.UnixConn) error {
 		if err != nil {
 			return err
 		}
-		i.heard = nil
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {

@@ -27,10 +27,12 @@ type Vault struct {
 	Record func(pid int) error   // is told of a new process
 	Refill func(context.Context) // puts everything again, into a process that is new
 
-	mu    sync.Mutex
-	conn  *net.UnixConn // nil: there is no process
-	pidfd int           // of the process
-	ended bool
+	mu      sync.Mutex
+	conn    *net.UnixConn // nil: there is no process
+	pidfd   int           // of the process
+	filling bool          // the process is new, and does not have everything yet
+	answers chan int      // to Check: how much was lost
+	ended   bool
 }
 
 // Item is what a former emperor put under a key.
@@ -103,6 +105,7 @@ func (v *Vault) Run(ctx context.Context) {
 			err := v.start()
 			if err == nil {
 				v.Refill(ctx)
+				v.filled()
 				v.Log.Warn("the vault was gone; filled another")
 			} else if !said {
 				v.Log.Error("no vault: the vassals of a killed emperor would not be adopted", "err", err)
@@ -138,7 +141,14 @@ func (v *Vault) Start() error {
 	if v.opened() {
 		return nil
 	}
+	defer v.filled() // there is nothing yet
 	return v.start()
+}
+
+func (v *Vault) filled() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.filling = false
 }
 
 func (v *Vault) start() error {
@@ -152,15 +162,17 @@ func (v *Vault) start() error {
 	}
 	go func() { _, _ = process.Wait() }() // it outlives us, or is killed
 	if v.Record != nil {
-		err = v.Record(process.Pid)
+		if err := v.Record(process.Pid); err != nil { // it holds what it is given all the same
+			v.Log.Warn("the vault is not on record", "err", err)
+		}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.conn, v.pidfd = ours, pidfd
+	v.conn, v.pidfd, v.filling = ours, pidfd, true
 	if v.ended {
 		v.part(true)
 	}
-	return err
+	return nil
 }
 
 func pair() (*net.UnixConn, *os.File, error) {
@@ -213,15 +225,26 @@ func (v *Vault) launch(first *os.File) (process *os.Process, pidfd int, err erro
 	return process, pidfd, err
 }
 
-// await waits until the process is gone. It says nothing of its own.
+// await waits until the process is gone. Of its own it says nothing; its answers
+// go to Check.
 func (v *Vault) await() {
 	v.mu.Lock()
-	conn := v.conn
+	conn, answers := v.conn, make(chan int, 1)
+	v.answers = answers
 	v.mu.Unlock()
 	if conn == nil {
 		return
 	}
-	_, _ = newReader(conn).receive()
+	for in := newReader(conn); ; {
+		m, err := in.receive()
+		if err != nil || m.Op != opDone || len(m.fds) > 0 {
+			break
+		}
+		select {
+		case answers <- m.Lost:
+		default: // nobody waits any more
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.conn == conn {
@@ -260,6 +283,33 @@ func (v *Vault) Put(key string, note any, files *Files, hear string) error {
 		Op: opPut, Key: key, Hear: hear,
 		Names: append([]string{noteName}, files.names...), fds: append([]int{fd}, files.fds...),
 	})
+}
+
+// Check says why not all that was put is there for the next emperor. Run must be
+// running.
+func (v *Vault) Check() error {
+	v.mu.Lock()
+	conn, filling, answers := v.conn, v.filling, v.answers
+	v.mu.Unlock()
+	if conn == nil || filling || answers == nil {
+		return errors.New("vault: it is being started")
+	}
+	select {
+	case <-answers: // somebody has asked, and did not wait
+	default:
+	}
+	if err := v.say(&message{Op: opCheck}); err != nil {
+		return err
+	}
+	select {
+	case lost := <-answers:
+		if lost > 0 {
+			return fmt.Errorf("vault: of %d things %w", lost, errCut)
+		}
+		return nil
+	case <-time.After(putTime):
+		return errors.New("vault: it does not answer")
+	}
 }
 
 // Drop gives up what is under a key.

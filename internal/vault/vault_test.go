@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
+	"fiefdom/internal/pidfd"
 )
 
 // TestMain plays the process that the package starts.
@@ -162,7 +163,7 @@ func TestVaultsEnd(t *testing.T) {
 }
 
 // While nobody listens to a vassal, the vault does: he never waits, and what he
-// has said is told once.
+// has said is told until an emperor knows it.
 func TestVaultHears(t *testing.T) {
 	t.Parallel()
 	nettest.Root(t)
@@ -199,12 +200,18 @@ func TestVaultHears(t *testing.T) {
 	if heard := found["app"].Heard; string(heard) != "\x01\x1a\x11" {
 		t.Errorf("heard %v", heard)
 	}
-	v.end(false)
-	if _, found = open(t, path); len(found["app"].Heard) != 0 {
-		t.Errorf("told twice: %v", found["app"].Heard)
+	v.end(false) // before he could do anything
+	v, found = open(t, path)
+	if heard := found["app"].Heard; string(heard) != "\x01\x1a\x11" {
+		t.Errorf("the second emperor hears %v", heard)
 	}
 	channel := found["app"].Files.Take("channel")
 	defer channel.Close()
+	put(t, v, "app", nil, "channel", map[string]*os.File{"channel": channel})
+	v.end(false)
+	if _, found = open(t, path); len(found["app"].Heard) != 0 {
+		t.Errorf("told once more: %v", found["app"].Heard)
+	}
 	if err := say(5); err != nil { // and from then on he listens himself
 		t.Fatal(err)
 	}
@@ -212,6 +219,70 @@ func TestVaultHears(t *testing.T) {
 	if n, err := channel.Read(b); err != nil || n != 1 || b[0] != 5 {
 		t.Errorf("read %v, %v", b[:n], err)
 	}
+}
+
+// An emperor can ask whether all that he has put is there: not without a process,
+// not while it is being filled, and not if something did not fit in.
+func TestWhatIsNotInTheVault(t *testing.T) {
+	t.Parallel()
+	nettest.Root(t)
+	v := &Vault{Path: filepath.Join(t.TempDir(), "vault.sock"), Log: slog.New(slog.DiscardHandler)}
+	filling, fill := make(chan struct{}), make(chan struct{})
+	v.Refill = func(context.Context) { close(filling); <-fill }
+	v.Record = func(int) error { return errors.New("no space left") } // costs nothing but the record
+	if err := v.Check(); err == nil {
+		t.Error("without a process all is well")
+	}
+	if err := v.Start(); err != nil {
+		t.Fatal(err)
+	}
+	v.Record = nil
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { v.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	whole := func() { // it answers
+		t.Helper()
+		nettest.Eventually(t, 20*time.Second, "all is there", func() bool { return v.Check() == nil })
+	}
+	whole()
+	r, _ := pipe(t)
+	put(t, v, "pipe", 1, "", map[string]*os.File{"in": r})
+	whole()
+
+	few := unix.Rlimit{Cur: 10, Max: 10}
+	v.mu.Lock()
+	pid, err := pidfd.PID(v.pidfd)
+	v.mu.Unlock()
+	if err == nil {
+		err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &few, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 10 {
+		put(t, v, fmt.Sprint("more", n), 1, "", map[string]*os.File{"in": r})
+	}
+	if err := v.Check(); err == nil || !strings.Contains(err.Error(), "ulimit") {
+		t.Errorf("with more than fits: %v", err)
+	}
+	for n := range 10 {
+		if err := v.Drop(fmt.Sprint("more", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole()
+
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-filling
+	if err := v.Check(); err == nil {
+		t.Error("all is in a vault that is not filled yet")
+	}
+	close(fill)
+	whole()
 }
 
 // What the emperor has from those who started him ends with him.

@@ -18,18 +18,21 @@ type message struct {
 	Hear  string   `json:"hear,omitempty"`  // the name of a descriptor that is to be read while there is no emperor
 	Heard []byte   `json:"heard,omitempty"` // from it
 	Names []string `json:"names,omitempty"` // of the descriptors that come along
+	Lost  int      `json:"lost,omitempty"`  // keys whose descriptors did not fit in
 
 	fds []int
 }
 
-// The operations: put, drop and list are the emperor's words; list is answered
-// by an item for each key, and done, with which a pidfd of the vault comes.
+// The operations: put, drop, check and list are the emperor's words; list is
+// answered by an item for each key, and done, with which a pidfd of the vault
+// comes; check by done, with what was lost.
 const (
-	opPut  = "put"
-	opDrop = "drop"
-	opList = "list"
-	opItem = "item"
-	opDone = "done"
+	opPut   = "put"
+	opDrop  = "drop"
+	opCheck = "check"
+	opList  = "list"
+	opItem  = "item"
+	opDone  = "done"
 )
 
 // maxMessage is the largest message in bytes: names, and no notes.

@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"fiefdom/internal/netns"
 	"fiefdom/internal/nettest"
+	"fiefdom/internal/pidfd"
 	"fiefdom/tuntap"
 )
 
@@ -158,8 +157,8 @@ func hostileRouter(t *testing.T, door string, says []said) (k *Keeper, end func(
 		}
 	}()
 	k = &Keeper{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Door: door, Recorded: func() (*os.File, int, error) {
-		fd, err := unix.PidfdOpen(sleep.Process.Pid, 0)
-		return os.NewFile(uintptr(fd), "pidfd"), sleep.Process.Pid, err
+		process, err := pidfd.Open(sleep.Process.Pid)
+		return process, sleep.Process.Pid, err
 	}}
 	return k, func() {
 		l.Close()
@@ -187,8 +186,8 @@ func TestAdoptionCanBeCancelled(t *testing.T) {
 	defer l.Close()
 	k.Door = filepath.Join(dir, "silent")
 	k.Recorded = func() (*os.File, int, error) {
-		fd, err := unix.PidfdOpen(os.Getpid(), 0)
-		return os.NewFile(uintptr(fd), "pidfd"), os.Getpid(), err
+		process, err := pidfd.Open(os.Getpid())
+		return process, os.Getpid(), err
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

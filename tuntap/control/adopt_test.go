@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
+	"fiefdom/internal/pidfd"
 	"fiefdom/tuntap"
 	"fiefdom/tuntap/tuntest"
 )
@@ -299,11 +300,11 @@ func TestExitStatusOfAStranger(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+		end, err := pidfd.Open(cmd.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := stranger(cmd.Process.Pid, os.NewFile(uintptr(fd), "pidfd"))
+		p := stranger(cmd.Process.Pid, end)
 		in.Close()
 		_ = cmd.Wait()
 		if how, err := p.wait(); err != nil || how != want && how != "exit status unknown" {

@@ -25,6 +25,7 @@ import (
 	"fiefdom/firewall"
 	"fiefdom/internal/netns"
 	"fiefdom/internal/nettest"
+	"fiefdom/internal/pidfd"
 	"fiefdom/tuntap"
 )
 
@@ -131,11 +132,11 @@ func recorded(path string) (*os.File, int, error) {
 	if err := errors.Join(err, perr); err != nil {
 		return nil, 0, err
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
+	process, err := pidfd.Open(pid)
 	if err != nil {
 		return nil, 0, nil //nolint:nilerr // gone
 	}
-	return os.NewFile(uintptr(fd), "pidfd"), pid, nil
+	return process, pid, nil
 }
 
 func vassalAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, byte(7 + i)}) }

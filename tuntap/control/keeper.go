@@ -37,8 +37,8 @@ type Keeper struct {
 	// Door is the path of the unix socket by which the next emperor reaches a
 	// router that has lost this one; empty: there is none.
 	Door string
-	// Recorded opens the router that a former emperor has put on record; nil: none lives.
-	Recorded func() (pidfd *os.File, pid int, err error)
+	// Recorded opens the router that a former emperor has put on record, as pidfd.Open does; nil: none lives.
+	Recorded func() (process *os.File, pid int, err error)
 
 	Identify   func(pidfd *os.File) (vassal string) // whose process is it; empty: nobody's
 	Registered func(Registration)
