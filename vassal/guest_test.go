@@ -151,6 +151,43 @@ func TestEnterNoPlaceOfTheApp(t *testing.T) {
 	}
 }
 
+// An adopted app's pid may be anybody's as soon as the app has ended: whoever
+// has it by then gets nobody of ours.
+func TestEnterNobodyElse(t *testing.T) {
+	j := newJail(t)
+	app := startApp(t, j, Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	next := &started{adopt(t, j, app.Generation), app.output}
+	if out, _ := next.mustEnter(t, "echo here").end(t); out != "here\n" {
+		t.Errorf("beside an adopted app: %q", out)
+	}
+	app.Kill()
+	app.Wait()
+	next.PID = sleeper(t).Process.Pid // the next process of that number
+	guest, err := next.Enter(t.Context(), Launch{Plan: next.Beside([]string{"true"}), Output: os.Stderr})
+	if err == nil {
+		guest.Wait()
+	}
+	if err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("a command beside somebody else: %v", err)
+	}
+}
+
+// The vassal's limits are those of who comes beside its app, in v1 trees too.
+func TestGuestsAreLimited(t *testing.T) {
+	c, gen := legacyControllersOf(t), newCgroup(t)
+	b, err := c.Budget("blog.1", gen, Resources{PIDs: 99}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: gen, Budget: b})
+	app.await(t, "up")
+	out, _ := app.mustEnter(t, "cat /proc/self/cgroup").end(t)
+	if want := filepath.Base(c.v1["pids"]) + "/blog.1\n"; !strings.Contains(out, want) {
+		t.Errorf("it is in no cgroup %s, but in\n%s", want, out)
+	}
+}
+
 // What runs in the jail cannot write our program by the process that enters,
 // also when it is the file's owner (CVE-2019-5736).
 func TestOurProgramIsUntouchable(t *testing.T) {
