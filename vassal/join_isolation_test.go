@@ -58,6 +58,23 @@ func TestJoinedIsBound(t *testing.T) {
 	}
 }
 
+// What lies where our program should be in the jail's /proc is the jail's own:
+// it never runs with our rights.
+func TestNestedRunsNothingOfTheJails(t *testing.T) {
+	j := newJail(t)
+	nettest.NoLeaks(t)
+	root := t.TempDir()
+	p := planOf("")
+	p.Mounts, p.Chroot = true, root
+	p.Hooks = []Hook{{Phase: PostJail, Action: "exec", Args: "mount --rbind / " + root + " && cd " + root + `/proc && mount -t tmpfs tmpfs . && cd ../proc && mkdir self && printf '#!/bin/sh\necho evil\n' >self/exe && chmod 755 self/exe`}}
+	base := settle(t, j, Launch{Plan: p, Namespaces: unix.CLONE_NEWNS})
+	l := Launch{Plan: planOf("ls /proc; echo good")}
+	l.Plan.Nest = true
+	if out, exit := base.mustJoin(t, l).end(t); exit != (Exit{}) || out != "self\ngood\n" {
+		t.Errorf("%v, and it said %q; want the jail's /proc and what it was told", exit, out)
+	}
+}
+
 // A generation without an app gives its namespaces away too, and may be in
 // another's: then its processes are there, and it ends with the other's.
 func TestSettledSetns(t *testing.T) {

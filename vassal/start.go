@@ -272,7 +272,10 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			stage.Reaper, stage.Nest, stage.Mounts, stage.Enter, stage.Isolation.Setns = stage.Nest, false, false, -1, ""
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Isolation.Setns = stage.Nest, false, false, ""
+			if stage.Joined {
+				stage.Isolation = Isolation{} // it is in its cgroups already
+			}
 			if err := p.send(stage); err != nil {
 				return err
 			}
