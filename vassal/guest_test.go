@@ -126,6 +126,34 @@ func TestGuestsEndWithTheApp(t *testing.T) {
 	}
 }
 
+// Who is in the jail may stop a guest on its way, and keeps nobody waiting by it
+// for longer than the app runs.
+func TestGuestsStoppedOnTheirWay(t *testing.T) {
+	nettest.NoLeaks(t)
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	l := Launch{Plan: app.Beside([]string{"true"}), Output: os.Stderr, Cloned: func(pid int) {
+		for _, p := range []struct {
+			pid int
+			sig unix.Signal
+		}{{pid, unix.SIGSTOP}, {app.PID, unix.SIGKILL}} {
+			if err := unix.Kill(p.pid, p.sig); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	var err error
+	if l.Cgroup, err = app.Cgroup().Make("exec"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go app.Wait()
+	if _, err := app.Enter(ctx, l); err == nil || ctx.Err() != nil {
+		t.Errorf("beside an app that has ended: %v", err)
+	}
+}
+
 // A command that cannot be is said so, and leaves nothing.
 func TestEnterFails(t *testing.T) {
 	nettest.NoLeaks(t)
