@@ -19,24 +19,12 @@ import (
 // enter starts a command beside the app.
 func (s *started) enter(t *testing.T, args ...string) (*started, error) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	t.Cleanup(func() { r.Close() })
-	l := Launch{Plan: s.Beside(args), Output: w}
+	l := Launch{Plan: s.Beside(args)}
+	var err error
 	if l.Cgroup, err = s.Cgroup().Make(fmt.Sprintf("exec%d", time.Now().UnixNano())); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	g, err := s.Enter(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { g.Kill(); g.Wait() })
-	return &started{g, r}, nil
+	return startWith(t, l, s.Enter)
 }
 
 func (s *started) mustEnter(t *testing.T, script string) *started {
