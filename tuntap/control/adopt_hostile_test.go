@@ -70,6 +70,7 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 		{"nothing at all", []said{greeting, end}, true},
 		{"no hello", []said{good, end}, false},
 		{"another version", []said{{report: report{Hello: &hello{Protocol: protocol + 1}}}, good, end}, false},
+		{"another process", []said{{report: report{Hello: &hello{Protocol: protocol, PID: os.Getpid()}}}, good, end}, false},
 		{"half of it", []said{greeting, good}, false},
 		{"told twice", []said{greeting, good, good, end}, false},
 		{"a name that is not the device's", []said{greeting, network("tun1", tun0.FD(), listener), end}, false},
@@ -144,6 +145,9 @@ func hostileRouter(t *testing.T, door string, says []said) (k *Keeper, end func(
 		w := &wire{conn: c}
 		defer c.Close()
 		for _, s := range says {
+			if h := s.report.Hello; h != nil && h.PID == 0 {
+				s.report.Hello = &hello{Protocol: h.Protocol, PID: sleep.Process.Pid}
+			}
 			if w.send(s.report, s.fds...) != nil {
 				return
 			}
