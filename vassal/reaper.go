@@ -18,11 +18,13 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err != nil {
 		return 1, fmt.Errorf("start in the pid namespace: %w", err)
 	}
+	// Only now: our program as the jail's /proc has it may be the jail's own.
+	enter := plan.setns
 	if plan.Joined {
-		// Only now: our program as the jail's /proc has it may be the jail's own.
-		if err := plan.enter(); err != nil {
-			return 1, err
-		}
+		enter = plan.enter
+	}
+	if err := enter(); err != nil {
+		return 1, err
 	}
 	err = p.close()
 	if plan.Protocol {

@@ -191,6 +191,8 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 	program := "/proc/self/exe"
 	if g.base != nil {
 		files = append(files, g.base.files()...)
+	}
+	if g.base != nil || l.Plan.Isolation.Setns != "" { // others are there already
 		self, err := untouchable()
 		if err != nil {
 			return err
@@ -260,7 +262,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
-			stage.Reaper, stage.Nest, stage.Mounts, stage.Isolation.Setns = stage.Nest, false, false, ""
+			stage.Reaper, stage.Nest, stage.Mounts = stage.Nest, false, false
 			if stage.Joined {
 				stage.Isolation = Isolation{} // it is in its cgroups already
 			}
