@@ -123,8 +123,7 @@ func (d *door) bind(fd int, sa unix.Sockaddr) error {
 // setRights gives the socket's file its owner and mode. It works on the file
 // that was bound, whatever is at the path by now.
 func (d *door) setRights(fd int) error {
-	const siocunixfile = 0x89e0 // unix_open_file in net/unix/af_unix.c: an O_PATH descriptor
-	path, err := unix.IoctlRetInt(fd, siocunixfile)
+	path, err := unixsock.File(fd)
 	if err != nil {
 		return fmt.Errorf("find the socket's file: %w", err)
 	}

@@ -29,6 +29,7 @@ type Budget struct {
 	short       func(uint64) // told how many processes were killed for memory since the last time
 
 	mu      sync.Mutex
+	removed bool              // nothing is put in force any more
 	dirs    map[string]string // folders of v1 trees, by controller
 	inForce Resources
 	oom     *oomWatched // nil: there is no memory controller to ask
@@ -69,6 +70,9 @@ func (b *Budget) Set(r Resources) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.removed {
+		return errors.New("the generation has ended")
+	}
 	if err := b.enable(&r); err != nil {
 		return err
 	}
@@ -291,8 +295,9 @@ func (b *Budget) changeable(r *Resources) bool {
 	if b.cgroup != "" {
 		return true
 	}
+	dirs := b.folders()
 	for _, option := range limitNames {
-		if r.Text(option) != "" && b.dirs[controllerOf[option]] == "" {
+		if r.Text(option) != "" && dirs[controllerOf[option]] == "" {
 			return false
 		}
 	}
@@ -332,7 +337,7 @@ func (b *Budget) Remove(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	oom, dirs := b.oom, b.dirs
-	b.oom, b.dirs = nil, map[string]string{}
+	b.removed, b.oom, b.dirs = true, nil, map[string]string{}
 	b.mu.Unlock()
 	errs := []error{oom.close()}
 	for _, controller := range []string{"pids", "memory", "cpu", "io"} { // pids first: nobody is born any more
@@ -349,9 +354,7 @@ func RemoveLegacy(ctx context.Context, dir string) error {
 	wait := time.Millisecond
 	for {
 		_ = os.WriteFile(filepath.Join(dir, "pids.max"), []byte("0"), 0) // of a pids tree
-		for _, pid := range Cgroup(dir).everybody() {
-			_ = unix.Kill(pid, unix.SIGKILL) // in the folder a moment ago; who leaves it is root
-		}
+		Cgroup(dir).killEach()
 		err := Cgroup(dir).removeTree()
 		if err == nil || !errors.Is(err, unix.EBUSY) {
 			return err
@@ -362,5 +365,25 @@ func RemoveLegacy(ctx context.Context, dir string) error {
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err())
 		}
+	}
+}
+
+// killEach kills who is in c or below it now, and nobody who has got the number
+// of one that ended meanwhile: who is a member still when his pidfd is open is
+// whom it means, or the pidfd is of somebody who has ended.
+func (c Cgroup) killEach() {
+	fds := map[int]int{}
+	for _, pid := range c.everybody() {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			fds[pid] = fd
+		}
+	}
+	for _, pid := range c.everybody() {
+		if fd, known := fds[pid]; known {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd)
 	}
 }

@@ -99,6 +99,9 @@ func TestBudgetInV1(t *testing.T) {
 	if err := next.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if err := next.Set(Resources{PIDs: 42}); err == nil { // it may come late, beside the end
+		t.Error("a limit was put in force for a generation that has ended")
+	}
 	if err := child.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("the child ended with %v, want a kill", err)
 	}

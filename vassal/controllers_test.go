@@ -187,40 +187,7 @@ func TestFindControllersWithoutV2(t *testing.T) {
 // An emperor that is alone in its cgroup makes room for controllers below it,
 // and goes back in the end.
 func TestEmperorMakesRoom(t *testing.T) {
-	nettest.Root(t)
-	root, err := OwnCgroup()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := root.words("cgroup.controllers")
-	if len(all) == 0 {
-		t.Skip("the v2 tree has no controllers here")
-	}
-	controller := all[0]
-	if !slices.Contains(root.words("cgroup.subtree_control"), controller) {
-		if err := root.enable(controller); err != nil {
-			t.Skip("no controller can be switched on here:", err)
-		}
-		t.Cleanup(func() { _ = os.WriteFile(root.file("cgroup.subtree_control"), []byte("-"+controller), 0) })
-	}
-	own, err := root.Make("fiefdom-room-" + strconv.Itoa(os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Remove(t.Context()); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
-		_ = own.removeTree()
-	})
-	t.Cleanup(func() { _ = enter(string(root), os.Getpid()) })
-	if err := enter(string(own), os.Getpid()); err != nil {
-		t.Fatal(err)
-	}
-	instance, err := own.Make("fiefdom-test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	own, instance, controller := newRoom(t)
 	c := &Controllers{name: "fiefdom-test", instance: instance}
 
 	// Somebody else is there: nothing is moved, and the error names him.
@@ -269,6 +236,47 @@ func TestEmperorMakesRoom(t *testing.T) {
 	if entries, _ := filepath.Glob(own.file("fiefdom-*")); len(entries) > 0 {
 		t.Errorf("left: %q", entries)
 	}
+}
+
+// newRoom puts this process into a cgroup of its own, with one for an instance
+// below it, where a controller may be switched on.
+func newRoom(t *testing.T) (own, instance Cgroup, controller string) {
+	t.Helper()
+	nettest.Root(t)
+	root, err := OwnCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := root.words("cgroup.controllers")
+	if len(all) == 0 {
+		t.Skip("the v2 tree has no controllers here")
+	}
+	controller = all[0]
+	if !slices.Contains(root.words("cgroup.subtree_control"), controller) {
+		if err := root.enable(controller); err != nil {
+			t.Skip("no controller can be switched on here:", err)
+		}
+		t.Cleanup(func() { _ = os.WriteFile(root.file("cgroup.subtree_control"), []byte("-"+controller), 0) })
+	}
+	own, err = root.Make("fiefdom-room-" + strconv.Itoa(os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.Remove(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+		_ = own.removeTree()
+	})
+	t.Cleanup(func() { _ = enter(string(root), os.Getpid()) })
+	if err := enter(string(own), os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	instance, err = own.Make("fiefdom-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return own, instance, controller
 }
 
 // systemd's mark on the cgroup above says that this one is the emperor's leaf.

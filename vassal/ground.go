@@ -29,7 +29,8 @@ type ground struct {
 	looking sync.RWMutex // held by who uses root; close ends it
 	closed  bool
 
-	over     chan struct{} // closed by end
+	over     context.Context // until end
+	finish   context.CancelFunc
 	mu       sync.Mutex
 	ended    bool
 	joined   map[*Generation]bool
@@ -40,11 +41,17 @@ type ground struct {
 // layGround opens what the init stage pid is in. The stage waits meanwhile, so
 // that the pid is its own.
 func layGround(pid int, env []string) (*ground, error) {
-	g := &ground{env: env, over: make(chan struct{}), joined: map[*Generation]bool{}}
+	g := newGround(env)
 	if err := g.open(pid); err != nil {
 		return nil, errors.Join(fmt.Errorf("hold the jail's namespaces: %w", err), g.close())
 	}
 	return g, nil
+}
+
+func newGround(env []string) *ground {
+	g := &ground{env: env, joined: map[*Generation]bool{}}
+	g.over, g.finish = context.WithCancel(context.Background())
+	return g
 }
 
 func (g *ground) open(pid int) error {
@@ -147,6 +154,10 @@ func (g *Generation) join(ctx context.Context, base *ground, l Launch) (*Generat
 	p.Hooks, p.StartHook, p.Mounts, p.Proc, p.Resolv, p.Chroot, p.LogTo = nil, nil, false, false, "", "", ""
 	p.Isolation = Isolation{Cgroups: p.Isolation.Cgroups, CgroupMode: p.Isolation.CgroupMode} // what belongs to a process
 	p.CleanEnv, p.Env = true, append(slices.Clip(base.env), p.Env...)
+	// Whoever is in the jail may stop the process on its way.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(base.over, cancel)()
 	joined, err := g.jail.start(ctx, l, base)
 	if err != nil {
 		base.inFlight.Done()
@@ -182,16 +193,13 @@ func (g *ground) leave(joined *Generation) {
 // end lets nobody join any more, and kills who has.
 func (g *ground) end() {
 	g.mu.Lock()
-	first := !g.ended
 	g.ended = true
 	var joined []*Generation
 	for j := range g.joined {
 		joined = append(joined, j)
 	}
 	g.mu.Unlock()
-	if first {
-		close(g.over)
-	}
+	g.finish()
 	for _, j := range joined {
 		j.Kill()
 	}
@@ -203,7 +211,7 @@ func (g *ground) await(over bool) {
 	if over {
 		g.end()
 	}
-	<-g.over
+	<-g.over.Done()
 	g.inFlight.Wait()
 }
 

@@ -54,7 +54,7 @@ func (g *Generation) invite() (*ground, error) {
 	if err := g.sameUsers(); err != nil {
 		return nil, errors.Join(err, base.close())
 	}
-	base.left = func() { g.seeOff(base) }
+	base.left, base.budget = func() { g.seeOff(base) }, g.launch.Budget
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// What was opened by its pid was the app's if the pid is its own now.
@@ -90,11 +90,13 @@ func (g *Generation) sameUsers() error {
 // holdsPID says whether the app's pid is still its own: nobody has waited for
 // it. mu is held.
 func (g *Generation) holdsPID() bool {
-	pidfd := g.app
-	if pidfd == nil {
-		return true // the process is ours to wait for, and has not been
+	switch {
+	case g.app != nil:
+		return unix.PidfdSendSignal(int(g.app.Fd()), 0, nil, 0) == nil
+	case g.process != nil:
+		return true // it is ours to wait for, and has not been
 	}
-	return unix.PidfdSendSignal(int(pidfd.Fd()), 0, nil, 0) == nil
+	return g.signalOrphan(0, 0) == nil
 }
 
 // seeOff gives up what a guest joined.

@@ -19,24 +19,12 @@ import (
 // enter starts a command beside the app.
 func (s *started) enter(t *testing.T, args ...string) (*started, error) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	t.Cleanup(func() { r.Close() })
-	l := Launch{Plan: s.Beside(args), Output: w}
+	l := Launch{Plan: s.Beside(args)}
+	var err error
 	if l.Cgroup, err = s.Cgroup().Make(fmt.Sprintf("exec%d", time.Now().UnixNano())); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	g, err := s.Enter(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { g.Kill(); g.Wait() })
-	return &started{g, r}, nil
+	return startWith(t, l, s.Enter)
 }
 
 func (s *started) mustEnter(t *testing.T, script string) *started {
@@ -126,6 +114,34 @@ func TestGuestsEndWithTheApp(t *testing.T) {
 	}
 }
 
+// Who is in the jail may stop a guest on its way, and keeps nobody waiting by it
+// for longer than the app runs.
+func TestGuestsStoppedOnTheirWay(t *testing.T) {
+	nettest.NoLeaks(t)
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+	app.await(t, "up")
+	l := Launch{Plan: app.Beside([]string{"true"}), Output: os.Stderr, Cloned: func(pid int) {
+		for _, p := range []struct {
+			pid int
+			sig unix.Signal
+		}{{pid, unix.SIGSTOP}, {app.PID, unix.SIGKILL}} {
+			if err := unix.Kill(p.pid, p.sig); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	var err error
+	if l.Cgroup, err = app.Cgroup().Make("exec"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go app.Wait()
+	if _, err := app.Enter(ctx, l); err == nil || ctx.Err() != nil {
+		t.Errorf("beside an app that has ended: %v", err)
+	}
+}
+
 // A command that cannot be is said so, and leaves nothing.
 func TestEnterFails(t *testing.T) {
 	nettest.NoLeaks(t)
@@ -151,46 +167,39 @@ func TestEnterNoPlaceOfTheApp(t *testing.T) {
 	}
 }
 
-// What runs in the jail cannot write our program by the process that enters,
-// also when it is the file's owner (CVE-2019-5736).
-func TestOurProgramIsUntouchable(t *testing.T) {
-	fd, err := untouchable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := fmt.Sprintf("/proc/self/fd/%d", fd)
-	if f, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
-		f.Close()
-		t.Error("our program can be opened for writing by the descriptor that is executed")
-	}
-	sealed, err := sealedSelf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(sealed)
-	w, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", sealed), os.O_WRONLY, 0)
-	if err == nil {
-		defer w.Close()
-		_, err = w.WriteAt([]byte("x"), 0)
-	}
-	if err == nil {
-		t.Error("the sealed copy of our program can be written")
-	}
-
-	// A guest that executes what it came as shows the same file.
-	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
+// An adopted app's pid may be anybody's as soon as the app has ended: whoever
+// has it by then gets nobody of ours.
+func TestEnterNobodyElse(t *testing.T) {
+	j := newJail(t)
+	app := startApp(t, j, Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: newCgroup(t)})
 	app.await(t, "up")
-	script := filepath.Join(t.TempDir(), "evil")
-	if err := os.WriteFile(script, []byte("#!/proc/self/exe init-stage\n"), 0o755); err != nil {
-		t.Fatal(err)
+	next := &started{adopt(t, j, app.Generation), app.output}
+	if out, _ := next.mustEnter(t, "echo here").end(t); out != "here\n" {
+		t.Errorf("beside an adopted app: %q", out)
 	}
-	guest, err := app.enter(t, script) // our program once more, without a handshake: it ends with 1
+	app.Kill()
+	app.Wait()
+	next.PID = sleeper(t).Process.Pid // the next process of that number
+	guest, err := next.Enter(t.Context(), Launch{Plan: next.Beside([]string{"true"}), Output: os.Stderr})
+	if err == nil {
+		guest.Wait()
+	}
+	if err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("a command beside somebody else: %v", err)
+	}
+}
+
+// The vassal's limits are those of who comes beside its app, in v1 trees too.
+func TestGuestsAreLimited(t *testing.T) {
+	c, gen := legacyControllersOf(t), newCgroup(t)
+	b, err := c.Budget("blog.1", gen, Resources{PIDs: 99}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer guest.Wait()
-	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/exe", guest.PID), os.O_WRONLY, 0); err == nil {
-		f.Close()
-		t.Error("our program can be opened for writing by the process that executes it in the jail")
+	app := startApp(t, newJail(t), Launch{Plan: planOf("echo up; exec sleep 100"), Cgroup: gen, Budget: b})
+	app.await(t, "up")
+	out, _ := app.mustEnter(t, "cat /proc/self/cgroup").end(t)
+	if want := filepath.Base(c.v1["pids"]) + "/blog.1\n"; !strings.Contains(out, want) {
+		t.Errorf("it is in no cgroup %s, but in\n%s", want, out)
 	}
 }

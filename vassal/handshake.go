@@ -46,7 +46,7 @@ type Plan struct {
 	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
 
 	Joined  bool   `json:"joined"`  // a process more in a generation: no hooks, no registration
-	Enter   int    `json:"enter"`   // the namespaces of the generation that it enters first; -1: it is in them already
+	Enter   int    `json:"enter"`   // the namespaces of the generation that it enters
 	Nest    bool   `json:"nest"`    // a pid namespace of its own in the generation's: start a reaper there, wait, end with it
 	Pidfile string `json:"pidfile"` // the app's pid is written here
 

@@ -51,13 +51,14 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
 	}
-	if plan.Isolation.Setns != "" {
-		if err := plan.setns(); err != nil {
+	if plan.Reaper {
+		if err := plan.setnsPIDs(); err != nil {
 			return 1, err
 		}
-	}
-	if plan.Reaper {
 		return plan.reap(p)
+	}
+	if err := plan.setns(); err != nil {
+		return 1, err
 	}
 	if err := plan.prepare(ctx, p); err != nil {
 		return 1, err

@@ -21,16 +21,14 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 1, fmt.Errorf("hide from the jail: %w", err)
 	}
-	if plan.Enter >= 0 { // the jail's root may not show them
-		if err := plan.joinCgroups(); err != nil {
-			return 1, err
-		}
-	}
-	if err := plan.enter(); err != nil {
-		return 1, fmt.Errorf("join the jail: %w", err)
+	if err := plan.joinCgroups(); err != nil { // the jail's root may not show them
+		return 1, err
 	}
 	if plan.Nest || plan.Reaper {
 		return plan.reap(p)
+	}
+	if err := plan.enter(); err != nil {
+		return 1, err
 	}
 	if err := plan.environment(); err != nil {
 		return 1, err
@@ -43,12 +41,27 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	return 1, plan.become(ctx, p)
 }
 
+// places are the descriptors of where the generation is.
+func (plan *Plan) places() (fds []uintptr) {
+	if !plan.Joined {
+		return nil
+	}
+	for i := range plan.Enter + 2 {
+		fds = append(fds, uintptr(joinFD+i))
+	}
+	return fds
+}
+
 // enter moves this thread, the one that execs, to where the generation is. The
 // descriptors are closed: a reaper stays.
 func (plan *Plan) enter() error {
-	if plan.Enter < 0 {
-		return nil // beside a reaper: we are there already
+	if err := plan.enterPlaces(); err != nil {
+		return fmt.Errorf("join the jail: %w", err)
 	}
+	return nil
+}
+
+func (plan *Plan) enterPlaces() error {
 	// Threads of a process share their root and working directory, and such a
 	// thread may not enter a mount namespace (setns(2)).
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

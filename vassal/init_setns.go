@@ -17,33 +17,70 @@ const setnsTime = 30 * time.Second
 // What is the same as here already is left out: a process with threads, as we
 // are, cannot enter a time or user namespace, not even its own.
 func (plan *Plan) setns() error {
+	return plan.givenNamespaces(func(fds []int) error {
+		// Another's mounts come with another's root: threads share theirs until then.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("leave the shared working directory: %w", err)
+		}
+		for _, fd := range fds {
+			if isPIDs(fd) {
+				return errors.New("it gave another pid namespace a moment ago; start the vassal again")
+			}
+			if err := unix.Setns(fd, 0); err != nil {
+				return fmt.Errorf("enter %s: %w", nsName(fd), err)
+			}
+		}
+		return nil
+	})
+}
+
+// setnsPIDs has this thread's children be born in the pid namespace that the
+// socket of setns gives, if it gives one.
+func (plan *Plan) setnsPIDs() error {
+	return plan.givenNamespaces(func(fds []int) error {
+		for _, fd := range fds {
+			if !isPIDs(fd) {
+				continue
+			}
+			if err := unix.Setns(fd, unix.CLONE_NEWPID); err != nil {
+				return fmt.Errorf("enter %s: %w", nsName(fd), err)
+			}
+		}
+		return nil
+	})
+}
+
+// givenNamespaces passes on what the socket of setns gives and is not ours yet.
+func (plan *Plan) givenNamespaces(enter func(fds []int) error) error {
 	path := plan.Isolation.Setns
+	if path == "" {
+		return nil
+	}
 	fds, err := askNamespaces(path)
-	if err != nil {
-		return fmt.Errorf("setns %s: %w", path, err)
-	}
 	defer closeAll(fds)
-	own, err := ownNamespaces()
+	var own map[uint64]bool
+	if err == nil {
+		own, err = ownNamespaces()
+	}
+	var others []int
+	for _, fd := range fds {
+		inode, ierr := nsInode(fd)
+		if err = errors.Join(err, ierr); ierr == nil && !own[inode] {
+			others = append(others, fd)
+		}
+	}
+	if err == nil {
+		err = enter(others)
+	}
 	if err != nil {
 		return fmt.Errorf("setns %s: %w", path, err)
-	}
-	// Another's mounts come with another's root: threads share theirs until then.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("setns %s: leave the shared working directory: %w", path, err)
-	}
-	for _, fd := range fds {
-		inode, err := nsInode(fd)
-		if err != nil {
-			return fmt.Errorf("setns %s: %w", path, err)
-		}
-		if own[inode] {
-			continue
-		}
-		if err := unix.Setns(fd, 0); err != nil {
-			return fmt.Errorf("setns %s: enter %s: %w", path, nsName(fd), err)
-		}
 	}
 	return nil
+}
+
+func isPIDs(fd int) bool {
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	return err == nil && kind == unix.CLONE_NEWPID
 }
 
 // askNamespaces connects to a socket of setns and gets the descriptors.

@@ -58,6 +58,33 @@ func TestJoinedIsBound(t *testing.T) {
 	}
 }
 
+// What lies where our program should be in the jail's /proc is the jail's own:
+// it never runs with our rights.
+func TestNothingOfTheJailsIsRun(t *testing.T) {
+	j := newJail(t)
+	nettest.NoLeaks(t)
+	root, socket := t.TempDir(), filepath.Join(t.TempDir(), "ns.socket")
+	p := planOf("")
+	p.Mounts, p.Chroot, p.Reaper, p.Isolation.Serve = true, root, true, socket
+	evil := `mount -t tmpfs tmpfs . && cd ../proc && mkdir self && printf '#!/bin/sh\necho evil\n' >self/exe && chmod 755 self/exe`
+	p.Hooks = []Hook{
+		{Phase: PostJail, Action: "exec", Args: "mount --rbind / " + root + " && cd " + root + "/proc && " + evil},
+		{Phase: PostJail, Action: "exec", Args: "cd /proc && " + evil},
+	}
+	base := settle(t, j, Launch{Plan: p, Namespaces: unix.CLONE_NEWNS | unix.CLONE_NEWPID})
+	l := Launch{Plan: planOf("ls /proc; echo good")}
+	l.Plan.Nest = true
+	check := func(who string, s *started) {
+		t.Helper()
+		if out, exit := s.end(t); exit != (Exit{}) || out != "self\ngood\n" {
+			t.Errorf("%s: %v, and it said %q; want the jail's /proc and what it was told", who, exit, out)
+		}
+	}
+	check("a process in a pid namespace of its own", base.mustJoin(t, l))
+	l.Plan.Nest, l.Plan.Reaper, l.Plan.Isolation.Setns = false, true, socket
+	check("another vassal, by setns", startApp(t, &Jail{Name: "app", ns: -1}, l))
+}
+
 // A generation without an app gives its namespaces away too, and may be in
 // another's: then its processes are there, and it ends with the other's.
 func TestSettledSetns(t *testing.T) {

@@ -29,27 +29,13 @@ func settle(t *testing.T, j *Jail, l Launch) *started {
 // join starts a process in it.
 func (s *started) join(t *testing.T, l Launch) (*started, error) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	t.Cleanup(func() { r.Close() })
-	l.Output = w
 	if l.Cgroup == "" {
-		l.Cgroup, err = s.cgroup.Make(fmt.Sprintf("p%d", time.Now().UnixNano()))
-		if err != nil {
+		var err error
+		if l.Cgroup, err = s.cgroup.Make(fmt.Sprintf("p%d", time.Now().UnixNano())); err != nil {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	g, err := s.Join(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	t.Cleanup(func() { g.Kill(); g.Wait() })
-	return &started{g, r}, nil
+	return startWith(t, l, s.Join)
 }
 
 func (s *started) mustJoin(t *testing.T, l Launch) *started {

@@ -132,10 +132,8 @@ func (g *Generation) restoreGround(r GenerationRecord, files *vault.Files) error
 	if !r.Ground {
 		return nil
 	}
-	g.ground = &ground{
-		env: r.Env, over: make(chan struct{}), joined: map[*Generation]bool{},
-		pids: files.Take("pids"), root: files.Take("root"), dir: files.Take("dir"),
-	}
+	g.ground = newGround(r.Env)
+	g.ground.pids, g.ground.root, g.ground.dir = files.Take("pids"), files.Take("root"), files.Take("dir")
 	for i := range r.Namespaces {
 		f := files.Take(fmt.Sprint("namespace", i))
 		if f == nil {

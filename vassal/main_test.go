@@ -74,6 +74,34 @@ func newJail(t *testing.T, links ...Link) *Jail {
 	return j
 }
 
+// collect gives what is started the pipe that collects its output.
+func (l *Launch) collect(t *testing.T) (r *os.File, started func()) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	l.Output = w
+	return r, func() { w.Close() }
+}
+
+// startWith starts something beside, or in, a generation; it ends with the
+// test.
+func startWith(t *testing.T, l Launch, start func(context.Context, Launch) (*Generation, error)) (*started, error) {
+	t.Helper()
+	r, done := l.collect(t)
+	defer done()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	g, err := start(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { g.Kill(); g.Wait() })
+	return &started{g, r}, nil
+}
+
 // started is a running app with what it writes.
 type started struct {
 	*Generation
@@ -83,13 +111,8 @@ type started struct {
 // tryStart starts an app whose output goes to a pipe.
 func tryStart(t *testing.T, j *Jail, l Launch) (*started, error) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	t.Cleanup(func() { r.Close() })
-	l.Output = w
+	r, done := l.collect(t)
+	defer done()
 	if l.Log == nil {
 		l.Log = func(f *logfile.File) { f.Close() }
 	}

@@ -18,6 +18,14 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err != nil {
 		return 1, fmt.Errorf("start in the pid namespace: %w", err)
 	}
+	// Only now: our program as the jail's /proc has it may be the jail's own.
+	enter := plan.setns
+	if plan.Joined {
+		enter = plan.enter
+	}
+	if err := enter(); err != nil {
+		return 1, err
+	}
 	err = p.close()
 	if plan.Protocol {
 		err = errors.Join(err, unix.Close(channelFD)) // it is the app's
@@ -79,6 +87,7 @@ func (plan *Plan) startSecond(p *pipe) (int, error) {
 	if plan.Settings != SettingsNone {
 		files = append(files, settingsFD)
 	}
+	files = append(files, plan.places()...)
 	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true}
 	if plan.Nest {
 		sys.Cloneflags = unix.CLONE_NEWPID

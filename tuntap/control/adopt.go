@@ -106,6 +106,8 @@ func (h *heritage) take(ctx context.Context, door string) (devices []Adopted, er
 		return nil, fmt.Errorf("wait for its hello: %w", err)
 	case r.Hello == nil || r.Hello.Protocol != protocol:
 		return nil, fmt.Errorf("it speaks another version of our protocol: %+v", r.Hello)
+	case r.Hello.PID != h.process.pid:
+		return nil, fmt.Errorf("process %d answers at its door", r.Hello.PID)
 	}
 	if err := errors.Join(h.wire.send(order{Take: protocol}), h.wire.send(order{Tell: true})); err != nil {
 		return nil, err

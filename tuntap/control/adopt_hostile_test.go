@@ -69,6 +69,7 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 		{"nothing at all", []said{greeting, end}, true},
 		{"no hello", []said{good, end}, false},
 		{"another version", []said{{report: report{Hello: &hello{Protocol: protocol + 1}}}, good, end}, false},
+		{"another process", []said{{report: report{Hello: &hello{Protocol: protocol, PID: os.Getpid()}}}, good, end}, false},
 		{"half of it", []said{greeting, good}, false},
 		{"told twice", []said{greeting, good, good, end}, false},
 		{"a name that is not the device's", []said{greeting, network("tun1", tun0.FD(), listener), end}, false},
@@ -89,33 +90,39 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 		{"addresses without end", []said{greeting, good, device(deviceState{Network: "tun0", Vassal: "x", Registered: slices.Repeat(blog.Registered, 1000)}, eth0.FD()), end}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			nettest.NoLeaks(t)
-			before := descriptorsIn(t, os.Getpid())
-			k, stop := hostileRouter(t, filepath.Join(dir, "door"), c.says)
-			err := netns.Do(host.Handle, func() error {
-				devices, ok, err := k.Adopt(t.Context())
-				if ok != c.ok || !ok && len(devices) > 0 {
-					t.Errorf("adopted: %v, %+v", ok, devices)
-				}
-				for _, d := range devices {
-					if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
-						t.Errorf("%+v", d)
-					}
-					d.File.Close()
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
-			}
-			if err := k.Dismiss(); err != nil {
-				t.Error(err)
-			}
-			stop()
-			if after := descriptorsIn(t, os.Getpid()); after != before {
-				t.Errorf("%d descriptors, %d before", after, before)
-			}
+			adoptHostile(t, host, filepath.Join(dir, "door"), c.says, c.ok)
 		})
+	}
+}
+
+// adoptHostile tries to adopt a router that says so, and looks what is left.
+func adoptHostile(t *testing.T, host *nettest.NS, door string, says []said, want bool) {
+	t.Helper()
+	nettest.NoLeaks(t)
+	before := descriptorsIn(t, os.Getpid())
+	k, stop := hostileRouter(t, door, says)
+	err := netns.Do(host.Handle, func() error {
+		devices, ok, err := k.Adopt(t.Context())
+		if ok != want || !ok && len(devices) > 0 {
+			t.Errorf("adopted: %v, %+v", ok, devices)
+		}
+		for _, d := range devices {
+			if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
+				t.Errorf("%+v", d)
+			}
+			d.File.Close()
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := k.Dismiss(); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if after := descriptorsIn(t, os.Getpid()); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
 
@@ -143,6 +150,9 @@ func hostileRouter(t *testing.T, door string, says []said) (k *Keeper, end func(
 		w := &wire{conn: c}
 		defer c.Close()
 		for _, s := range says {
+			if h := s.report.Hello; h != nil && h.PID == 0 {
+				s.report.Hello = &hello{Protocol: h.Protocol, PID: sleep.Process.Pid}
+			}
 			if w.send(s.report, s.fds...) != nil {
 				return
 			}

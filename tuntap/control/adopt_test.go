@@ -209,48 +209,23 @@ func TestStrangersAtTheDoor(t *testing.T) {
 	first := d.crown(t)
 	flow := d.flow(t)
 	door := filepath.Join(d.Dir, "door")
-	knock := func() *wire {
-		t.Helper()
-		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: door, Net: "unix"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		return &wire{conn: c}
-	}
-	hear := func(w *wire) {
-		t.Helper()
-		var r report
-		if _, err := w.receive(&r); err != nil || r.Hello == nil || r.Hello.Protocol != protocol || r.Hello.PID != first.Router {
-			t.Fatalf("%+v, %v", r, err)
-		}
-	}
-	gone := func(what string, w *wire) {
-		t.Helper()
-		if _, err := w.receive(new(report)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	silent := knock()
-	hear(silent)
-	gone("silent", silent)
+	silent := knock(t, door)
+	hear(t, silent, first.Router)
+	turnedAway(t, "silent", silent)
 
-	old := knock()
-	hear(old)
+	old := knock(t, door)
+	hear(t, old, first.Router)
 	if err := old.send(order{Take: protocol + 1}); err != nil {
 		t.Fatal(err)
 	}
-	gone("another version", old)
+	turnedAway(t, "another version", old)
 
-	rude := knock()
-	hear(rude)
+	rude := knock(t, door)
+	hear(t, rude, first.Router)
 	if _, err := rude.conn.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	gone("rude", rude)
+	turnedAway(t, "rude", rude)
 
 	if st, err := os.Stat(door); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the door: %v, %v", st.Mode(), err)
@@ -280,13 +255,44 @@ func TestStrangersAtTheDoor(t *testing.T) {
 	flow.end()
 
 	// A new emperor replaces the old one, who ends a router that he cannot talk to.
-	next := knock()
-	hear(next)
+	next := knock(t, door)
+	hear(t, next, first.Router)
 	if err := next.send(order{Take: protocol}); err != nil {
 		t.Fatal(err)
 	}
-	gone("the router of two emperors", next)
+	turnedAway(t, "the router of two emperors", next)
 	d.expectLog(t, "router ended; starting it again")
+}
+
+// knock connects to a router's door.
+func knock(t *testing.T, door string) *wire {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: door, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &wire{conn: c}
+}
+
+// hear hears a router's hello.
+func hear(t *testing.T, w *wire, router int) {
+	t.Helper()
+	var r report
+	if _, err := w.receive(&r); err != nil || r.Hello == nil || r.Hello.Protocol != protocol || r.Hello.PID != router {
+		t.Fatalf("%+v, %v", r, err)
+	}
+}
+
+// turnedAway waits until the router hangs up.
+func turnedAway(t *testing.T, what string, w *wire) {
+	t.Helper()
+	if _, err := w.receive(new(report)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s: %v", what, err)
+	}
 }
 
 // How a stranger ended is what the kernel tells, once it was reaped.

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/unixsock"
 )
 
 // Bound says whether f is the socket of the network ("unix", "tcp", "udp4")
@@ -40,14 +42,11 @@ func UnixName(f *os.File) (path string) {
 	return path
 }
 
-// siocUnixFile asks a unix socket for the file that it is bound to (linux/un.h).
-const siocUnixFile = 0x89E0
-
 func boundFile(fd int, path string) error {
 	if err := socketIs(fd, unix.AF_UNIX, unix.SOCK_STREAM, 1); err != nil {
 		return err
 	}
-	file, err := unix.IoctlRetInt(fd, siocUnixFile)
+	file, err := unixsock.File(fd)
 	if err != nil {
 		return fmt.Errorf("its file: %w", err)
 	}

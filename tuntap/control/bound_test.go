@@ -18,24 +18,11 @@ func TestBound(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	here, there := filepath.Join(dir, "here"), filepath.Join(dir, "there")
 	unixSocket, other := listen(t, here), listen(t, there)
-	tcp := func(address string) *os.File {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		f, err := l.(*net.TCPListener).File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		return f
-	}
 	ns := nettest.NewNS(t)
 	var loopback, every, udp, outside *os.File
-	outside = tcp("127.0.0.1:0")
+	outside = tcpSocket(t, "127.0.0.1:0")
 	ns.Do(t, func() {
-		loopback, every = tcp("127.0.0.1:7001"), tcp(":7002")
+		loopback, every = tcpSocket(t, "127.0.0.1:7001"), tcpSocket(t, ":7002")
 		c, err := net.ListenPacket("udp4", "127.0.0.1:7001")
 		if err != nil {
 			t.Fatal(err)
@@ -94,4 +81,19 @@ func TestBound(t *testing.T) {
 	if Bound(unixSocket, "unix", here) {
 		t.Error("somebody else's file is there")
 	}
+}
+
+func tcpSocket(t *testing.T, address string) *os.File {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
