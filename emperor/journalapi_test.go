@@ -230,10 +230,7 @@ func TestEventsOlderThanMemory(t *testing.T) {
 // not held up, and those that there is no place for are told.
 func TestManyWatchersSoak(t *testing.T) {
 	r := newRealm(t, withJournal(t))
-	count := 300
-	if os.Getenv("FIEFDOM_SOAK") == "1" {
-		count = 10000
-	}
+	count := scaled(300, 10000)
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

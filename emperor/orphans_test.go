@@ -35,7 +35,7 @@ func TestNotesThatMakeNoOrphans(t *testing.T) {
 		"a run of nobody":       {"run/blog/a.1", `{"vassal":"blog"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := openFiles(t)
+			before := nettest.OpenFiles(t, os.Getpid())
 			var said lines
 			var files vault.Files
 			if err := files.AddFD("other", 0); err != nil {
@@ -48,7 +48,7 @@ func TestNotesThatMakeNoOrphans(t *testing.T) {
 			if !strings.Contains(said.String(), tc.want) || (said.String() == "") != (tc.want == "") {
 				t.Errorf("said %q, want %q", said.String(), tc.want)
 			}
-			if now := openFiles(t); now != before {
+			if now := nettest.OpenFiles(t, os.Getpid()); now != before {
 				t.Errorf("%d descriptors, were %d", now, before)
 			}
 		})
@@ -66,15 +66,6 @@ func TestNotesThatMakeNoOrphans(t *testing.T) {
 			}
 		})
 	}
-}
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
 }
 
 // What an emperor knows of a vassal goes whole into the note and comes back.

@@ -3,8 +3,9 @@ package emperor
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
+
+	"fiefdom/internal/nettest"
 )
 
 func TestRecordedRouter(t *testing.T) {
@@ -20,10 +21,7 @@ func TestRecordedRouter(t *testing.T) {
 		}
 	}
 	want("no record", 0)
-	sleep := exec.Command("sleep", "60")
-	if err := sleep.Start(); err != nil {
-		t.Fatal(err)
-	}
+	sleep := nettest.Sleeper(t)
 	pid := sleep.Process.Pid
 	if err := i.RecordRouter(pid); err != nil {
 		t.Fatal(err)

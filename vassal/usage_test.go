@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strconv"
@@ -93,7 +94,7 @@ func BenchmarkUsage(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := base.Remove(b.Context()); err != nil && b.Context().Err() == nil {
+		if err := base.Remove(context.Background()); err != nil {
 			b.Error(err)
 		}
 	})

@@ -28,7 +28,7 @@ func (r *realm) capture(path string, args ...string) (*exec.Cmd, *strings.Builde
 	return cmd, said
 }
 
-// packets are a capture's: "in|out length: comment".
+// packets are a capture's: "in|out: verdict".
 func (r *realm) packets(path string) (list []string) {
 	r.t.Helper()
 	f, err := os.Open(r.Path(path))

@@ -21,15 +21,6 @@ import (
 	"fiefdom/tuntap/tuntest"
 )
 
-func descriptorsIn(t *testing.T, pid int) int {
-	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 // The emperor is killed again and again; nobody else notices.
 func TestRouterIsAdopted(t *testing.T) {
 	for _, threads := range []int{1, 4} {
@@ -67,10 +58,10 @@ func TestRouterIsAdopted(t *testing.T) {
 				foreign.ping()
 				flow.goesOn()
 				if i < 2 {
-					descriptors = max(descriptors, descriptorsIn(t, first.Router))
+					descriptors = max(descriptors, nettest.OpenFiles(t, first.Router))
 				}
 				nettest.Eventually(t, 20*time.Second, "no more descriptors of the router", func() bool {
-					return descriptorsIn(t, first.Router) <= descriptors
+					return nettest.OpenFiles(t, first.Router) <= descriptors
 				})
 			}
 			flow.end()
