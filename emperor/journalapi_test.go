@@ -320,7 +320,7 @@ func TestSlowWatcherIsTold(t *testing.T) {
 	if err := errors.Join(events.Decode(&first), events.Decode(&next)); err != nil {
 		t.Fatal(err)
 	}
-	if missed := first.Fields["events"]; first.Kind != KindLost || missed != float64(next.ID-1) || next.ID < 2 || s.id != total {
+	if missed := first.Fields["events"]; first.Kind != KindLost || missed != float64(next.ID-1) || next.ID < 2 || s.id < total { // behind them comes what the disk missed, if it did
 		t.Errorf("%+v, then %d, up to %d", first, next.ID, s.id)
 	}
 }
