@@ -173,14 +173,12 @@ func (r *realm) checkNothingLeft() {
 		}), "\n")
 		return left == ""
 	}
-	for range 50 { // a killed process and a namespace's devices take a moment to go
-		if holds() {
+	// A killed process and a namespace's devices take a moment to go.
+	for began := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > patience {
+			r.t.Errorf("left over:\n%s", left)
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if left != "" {
-		r.t.Errorf("left over:\n%s", left)
 	}
 	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
 		r.t.Error("the log shows a data race or a panic")
