@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fiefdom/internal/netns"
 	"fiefdom/internal/nettest"
 	"fiefdom/tuntap"
 )
@@ -93,30 +92,30 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 			nettest.NoLeaks(t)
 			before := nettest.OpenFiles(t, os.Getpid())
 			k, stop := hostileRouter(t, filepath.Join(dir, "door"), c.says)
-			err := netns.Do(host.Handle, func() error {
-				devices, ok, err := k.Adopt(t.Context())
-				if ok != c.ok || !ok && len(devices) > 0 {
-					t.Errorf("adopted: %v, %+v", ok, devices)
-				}
-				for _, d := range devices {
-					if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
-						t.Errorf("%+v", d)
-					}
-					d.File.Close()
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
-			}
-			if err := k.Dismiss(); err != nil {
-				t.Error(err)
-			}
+			host.Do(t, func() { adoptAndDismiss(t, k, c.ok) })
 			stop()
 			if after := nettest.OpenFiles(t, os.Getpid()); after != before {
 				t.Errorf("%d descriptors, %d before", after, before)
 			}
 		})
+	}
+}
+
+// adoptAndDismiss has a keeper adopt what it finds, if that can be, and give it up.
+func adoptAndDismiss(t *testing.T, k *Keeper, can bool) {
+	t.Helper()
+	devices, ok, err := k.Adopt(t.Context())
+	if err != nil || ok != can || !ok && len(devices) > 0 {
+		t.Errorf("adopted: %v, %+v, %v", ok, devices, err)
+	}
+	for _, d := range devices {
+		if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
+			t.Errorf("%+v", d)
+		}
+		d.File.Close()
+	}
+	if err := k.Dismiss(); err != nil {
+		t.Error(err)
 	}
 }
 
