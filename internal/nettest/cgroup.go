@@ -1,6 +1,8 @@
 package nettest
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,54 +11,69 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootName begins the names of worlds' roots in cgroup trees.
-const rootName = "fiefdom-world-"
+// cgroupName begins the names of cgroups of tests.
+const cgroupName = "fiefdom-tests-"
 
-// makeRoot makes a world's root in a cgroup tree, which ends with the test. It is
-// locked as long as this process lives: of one that was killed, all that is left
-// are its roots, which the next world takes away.
-func makeRoot(t testing.TB, tree string) string {
+// NewCgroup makes a cgroup for a test, below one of whatever tree, and removes it
+// at the test's end, when it has to be empty of processes. It is locked as long as
+// this process lives: those that killed tests have left, with what runs in them,
+// are ended by the next one.
+func NewCgroup(t testing.TB, above string) string {
 	t.Helper()
-	sweep(tree, time.Minute) // another's that is not a moment old may not be locked yet
-	root, err := os.MkdirTemp(tree, rootName)
+	sweep(above, time.Minute) // another's that is younger may not be locked yet
+	dir, err := os.MkdirTemp(above, cgroupName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.Open(root)
+	lock, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lock.Close() }) // when it is removed
 	t.Cleanup(func() {
-		if !poll(5*time.Second, func() bool { return removeCgroup(root) == nil }) {
-			t.Errorf("remove %s: %v", root, removeCgroup(root))
+		if !poll(5*time.Second, func() bool { return removeCgroup(dir) == nil }) {
+			t.Errorf("remove %s: %v", dir, removeCgroup(dir))
 		}
 	})
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
 		t.Fatal(err)
 	}
-	return root
+	return dir
 }
 
-// sweep removes the roots in a tree that nobody has locked.
-func sweep(tree string, age time.Duration) {
-	roots, _ := filepath.Glob(filepath.Join(tree, rootName+"*"))
-	for _, root := range roots {
-		dir, err := os.Open(root)
+// sweep ends the cgroups of tests below another that nobody has locked.
+func sweep(above string, age time.Duration) {
+	all, _ := filepath.Glob(filepath.Join(above, cgroupName+"*"))
+	for _, path := range all {
+		dir, err := os.Open(path)
 		if err != nil {
 			continue // gone meanwhile
 		}
 		st, err := dir.Stat()
 		if err == nil && time.Since(st.ModTime()) >= age && unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			_ = removeCgroup(root) // one with processes stays
+			_ = killCgroup(path) // there is no such file in a v1 tree
+			poll(time.Second, func() bool { return removeCgroup(path) == nil })
 		}
 		dir.Close()
 	}
 }
 
+// killCgroup kills what runs in a cgroup of a v2 tree.
+func killCgroup(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("1")
+	return errors.Join(err, f.Close())
+}
+
 // removeCgroup removes a cgroup and those below it; only folders can be removed.
 func removeCgroup(dir string) error {
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// What a killed test has left is taken away; what somebody has, or nobody of us
-// made, or has just been made, is not.
+// What a killed test has left is taken away; what somebody has, or another made, or
+// has just been made, is not.
 func TestSweep(t *testing.T) {
 	tree := t.TempDir()
 	t.Run("a world", func(t *testing.T) {
-		has := makeRoot(t, tree)
-		left, others := filepath.Join(tree, rootName+"1", "below"), filepath.Join(tree, "others")
+		has := NewCgroup(t, tree)
+		left, others := filepath.Join(tree, cgroupName+"1", "below"), filepath.Join(tree, "others")
 		for _, dir := range []string{left, others} {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -27,7 +27,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("left is there: %v, want no; a world's: %v, the other: %v", there(left), there(has), there(others))
 		}
 	})
-	if left, _ := filepath.Glob(filepath.Join(tree, rootName+"*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(tree, cgroupName+"*")); len(left) > 0 {
 		t.Errorf("after the world there is %q", left)
 	}
 }

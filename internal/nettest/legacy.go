@@ -26,7 +26,7 @@ func (w *World) makeLegacy(t testing.TB) []string {
 		if !slices.ContainsFunc(strings.Split(m.VFSOptions, ","), func(o string) bool { return slices.Contains(legacyControllers, o) }) {
 			continue
 		}
-		root := makeRoot(t, m.Mountpoint)
+		root := NewCgroup(t, m.Mountpoint)
 		w.legacy = append(w.legacy, root)
 		binds = append(binds, root, m.Mountpoint)
 	}

@@ -149,9 +149,9 @@ func (w *World) makeCgroup(t testing.TB) string {
 		return ""
 	}
 	tree := mounts[0].Mountpoint
-	w.cgroup = makeRoot(t, tree)
+	w.cgroup = NewCgroup(t, tree)
 	t.Cleanup(func() {
-		if err := os.WriteFile(filepath.Join(w.cgroup, "cgroup.kill"), []byte("1"), 0); err != nil {
+		if err := killCgroup(w.cgroup); err != nil {
 			t.Error(err)
 		}
 	})
