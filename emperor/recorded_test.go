@@ -3,9 +3,8 @@ package emperor
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
-
-	"fiefdom/internal/nettest"
 )
 
 func TestRecordedRouter(t *testing.T) {
@@ -21,7 +20,11 @@ func TestRecordedRouter(t *testing.T) {
 		}
 	}
 	want("no record", 0)
-	sleep := nettest.Sleeper(t)
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
 	pid := sleep.Process.Pid
 	if err := i.RecordRouter(pid); err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func TestBudgetInV1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := nettest.Sleeper(t)
+	child := sleeper(t)
 	if err := b.Enter(child.Process.Pid); err != nil {
 		t.Fatal(err)
 	}

@@ -246,7 +246,7 @@ func TestEmperorMakesRoom(t *testing.T) {
 	}
 
 	// A child of the emperor's own moves with it.
-	child := nettest.Sleeper(t)
+	child := sleeper(t)
 	if err := c.switchOn(controller); err != nil {
 		t.Error(err)
 	}

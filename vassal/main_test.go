@@ -55,6 +55,8 @@ func newCgroup(t *testing.T) Cgroup {
 	return Cgroup(dir)
 }
 
+var sleeper = nettest.Sleeper
+
 // newJail makes a jail and closes it at the end of the test.
 func newJail(t *testing.T, links ...Link) *Jail {
 	t.Helper()
