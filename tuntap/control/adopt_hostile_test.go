@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/netns"
 	"fiefdom/internal/nettest"
 	"fiefdom/tuntap"
 )
@@ -92,7 +94,9 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 			nettest.NoLeaks(t)
 			before := nettest.OpenFiles(t, os.Getpid())
 			k, stop := hostileRouter(t, filepath.Join(dir, "door"), c.says)
-			host.Do(t, func() { adoptAndDismiss(t, k, c.ok) })
+			if err := netns.Do(host.Handle, func() error { return adoptAndDismiss(t, k, c.ok) }); err != nil {
+				t.Error(err)
+			}
 			stop()
 			if after := nettest.OpenFiles(t, os.Getpid()); after != before {
 				t.Errorf("%d descriptors, %d before", after, before)
@@ -102,11 +106,11 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 }
 
 // adoptAndDismiss has a keeper adopt what it finds, if that can be, and give it up.
-func adoptAndDismiss(t *testing.T, k *Keeper, can bool) {
+func adoptAndDismiss(t *testing.T, k *Keeper, can bool) error {
 	t.Helper()
 	devices, ok, err := k.Adopt(t.Context())
-	if err != nil || ok != can || !ok && len(devices) > 0 {
-		t.Errorf("adopted: %v, %+v, %v", ok, devices, err)
+	if ok != can || !ok && len(devices) > 0 {
+		t.Errorf("adopted: %v, %+v", ok, devices)
 	}
 	for _, d := range devices {
 		if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
@@ -114,9 +118,7 @@ func adoptAndDismiss(t *testing.T, k *Keeper, can bool) {
 		}
 		d.File.Close()
 	}
-	if err := k.Dismiss(); err != nil {
-		t.Error(err)
-	}
+	return errors.Join(err, k.Dismiss())
 }
 
 // hostileRouter is a keeper with the record of a router that says what it is told to
