@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -94,7 +93,23 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 			nettest.NoLeaks(t)
 			before := nettest.OpenFiles(t, os.Getpid())
 			k, stop := hostileRouter(t, filepath.Join(dir, "door"), c.says)
-			if err := netns.Do(host.Handle, func() error { return adoptAndDismiss(t, k, c.ok) }); err != nil {
+			err := netns.Do(host.Handle, func() error {
+				devices, ok, err := k.Adopt(t.Context())
+				if ok != c.ok || !ok && len(devices) > 0 {
+					t.Errorf("adopted: %v, %+v", ok, devices)
+				}
+				for _, d := range devices {
+					if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
+						t.Errorf("%+v", d)
+					}
+					d.File.Close()
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if err := k.Dismiss(); err != nil {
 				t.Error(err)
 			}
 			stop()
@@ -103,22 +118,6 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 			}
 		})
 	}
-}
-
-// adoptAndDismiss has a keeper adopt what it finds, if that can be, and give it up.
-func adoptAndDismiss(t *testing.T, k *Keeper, can bool) error {
-	t.Helper()
-	devices, ok, err := k.Adopt(t.Context())
-	if ok != can || !ok && len(devices) > 0 {
-		t.Errorf("adopted: %v, %+v", ok, devices)
-	}
-	for _, d := range devices {
-		if d.Device != "eth0" || d.Vassal != "blog" || d.Inode == 0 {
-			t.Errorf("%+v", d)
-		}
-		d.File.Close()
-	}
-	return errors.Join(err, k.Dismiss())
 }
 
 // hostileRouter is a keeper with the record of a router that says what it is told to

@@ -242,7 +242,27 @@ func TestStrangersAtTheDoor(t *testing.T) {
 	}
 	gone("rude", rude)
 
-	d.userAtTheDoor(t, door)
+	if st, err := os.Stat(door); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the door: %v, %v", st.Mode(), err)
+	}
+	if err := os.Chmod(door, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(d.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	user := exec.Command("/proc/self/exe", dialerProcess, door)
+	user.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+	in, err := user.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := user.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = user.Wait() }()
+	d.expectLog(t, "turned away", "uid 1000")
+
 	if n := len(first.snapshot().Peers); n != 2 {
 		t.Errorf("%d peers", n)
 	}
@@ -257,29 +277,6 @@ func TestStrangersAtTheDoor(t *testing.T) {
 	}
 	gone("the router of two emperors", next)
 	d.expectLog(t, "router ended; starting it again")
-}
-
-// userAtTheDoor has an ordinary user knock, where the door's mode does not keep
-// him away.
-func (d *dynasty) userAtTheDoor(t *testing.T, door string) {
-	t.Helper()
-	if st, err := os.Stat(door); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("the door: %v, %v", st.Mode(), err)
-	}
-	if err := errors.Join(os.Chmod(door, 0o666), os.Chmod(d.Dir, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	user := exec.Command("/proc/self/exe", dialerProcess, door)
-	user.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
-	in, err := user.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := user.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { in.Close(); _ = user.Wait() }()
-	d.expectLog(t, "turned away", "uid 1000")
 }
 
 // How a stranger ended is what the kernel tells, once it was reaped.

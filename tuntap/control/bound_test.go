@@ -1,7 +1,6 @@
 package control
 
 import (
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,13 +18,34 @@ func TestBound(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	here, there := filepath.Join(dir, "here"), filepath.Join(dir, "there")
 	unixSocket, other := listen(t, here), listen(t, there)
+	tcp := func(address string) *os.File {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
 	ns := nettest.NewNS(t)
 	var loopback, every, udp, outside *os.File
-	outside = inetSocket(t, "tcp", "127.0.0.1:0")
+	outside = tcp("127.0.0.1:0")
 	ns.Do(t, func() {
-		loopback, every = inetSocket(t, "tcp", "127.0.0.1:7001"), inetSocket(t, "tcp", ":7002")
-		udp = inetSocket(t, "udp4", "127.0.0.1:7001")
+		loopback, every = tcp("127.0.0.1:7001"), tcp(":7002")
+		c, err := net.ListenPacket("udp4", "127.0.0.1:7001")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if udp, err = c.(*net.UDPConn).File(); err != nil {
+			t.Fatal(err)
+		}
 	})
+	t.Cleanup(func() { udp.Close() })
 	has, err := boundTo(int(outside.Fd()))
 	if err != nil {
 		t.Fatal(err)
@@ -74,33 +94,4 @@ func TestBound(t *testing.T) {
 	if Bound(unixSocket, "unix", here) {
 		t.Error("somebody else's file is there")
 	}
-}
-
-// inetSocket is a socket that is bound to an address, and listens if it can.
-func inetSocket(t *testing.T, network, address string) *os.File {
-	t.Helper()
-	var s interface {
-		io.Closer
-		File() (*os.File, error)
-	}
-	if network == "tcp" {
-		l, err := net.Listen(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s = l.(*net.TCPListener)
-	} else {
-		c, err := net.ListenPacket(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s = c.(*net.UDPConn)
-	}
-	defer s.Close()
-	f, err := s.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
 }
