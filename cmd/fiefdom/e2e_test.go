@@ -173,12 +173,14 @@ func (r *realm) checkNothingLeft() {
 		}), "\n")
 		return left == ""
 	}
-	// A killed process and a namespace's devices take a moment to go.
-	for began := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > patience {
-			r.t.Errorf("left over:\n%s", left)
+	for range patience / (20 * time.Millisecond) { // a killed process and a namespace's devices take a moment to go
+		if holds() {
 			break
 		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if left != "" {
+		r.t.Errorf("left over:\n%s", left)
 	}
 	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
 		r.t.Error("the log shows a data race or a panic")

@@ -91,7 +91,7 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			nettest.NoLeaks(t)
-			before := nettest.OpenFiles(t, os.Getpid())
+			before := descriptorsIn(t, os.Getpid())
 			k, stop := hostileRouter(t, filepath.Join(dir, "door"), c.says)
 			err := netns.Do(host.Handle, func() error {
 				devices, ok, err := k.Adopt(t.Context())
@@ -113,7 +113,7 @@ func TestAdoptionOfAHostileRouter(t *testing.T) {
 				t.Error(err)
 			}
 			stop()
-			if after := nettest.OpenFiles(t, os.Getpid()); after != before {
+			if after := descriptorsIn(t, os.Getpid()); after != before {
 				t.Errorf("%d descriptors, %d before", after, before)
 			}
 		})

@@ -21,6 +21,8 @@ import (
 	"fiefdom/tuntap/tuntest"
 )
 
+var descriptorsIn = nettest.OpenFiles
+
 // The emperor is killed again and again; nobody else notices.
 func TestRouterIsAdopted(t *testing.T) {
 	for _, threads := range []int{1, 4} {
@@ -58,10 +60,10 @@ func TestRouterIsAdopted(t *testing.T) {
 				foreign.ping()
 				flow.goesOn()
 				if i < 2 {
-					descriptors = max(descriptors, nettest.OpenFiles(t, first.Router))
+					descriptors = max(descriptors, descriptorsIn(t, first.Router))
 				}
 				nettest.Eventually(t, 20*time.Second, "no more descriptors of the router", func() bool {
-					return nettest.OpenFiles(t, first.Router) <= descriptors
+					return descriptorsIn(t, first.Router) <= descriptors
 				})
 			}
 			flow.end()
