@@ -2,7 +2,6 @@ package vassal
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -209,9 +208,10 @@ func TestEmperorMakesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := own.Remove(context.Background()); err != nil {
+		if err := own.Remove(t.Context()); err != nil && t.Context().Err() == nil {
 			t.Error(err)
 		}
+		_ = own.removeTree()
 	})
 	t.Cleanup(func() { _ = enter(string(root), os.Getpid()) })
 	if err := enter(string(own), os.Getpid()); err != nil {
