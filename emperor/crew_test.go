@@ -24,10 +24,7 @@ func newCrewRealm(t *testing.T, change func(*Emperor)) *realm {
 	if err != nil {
 		t.Skipf("needs a cgroup v2 tree: %v", err)
 	}
-	dir, err := os.MkdirTemp(string(own), "fiefdom-emperor-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := nettest.NewCgroup(t, string(own))
 	t.Cleanup(func() {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {

@@ -61,10 +61,7 @@ func testCgroup(t *testing.T) vassal.Cgroup {
 	if err != nil {
 		return ""
 	}
-	c, err := own.Make(fmt.Sprintf("fiefdom-emperor-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := vassal.Cgroup(nettest.NewCgroup(t, string(own)))
 	t.Cleanup(func() {
 		if err := c.Remove(context.Background()); err != nil {
 			t.Error(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"fiefdom/internal/nettest"
 )
 
 func instanceConfig(t *testing.T) *Config {
@@ -114,21 +116,10 @@ func TestLockRace(t *testing.T) {
 	}
 }
 
-// sleeper starts a process that stays, in a cgroup if one is given.
-func sleeper(t *testing.T) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	return cmd
-}
-
 func TestLeftoverRouter(t *testing.T) {
 	i := lock(t, instanceConfig(t))
 	defer i.Unlock()
-	router := sleeper(t)
+	router := nettest.Sleeper(t)
 	if err := i.RecordRouter(router.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +145,7 @@ func TestLeftoverRecords(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			i := lock(t, instanceConfig(t))
 			defer i.Unlock()
-			bystander := sleeper(t)
+			bystander := nettest.Sleeper(t)
 			if strings.Contains(record, "%d") {
 				record = fmt.Sprintf(record, bystander.Process.Pid)
 			}
@@ -184,7 +175,7 @@ func TestLeftoverCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := sleeper(t)
+	left := nettest.Sleeper(t)
 	write(t, filepath.Join(string(child), "cgroup.procs"), fmt.Sprint(left.Process.Pid))
 	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), nil); err != nil {
 		t.Fatal(err)

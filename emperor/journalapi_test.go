@@ -230,10 +230,7 @@ func TestEventsOlderThanMemory(t *testing.T) {
 // not held up, and those that there is no place for are told.
 func TestManyWatchersSoak(t *testing.T) {
 	r := newRealm(t, withJournal(t))
-	count := 300
-	if os.Getenv("FIEFDOM_SOAK") == "1" {
-		count = 10000
-	}
+	count := scaled(300, 10000)
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -323,7 +320,7 @@ func TestSlowWatcherIsTold(t *testing.T) {
 	if err := errors.Join(events.Decode(&first), events.Decode(&next)); err != nil {
 		t.Fatal(err)
 	}
-	if missed := first.Fields["events"]; first.Kind != KindLost || missed != float64(next.ID-1) || next.ID < 2 || s.id != total {
+	if missed := first.Fields["events"]; first.Kind != KindLost || missed != float64(next.ID-1) || next.ID < 2 || s.id < total { // behind them comes what the disk missed, if it did
 		t.Errorf("%+v, then %d, up to %d", first, next.ID, s.id)
 	}
 }

@@ -44,7 +44,7 @@ func TestLeftoversInAnInisCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := sleeper(t)
+	left := nettest.Sleeper(t)
 	write(t, filepath.Join(string(c), "cgroup.procs"), strconv.Itoa(left.Process.Pid))
 	write(t, r.Instance.Path(cgroupRecords, "shop"), string(above)) // cut short
 	if err := r.Instance.endCgroups(t.Context(), nil); err != nil {

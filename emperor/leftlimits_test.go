@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -28,10 +27,7 @@ func TestEndLimits(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.Remove(dir) })
 	}
-	child := exec.Command("sleep", "1000")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	child := nettest.Sleeper(t)
 	if err := os.WriteFile(ours+"/shop.1/cgroup.procs", []byte(strconv.Itoa(child.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}

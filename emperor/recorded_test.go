@@ -27,6 +27,7 @@ func TestRecordedRouter(t *testing.T) {
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
 	pid := sleep.Process.Pid
 	if err := i.RecordRouter(pid); err != nil {
 		t.Fatal(err)

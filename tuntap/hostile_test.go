@@ -165,7 +165,7 @@ func TestDescriptorFlood(t *testing.T) { // T10
 	}
 	rights := unix.UnixRights(many...)
 	packet := framed(kindData, udp(blog, internet, 9))
-	before := openDescriptors(t)
+	before := nettest.OpenFiles(t, os.Getpid())
 	for range scaled(200, 1000) {
 		f := w.connect()
 		if _, _, err := f.conn.WriteMsgUnix(packet, rights, nil); err != nil {
@@ -177,19 +177,10 @@ func TestDescriptorFlood(t *testing.T) { // T10
 			t.Fatalf("closed: %v", h.err)
 		}
 	}
-	nettest.Eventually(t, 5*time.Second, "descriptors to be closed", func() bool { return openDescriptors(t) <= before })
+	nettest.Eventually(t, 5*time.Second, "descriptors to be closed", func() bool { return nettest.OpenFiles(t, os.Getpid()) <= before })
 	if !w.host.Empty() {
 		t.Error("a packet that came with descriptors passed")
 	}
-}
-
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(dir)
 }
 
 func TestConnectionFlood(t *testing.T) { // T08, with a socket that anybody may connect to

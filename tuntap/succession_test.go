@@ -81,7 +81,7 @@ func TestOrphanIsClaimed(t *testing.T) {
 	w.dropped("blog", DropRule, 1)
 	var before, after []int
 	for range 50 {
-		before = append(before, openDescriptors(t))
+		before = append(before, nettest.OpenFiles(t, os.Getpid()))
 		w.r.Abandon()
 		blogs.Send(t, udp(blog, internet, 9))
 		w.host.Receive(t)
@@ -104,7 +104,7 @@ func TestOrphanIsClaimed(t *testing.T) {
 		if s := w.stats("blog"); s.Drops[DropRule] != 1 || s.Out[0].Hits != 1 {
 			t.Fatalf("%+v", s)
 		}
-		after = append(after, openDescriptors(t))
+		after = append(after, nettest.OpenFiles(t, os.Getpid()))
 	}
 	w.quiet("closed")
 	// Each round leaves the connection of the test's own end, which ended.
@@ -318,7 +318,7 @@ func TestStateForTheNextEmperor(t *testing.T) {
 		devices = append(devices, k)
 		w.give(k, Handover{Vassal: string(rune('a' + i)), Registered: []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 1, byte(i)})}})
 	}
-	before := openDescriptors(t)
+	before := nettest.OpenFiles(t, os.Getpid())
 	networks, err := w.r.Networks()
 	if err != nil || len(networks) != 1 {
 		t.Fatalf("%+v, %v", networks, err)
@@ -354,7 +354,7 @@ func TestStateForTheNextEmperor(t *testing.T) {
 		}
 		unix.Close(d.FD)
 	}
-	if now := openDescriptors(t); now != before {
+	if now := nettest.OpenFiles(t, os.Getpid()); now != before {
 		t.Errorf("%d descriptors, before %d", now, before)
 	}
 }

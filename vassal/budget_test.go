@@ -35,16 +35,6 @@ func legacyControllersOf(t testing.TB) *Controllers {
 	return c
 }
 
-func sleeper(t *testing.T) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	return cmd
-}
-
 // In v1 trees a process is under its limits from the moment it enters, and what
 // is left is ended with them.
 func TestBudgetInV1(t *testing.T) {

@@ -213,10 +213,7 @@ func TestEmperorMakesRoom(t *testing.T) {
 	}
 
 	// A child of the emperor's own moves with it.
-	child := exec.Command("sleep", "1000")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	child := sleeper(t)
 	if err := c.switchOn(controller); err != nil {
 		t.Error(err)
 	}

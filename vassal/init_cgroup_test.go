@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -25,18 +24,7 @@ func v1Group(t *testing.T, controller string) string {
 		if !strings.Contains(","+m.VFSOptions+",", ","+controller+",") {
 			continue
 		}
-		dir, err := os.MkdirTemp(m.Mountpoint, "fiefdom-vassal-test-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			for _, d := range []string{filepath.Join(dir, "group"), dir} {
-				if err := unix.Rmdir(d); err != nil && err != unix.ENOENT {
-					t.Error(err)
-				}
-			}
-		})
-		return filepath.Join(dir, "group")
+		return filepath.Join(nettest.NewCgroup(t, m.Mountpoint), "group")
 	}
 	t.Skipf("no v1 tree of %s", controller)
 	return ""

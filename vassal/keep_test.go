@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/nettest"
 	"fiefdom/internal/vault"
 	"fiefdom/tuntap"
 )
@@ -107,7 +108,7 @@ func TestAdoptedGenerationsEnd(t *testing.T) {
 func TestWhatCannotBeAdopted(t *testing.T) {
 	j := newJail(t, Link{Device: "eth0"})
 	s := startApp(t, j, Launch{Plan: planOf("exec sleep 1000")})
-	before := openFiles(t)
+	before := nettest.OpenFiles(t, os.Getpid())
 	for name, spoil := range map[string]func(*GenerationRecord, *vault.Files){
 		"no process":      func(_ *GenerationRecord, f *vault.Files) { f.Take("process").Close() },
 		"no namespace":    func(r *GenerationRecord, _ *vault.Files) { r.Ground, r.Namespaces = true, 1 },
@@ -125,7 +126,7 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 				t.Errorf("restored %+v", g)
 			}
 			files.Close()
-			if now := openFiles(t); now != before {
+			if now := nettest.OpenFiles(t, os.Getpid()); now != before {
 				t.Errorf("%d descriptors, were %d", now, before)
 			}
 		})
@@ -137,15 +138,6 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 		t.Errorf("kept who has ended: %v", err)
 	}
 	files.Close()
-}
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
 }
 
 // An adopted jail is the same namespace with the same devices, and what was
@@ -162,7 +154,7 @@ func TestAdoptedJails(t *testing.T) {
 	}
 	j := newJail(t, link, Link{Device: "eth1"})
 	j.links[0].registered = []netip.Addr{netip.MustParseAddr("10.9.0.7")}
-	before := openFiles(t)
+	before := nettest.OpenFiles(t, os.Getpid())
 	var files vault.Files
 	r, err := j.Keep(&files)
 	if err != nil {
@@ -191,7 +183,7 @@ func TestAdoptedJails(t *testing.T) {
 	if err := next.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if now := openFiles(t); now > before {
+	if now := nettest.OpenFiles(t, os.Getpid()); now > before {
 		t.Errorf("%d descriptors, were %d", now, before)
 	}
 
@@ -204,7 +196,7 @@ func TestAdoptedJails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := newJail(t, Link{Device: "eth0"})
-			before := openFiles(t)
+			before := nettest.OpenFiles(t, os.Getpid())
 			var files vault.Files
 			r, err := j.Keep(&files)
 			if err != nil {
@@ -215,7 +207,7 @@ func TestAdoptedJails(t *testing.T) {
 				t.Error("no error")
 			}
 			files.Close()
-			if now := openFiles(t); now != before {
+			if now := nettest.OpenFiles(t, os.Getpid()); now != before {
 				t.Errorf("%d descriptors, were %d", now, before)
 			}
 		})

@@ -46,10 +46,7 @@ func newCgroup(t *testing.T) Cgroup {
 	if err != nil {
 		t.Skipf("needs a cgroup v2 tree: %v", err)
 	}
-	dir, err := os.MkdirTemp(string(own), "fiefdom-vassal-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := nettest.NewCgroup(t, string(own))
 	t.Cleanup(func() {
 		if err := Cgroup(dir).Remove(context.Background()); err != nil {
 			t.Error(err)
@@ -57,6 +54,8 @@ func newCgroup(t *testing.T) Cgroup {
 	})
 	return Cgroup(dir)
 }
+
+var sleeper = nettest.Sleeper
 
 // newJail makes a jail and closes it at the end of the test.
 func newJail(t *testing.T, links ...Link) *Jail {

@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"fiefdom/internal/ini"
+	"fiefdom/internal/nettest"
 )
 
 func TestResourcesOfAnIni(t *testing.T) {
-	disk := someDisk(t)
+	disk := nettest.Disk(t)
 	for name, c := range map[string]struct {
 		text string
 		want Resources
@@ -68,7 +69,7 @@ func pairsOf(text string) []ini.Pair {
 }
 
 func TestBadResources(t *testing.T) {
-	disk := someDisk(t)
+	disk := nettest.Disk(t)
 	for _, text := range []string{
 		"limit-cpu = ", "limit-cpu = 0", "limit-cpu = -1", "limit-cpu = x", "limit-cpu = 0.001", "limit-cpu = NaN", "limit-cpu = Inf", "limit-cpu = 1e9", "limit-cpu = 0%",
 		"limit-memory = ", "limit-memory = 0", "limit-memory = -64M", "limit-memory = 1M", "limit-memory = 64X", "limit-memory = 9999999999G", "limit-memory = 64MM",
@@ -174,24 +175,8 @@ func TestDiskOfAPartition(t *testing.T) {
 			t.Errorf("the disk of %s is %q (%v), want %s", part, got, err, disk)
 		}
 	}
-	disk := someDisk(t)
+	disk := nettest.Disk(t)
 	if got, err := diskOf(disk); err != nil || got != disk {
 		t.Errorf("the disk of %s is %q (%v)", disk, got, err)
 	}
-}
-
-// someDisk is the number of a disk of this machine.
-func someDisk(t *testing.T) string {
-	t.Helper()
-	all, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range all {
-		if b, err := os.ReadFile(file); err == nil {
-			return strings.TrimSpace(string(b))
-		}
-	}
-	t.Skip("no block device here")
-	return ""
 }

@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strconv"
@@ -33,7 +34,7 @@ func inCgroup(t testing.TB, c Cgroup, args ...string) *exec.Cmd {
 func TestUsage(t *testing.T) {
 	gen := newCgroup(t)
 	g := &Generation{cgroup: gen}
-	if u := g.Usage(); u != (Usage{}) && u.CPU == 0 {
+	if u := g.Usage(); u != (Usage{}) {
 		t.Errorf("nobody runs, and uses %+v", u)
 	}
 	deep, err := gen.Make("deep")
@@ -93,7 +94,7 @@ func BenchmarkUsage(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := base.Remove(b.Context()); err != nil && b.Context().Err() == nil {
+		if err := base.Remove(context.Background()); err != nil {
 			b.Error(err)
 		}
 	})

@@ -164,10 +164,7 @@ func TestBridgesEndWithWhatTheyAreFor(t *testing.T) {
 			}
 			bridges(2)
 			before := r.bridges()
-			if err := r.cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			r.wait()
+			r.die()
 			if !r.answers(shop.Addresses[0]) {
 				t.Error("the vassal went down with its emperor")
 			}

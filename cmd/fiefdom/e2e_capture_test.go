@@ -28,7 +28,7 @@ func (r *realm) capture(path string, args ...string) (*exec.Cmd, *strings.Builde
 	return cmd, said
 }
 
-// packets are a capture's: "in|out length: comment".
+// packets are a capture's: "in|out: verdict".
 func (r *realm) packets(path string) (list []string) {
 	r.t.Helper()
 	f, err := os.Open(r.Path(path))
@@ -127,7 +127,7 @@ func TestCaptureIsItsOwners(t *testing.T) {
 			t.Errorf("capture %s: exit code %d, want %d:\n%s", args, code, want, out)
 		}
 	}
-	if r.read("/run/t/x") != "" {
+	if r.exists("/run/t/x") {
 		t.Error("a capture that never was has made a file")
 	}
 }

@@ -50,7 +50,7 @@ func TestExec(t *testing.T) {
 		"fiefdom exec nobody -- true":                                      {"no vassal", exitNotFound},
 		"fiefdom exec blog":                                                {"usage", exitUsage},
 		"fiefdom exec blog -- /no/such/command":                            {"/no/such/command", exitFailed},
-		"fiefdom exec bad -- true":                                         {"a command needs one that runs", exitFailed},
+		"fiefdom exec bad -- true":                                         {"a command needs one that runs", exitFailed}, // it is in backoff, or starting again
 		"setpriv --reuid 1234 --clear-groups fiefdom exec blog -- id":      {"no vassal", exitNotFound},
 		"fiefdom exec blog -- sh -c 'ls /proc/self/fd | tr \"\\n\" \" \"'": {"0 1 2 3 ", 0}, // 3 is that of ls
 	} {

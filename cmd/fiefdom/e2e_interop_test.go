@@ -256,7 +256,8 @@ func TestGatewayToARealUWSGIsRouter(t *testing.T) {
 		"--exec-as-root", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; ifconfig uwsgi0 10.10.0.20 netmask 255.255.0.0 up; route add default gw 10.10.0.1",
 		"--exec-as-root", "ping -c 1 -W 5 10.10.0.1", "--attach-daemon", agentPath(t))
 
-	const pull = "curl -sS -m 20 --data 'yes %s | head -c 4M' http://%s:8000/sh | sha256sum"
+	// On a busy machine uWSGI's router loses datagrams, and TCP takes its time.
+	const pull = "curl -sS -m 120 --data 'yes %s | head -c 4M' http://%s:8000/sh | sha256sum"
 	want := func(word string) string { return r.mustSh(blog, "yes "+word+" | head -c 4M | sha256sum") }
 	meet := func() {
 		t.Helper()

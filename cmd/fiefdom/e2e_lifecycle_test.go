@@ -163,10 +163,7 @@ func TestKilledEmperorAndTheNext(t *testing.T) {
 	})
 	s := r.reach("blog")
 	r.awaitState("stubborn", emperor.Running)
-	if err := r.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	r.wait()
+	r.die()
 	if !r.answers(s.Addresses[0]) {
 		t.Error("the vassal went down with its emperor")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ import (
 func TestLimitsOfTheEmperor(t *testing.T) {
 	t.Parallel()
 	needLimits(t)
-	disk := anyDisk(t)
+	disk := nettest.Disk(t)
 	r := newRealm(t, nativeNetwork+"limit-pids = 150\nlimit-io = "+disk+" wbps=8M\noom-score-adj = 50\n", map[string]string{
 		"blog": agentIni,
 		"shop": "[uwsgi]\nlimit-pids = max\nlimit-io = " + disk + " riops=200\noom-score-adj = 300\ncommand = AGENT\n",
@@ -69,22 +70,6 @@ func mayProtect(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	return had.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE)
-}
-
-// anyDisk is a disk of this machine.
-func anyDisk(t *testing.T) string {
-	t.Helper()
-	all, err := filepath.Glob("/sys/block/*/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range all {
-		if b, err := os.ReadFile(file); err == nil {
-			return strings.TrimSpace(string(b))
-		}
-	}
-	t.Skip("no block device here")
-	return ""
 }
 
 // An owner can have less than the emperor's ini says, not more.
@@ -167,15 +152,12 @@ func TestLimitAndCgroupOfTheSameTree(t *testing.T) {
 func TestSmallestLimitsAreEnoughToStart(t *testing.T) {
 	t.Parallel()
 	needLimits(t)
-	memory := "16M"
-	if underRaceDetector() {
-		memory = "128M" // the detector's own
-	}
-	least := "[uwsgi]\nlimit-pids = 32\nlimit-memory = " + memory + "\nlimit-cpu = 0.1\n"
-	r := newRealm(t, nativeNetwork+"emperor-use-clone = pid,fs,ipc,uts\n", map[string]string{
-		"plain": least + "command = sleep 1000\nexec-as-root = true\n",
-		"crew":  least + "command = sleep 1000\nattach-daemon = sleep 1000\nattach-daemon2 = cmd=sleep 1000,ns_pid=true\n",
-	})
+	const least = "[uwsgi]\nlimit-pids = 32\nlimit-memory = 16M\nlimit-cpu = 0.1\n"
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-use-clone = pid,fs,ipc,uts\n")
+	r.program = builtProgram(t)
+	r.drop("plain", least+"command = sleep 1000\nexec-as-root = true\n")
+	r.drop("crew", least+"command = sleep 1000\nattach-daemon = sleep 1000\nattach-daemon2 = cmd=sleep 1000,ns_pid=true\n")
+	r.start()
 	r.awaitState("plain", emperor.Running)
 	r.await("crew", "has all its processes", func(s emperor.Status) bool {
 		running := 0
@@ -192,6 +174,17 @@ func TestSmallestLimitsAreEnoughToStart(t *testing.T) {
 		}
 	}
 	r.stop(syscall.SIGTERM)
+}
+
+// builtProgram is fiefdom as users have it. What the tests' binary has beside it
+// takes more memory than all the rest.
+func builtProgram(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fiefdom")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v\n%s", err, out)
+	}
+	return path
 }
 
 // A real uwsgi gets new limits without a reload, and new options with one.

@@ -214,10 +214,7 @@ func TestLimitsAfterAKilledEmperor(t *testing.T) {
 	r.reach("blog")
 	r.awaitState("gone", emperor.Running)
 	left := r.limited("pids", "gone")
-	if err := r.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	r.wait()
+	r.die()
 	if _, err := os.Stat(left); err != nil {
 		t.Errorf("the limits went with the emperor: %v", err)
 	}

@@ -329,10 +329,7 @@ func TestBoundsOfVassals(t *testing.T) {
 		t.Errorf("more: %q", s.Error)
 	}
 	// A killed emperor's successor finds the app, whose cgroup is not below his.
-	if err := r.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	r.wait()
+	r.die()
 	r.start()
 	if again := r.awaitState("root", emperor.Running); again.PID != s.PID {
 		t.Errorf("it is not the old one: %+v", again)

@@ -43,28 +43,21 @@ func TestVassalThatSpeaksTheProtocol(t *testing.T) {
 		t.Helper()
 		return r.await("snake", what, func(s emperor.Status) bool { return s.State == emperor.Running && s.Loyal })
 	}
-	logged := func(text string, times int) {
-		t.Helper()
-		nettest.Eventually(t, patience, fmt.Sprintf("%d times %q", times, text), func() bool {
-			log, err := os.ReadFile(r.log)
-			return err == nil && strings.Count(string(log), text) >= times
-		})
-	}
 	first := loyal("is loyal")
 	r.Run(t, "touch", iniPath("snake"))
-	logged("snake | reloaded", 1)
+	r.logged("snake | reloaded", 1)
 	if s := loyal("is the same process after a touch"); s.PID != first.PID {
 		t.Errorf("the touch made it a new process: %+v", s)
 	}
 	r.mustRun("reload", "snake")
-	logged("snake | reloaded", 2)
+	r.logged("snake | reloaded", 2)
 	r.kill(first.PID)
 	second := r.await("snake", "is back", func(s emperor.Status) bool { return s.Loyal && s.PID != first.PID })
 
 	r.write("/run/t/leave", "")
 	r.Run(t, "touch", iniPath("snake"))
 	r.awaitState("snake", emperor.Stopped)
-	logged("snake | stopped\n", 1)
+	r.logged("snake | stopped\n", 1)
 	r.Run(t, "rm", "/run/t/leave")
 	r.mustRun("start", "snake")
 	if s := loyal("is back after its leave"); s.PID == second.PID {
@@ -80,7 +73,7 @@ func TestVassalThatSpeaksTheProtocol(t *testing.T) {
 	r.Run(t, "touch", iniPath("snake"))
 	loyal("is back from its exile")
 	r.stop(syscall.SIGTERM)
-	logged("snake | stopped gently", 1)
+	r.logged("snake | stopped gently", 1)
 }
 
 // realUwsgi is a vassal that a real uwsgi runs, with a master and workers. Its
@@ -130,10 +123,7 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 
 	// The emperor's death is none of its business, nor is a reload without one. (When
 	// a fresh uwsgi first looks at the file nobody knows, so it is written again.)
-	if err := r.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	r.wait()
+	r.die()
 	alive := func(want int) {
 		t.Helper()
 		nettest.Eventually(t, patience, fmt.Sprintf("it answers as load %d without an emperor", want), func() bool {

@@ -18,7 +18,7 @@ func TestNotify(t *testing.T) {
 	r := newRealm(t, nativeNetwork, map[string]string{
 		"told":   "[uwsgi]\ncommand = sh -c 'systemd-notify --status=\"warming up\"; while ! test -e /run/t/go; do sleep 0.05; done; systemd-notify --ready \"STATUS=at $(printf \"\\033[1m\")work\"; exec AGENT'\nready = notify\n",
 		"silent": "[uwsgi]\ncommand = AGENT\nready = notify\nready-timeout = 1\n",
-		"dog":    "[uwsgi]\ncommand = sh -c 'while ! test -e /run/t/go; do systemd-notify WATCHDOG=1; sleep 0.1; done; exec sleep 1000'\nwatchdog = 1\n",
+		"dog":    "[uwsgi]\ncommand = sh -c 'while ! test -e /run/t/go; do systemd-notify WATCHDOG=1; sleep 0.1; done; exec sleep 1000'\nwatchdog = 3\n",
 		"flood":  "[uwsgi]\ncommand = sh -c 'systemd-notify --ready; while :; do systemd-notify STATUS=again; done'\nready = notify\n",
 		"other":  agentIni,
 	})

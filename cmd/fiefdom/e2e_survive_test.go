@@ -368,14 +368,15 @@ func TestSoakEmperorKilledAnywhere(t *testing.T) {
 	r.die()
 	r.start()
 	r.same(before)
-	agents := 0
-	for _, s := range r.list() {
-		if r.await(s.Name, "runs", func(s emperor.Status) bool { return s.State == emperor.Running }); s.Name != "" {
-			agents++
-		}
+	inis, err := os.ReadDir(r.Path(realmDir + "/vassals"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	count := func(of string) int { return strings.Count(r.Run(t, "ps", "-eo", "args"), of) }
-	nettest.Eventually(t, patience, "each vassal is there once", func() bool { return count(agentPath(t)) == agents && count("fiefdom vault") == 1 })
+	nettest.Eventually(t, patience, "who has an ini runs, and each is there once", func() bool {
+		all := r.list()
+		return len(all) == len(inis) && allRun(all) && count(agentPath(t)) == len(inis) && count("fiefdom vault") == 1
+	})
 	r.stop(syscall.SIGTERM)
 }
 

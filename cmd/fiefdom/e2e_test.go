@@ -173,7 +173,7 @@ func (r *realm) checkNothingLeft() {
 		}), "\n")
 		return left == ""
 	}
-	for range 50 { // a killed process and a namespace's devices take a moment to go
+	for range patience / (20 * time.Millisecond) { // a killed process and a namespace's devices take a moment to go
 		if holds() {
 			break
 		}

@@ -151,22 +151,27 @@ func TestTop(t *testing.T) {
 	s.size(24, 80)
 	s.sees(`(?m) RESTARTS\+$`)
 
-	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if code := r.wait(); code != exitOK {
-		t.Errorf("the emperor's exit code is %d", code)
-	}
-	s.sees(`the emperor does not answer, trying again`)
-	s.sees(`(?m)^.shop +running`) // as it was last seen
-	r.start()
-	r.reach("shop")
-	s.sees(`(?s)\A[^§]*in \d+B/s`)
-	s.sees(`(?m)^.shop +running`)
+	s.emperorGoesAndComes()
 	s.keys("q")
 	if err := s.end(); err != nil {
 		t.Errorf("top ended with %v", err)
 	}
+}
+
+func (s *sitting) emperorGoesAndComes() {
+	s.r.t.Helper()
+	if err := s.r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.r.t.Fatal(err)
+	}
+	if code := s.r.wait(); code != exitOK {
+		s.r.t.Errorf("the emperor's exit code is %d", code)
+	}
+	s.sees(`the emperor does not answer, trying again`)
+	s.sees(`(?m)^.shop +running`) // as it was last seen
+	s.r.start()
+	s.r.reach("shop")
+	s.sees(`(?s)\A[^§]*in \d+B/s`)
+	s.sees(`(?m)^.shop +running`)
 }
 
 // Without a terminal, and with one that wants no colours.

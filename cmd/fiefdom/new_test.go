@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/ini"
 )
 
 // What new writes gives back the very command, or it writes nothing.
@@ -35,7 +36,11 @@ func TestNewQuotesEveryCommand(t *testing.T) {
 		}
 		written++
 		c, errs := emperor.ReadVassal("x", path, nil)
-		if errs.Failed() || !slices.Equal(c.Command, argv) {
+		// What looks like a comment at the end of a line is warned of in any ini.
+		errs = slices.DeleteFunc(errs, func(e ini.Error) bool {
+			return e.Warning && strings.Contains(e.Message, "is part of the value, not a comment")
+		})
+		if len(errs) > 0 || !slices.Equal(c.Command, argv) {
 			t.Fatalf("%q became %q (%v)", argv, c.Command, errs)
 		}
 		if err := os.Remove(path); err != nil {

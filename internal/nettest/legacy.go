@@ -1,12 +1,10 @@
 package nettest
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/moby/sys/mountinfo"
 )
@@ -28,17 +26,9 @@ func (w *World) makeLegacy(t testing.TB) []string {
 		if !slices.ContainsFunc(strings.Split(m.VFSOptions, ","), func(o string) bool { return slices.Contains(legacyControllers, o) }) {
 			continue
 		}
-		root, err := os.MkdirTemp(m.Mountpoint, "fiefdom-test-")
-		if err != nil {
-			t.Fatal(err)
-		}
+		root := NewCgroup(t, m.Mountpoint)
 		w.legacy = append(w.legacy, root)
 		binds = append(binds, root, m.Mountpoint)
-		t.Cleanup(func() {
-			if !poll(5*time.Second, func() bool { return removeCgroup(root) == nil }) {
-				t.Errorf("remove %s: %v", root, removeCgroup(root))
-			}
-		})
 	}
 	return binds
 }

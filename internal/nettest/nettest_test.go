@@ -98,7 +98,6 @@ func TestWorldEndsWhatRunsInIt(t *testing.T) {
 		out, err := exec.Command("pgrep", "-f", "sleep "+marker).CombinedOutput()
 		return err == nil && len(out) > 0
 	}
-	var inside string
 	t.Run("world", func(t *testing.T) {
 		w := nettest.NewWorld(t)
 		w.Start(t, exec.Command("sleep", marker))
@@ -107,8 +106,5 @@ func TestWorldEndsWhatRunsInIt(t *testing.T) {
 	})
 	if running() {
 		t.Errorf("sleep %s still runs", marker)
-	}
-	if _, err := os.Stat(inside); err == nil {
-		t.Errorf("%s is still there", inside)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/moby/sys/mountinfo"
 	vnetns "github.com/vishvananda/netns"
@@ -150,35 +149,13 @@ func (w *World) makeCgroup(t testing.TB) string {
 		return ""
 	}
 	tree := mounts[0].Mountpoint
-	w.cgroup, err = os.MkdirTemp(tree, "fiefdom-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.cgroup = NewCgroup(t, tree)
 	t.Cleanup(func() {
-		if err := os.WriteFile(filepath.Join(w.cgroup, "cgroup.kill"), []byte("1"), 0); err != nil {
+		if err := killCgroup(w.cgroup); err != nil {
 			t.Error(err)
-		}
-		if !poll(5*time.Second, func() bool { return removeCgroup(w.cgroup) == nil }) {
-			t.Errorf("remove %s: %v", w.cgroup, removeCgroup(w.cgroup))
 		}
 	})
 	return tree
-}
-
-// removeCgroup removes a cgroup and those below it; only folders can be removed.
-func removeCgroup(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if entry.IsDir() {
-			if err := removeCgroup(filepath.Join(dir, entry.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return unix.Rmdir(dir)
 }
 
 // enterCgroup lets cmd be born in the world's cgroup.

@@ -41,10 +41,25 @@ rm -rf /etc/fiefdom /usr/sbin/policy-rc.d
 sed -i /^fiefdom:/d /etc/passwd /etc/group /etc/shadow /etc/gshadow
 `
 
+// needs skips a test of something that is not made yet, or fails it where all
+// have to run.
+func needs(t *testing.T, path, how string) {
+	t.Helper()
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+	case os.Getenv(nettest.RootEnv) == "1":
+		t.Fatalf("nothing to install: %v; make it first: %s", err, how)
+	default:
+		t.Skipf("nothing to install: %v; make it first: %s", err, how)
+	}
+}
+
 // newMachine makes a machine on which nothing of ours is installed. Its package
 // is /root/fiefdom.deb.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	needs(t, packageFile, "make deb")
 	m := &machine{World: nettest.NewWorld(t), t: t}
 	m.Run(t, "sh", "-ec", furnish)
 	m.Run(t, "touch", "/usr/of-this-world")
@@ -70,12 +85,6 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) give(from, to string) {
 	m.t.Helper()
 	b, err := os.ReadFile(from)
-	if errors.Is(err, os.ErrNotExist) && from == packageFile {
-		if os.Getenv(nettest.RootEnv) == "1" {
-			m.t.Fatal("there is no package to install; make it first: make deb")
-		}
-		m.t.Skip("there is no package to install; make it first: make deb")
-	}
 	if err == nil {
 		err = os.WriteFile(m.Path(to), b, 0o755)
 	}

@@ -118,9 +118,7 @@ func TestPackage(t *testing.T) {
 
 // The same without a package, into a tree of somebody's own.
 func TestMakeInstall(t *testing.T) {
-	if _, err := os.Stat("../../bin/fiefdom"); err != nil {
-		t.Skip("there is no program to install; make build")
-	}
+	needs(t, "../../bin/fiefdom", "make build")
 	dir := t.TempDir()
 	install := func() {
 		t.Helper()

@@ -222,7 +222,9 @@ func superviseUnit(unit string) error {
 	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(c.Process.Pid)), 0o600); err != nil {
 		return err
 	}
-	return errors.Join(c.Wait(), os.Remove(pidFile), os.Remove(socket), os.Remove(toldFile))
+	// The pid is the last to go: who waits for it may start the unit again at once,
+	// and what this one said would be taken for the next one's word.
+	return errors.Join(c.Wait(), os.Remove(socket), os.Remove(toldFile), os.Remove(pidFile))
 }
 
 // execStart is the command of a unit that is an instance of a template.

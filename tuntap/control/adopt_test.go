@@ -22,14 +22,7 @@ import (
 	"fiefdom/tuntap/tuntest"
 )
 
-func descriptorsIn(t *testing.T, pid int) int {
-	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
+var descriptorsIn = nettest.OpenFiles
 
 // The emperor is killed again and again; nobody else notices.
 func TestRouterIsAdopted(t *testing.T) {

@@ -11,20 +11,11 @@ import (
 	"fiefdom/tuntap"
 )
 
-func openFiles(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
 // A capture's socket gets through to the confined router, and nothing of it stays.
 func TestKeeperCaptures(t *testing.T) {
 	r := newRig(t)
 	r.run(t)
-	before := openFiles(t)
+	before := nettest.OpenFiles(t, os.Getpid())
 	if conn, err := r.Capture(t.Context(), tuntap.CaptureQuery{Vassal: "nobody"}); err == nil {
 		conn.Close()
 		t.Error("of nobody's packets")
@@ -49,7 +40,7 @@ func TestKeeperCaptures(t *testing.T) {
 		t.Errorf("%v after the router's end", err)
 	}
 	conn.Close()
-	nettest.Eventually(t, 20*time.Second, "as many files as before", func() bool { return openFiles(t) <= before })
+	nettest.Eventually(t, 20*time.Second, "as many files as before", func() bool { return nettest.OpenFiles(t, os.Getpid()) <= before })
 }
 
 // stopRouter kills the router; the keeper starts another.
