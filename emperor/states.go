@@ -14,6 +14,9 @@ const (
 	Invalid  State = "invalid"  // its ini is bad and there is nothing older to run
 )
 
+// States are all of them, in the order in which they are counted for people.
+var States = []State{Running, Starting, Backoff, Stopping, Stopped, Sleeping, Invalid}
+
 // event is what happens to a vassal.
 type event string
 

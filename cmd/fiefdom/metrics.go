@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"fiefdom/vassal"
 )
 
 // Bounds of the metrics' server.
@@ -28,17 +29,9 @@ func (r *runner) metricsListener() (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	network := "tcp"
-	if filepath.IsAbs(address) {
-		network = "unix"
-	}
-	f, err := r.listen(network, address, 0o600)
+	l, err := r.listenTo(address, vassal.SocketRights{})
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("metrics %s: %w", address, err)
 	}
 	return l, nil
 }

@@ -13,6 +13,7 @@ import (
 	"charm.land/bubbles/v2/viewport"
 	tea "charm.land/bubbletea/v2"
 
+	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -214,7 +215,7 @@ func (m *model) show(p page) {
 	m.mode, m.subject = reading, p.subject
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimRight(p.text, "\n"), "\n") {
-		lines = append(lines, clean(line))
+		lines = append(lines, phrase.Clean(line))
 	}
 	m.pane.SetContent(strings.Join(lines, "\n"))
 	if follow {
@@ -227,14 +228,14 @@ func (m *model) show(p page) {
 // tell tells the selected vassal a word, and says what became of it.
 func (m *model) tell(word string) tea.Cmd {
 	name := m.selected
-	m.notice = fmt.Sprintf("%s %s …", word, clean(name))
+	m.notice = fmt.Sprintf("%s %s …", word, phrase.Clean(name))
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, wordTime)
 		defer cancel()
 		s, err := m.Emperor.Do(ctx, name, word)
 		if err != nil {
-			return outcome{fmt.Sprintf("%s %s: %s", word, clean(name), clean(err.Error()))}
+			return outcome{fmt.Sprintf("%s %s: %s", word, phrase.Clean(name), phrase.Clean(err.Error()))}
 		}
-		return outcome{fmt.Sprintf("%s is %s", clean(name), s.State)}
+		return outcome{fmt.Sprintf("%s is %s", phrase.Clean(name), s.State)}
 	}
 }
