@@ -81,7 +81,7 @@ var columns = []struct {
 }
 
 func (s *site) overview(w http.ResponseWriter, r *http.Request) {
-	rows, all := s.watch.rows(s.ctx, none)
+	rows, all := s.watch.rows(s.ctx, none) // before the page, whose time is its
 	p := overviewPage{page: s.page("", "api/vassals"), Total: len(rows)}
 	p.Filter, p.Sort = phrase.Clean(r.URL.Query().Get("filter")), known(r.URL.Query().Get("sort"))
 	p.addTotals(rows, all)

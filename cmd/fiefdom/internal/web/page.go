@@ -28,7 +28,7 @@ type page struct {
 	Title    string
 	Instance string
 	Version  string
-	Up       string
+	Began    string
 	Now      string
 	JSON     string // where the same is as JSON
 }
@@ -36,8 +36,8 @@ type page struct {
 func (s *site) page(title, json string) page {
 	self := s.Self()
 	p := page{
-		Title: "fiefdom " + self.Instance, Instance: self.Instance, Version: self.Version, Up: phrase.Age(time.Since(self.Began)),
-		Now: time.Now().Format("15:04:05"), JSON: json,
+		Title: "fiefdom " + self.Instance, Instance: self.Instance, Version: self.Version, Began: self.Began.Local().Format(time.DateTime),
+		Now: clock(s.watch.last()), JSON: json,
 	}
 	if title != "" {
 		p.Title = title + " · " + p.Title

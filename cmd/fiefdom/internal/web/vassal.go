@@ -71,8 +71,8 @@ const (
 func (s *site) vassal(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
 	query := template.URLQueryEscaper(name)
-	p := vassalPage{page: s.page(phrase.Clean(name), "api/vassal?name="+query), Name: name, Shown: phrase.Clean(name)}
 	one, err := s.find(r)
+	p := vassalPage{page: s.page(phrase.Clean(name), "api/vassal?name="+query), Name: name, Shown: phrase.Clean(name)}
 	for _, ev := range s.Events(name, 20) {
 		p.Events = append(p.Events, viewEvent(ev))
 	}

@@ -172,6 +172,13 @@ type row struct {
 	points   []point // of the last hour, the oldest first
 }
 
+// last is when the vassals were last looked at.
+func (w *watch) last() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now.at
+}
+
 // statuses are all vassals as they are now.
 func (w *watch) statuses(ctx context.Context) []emperor.Status {
 	w.mu.Lock()
