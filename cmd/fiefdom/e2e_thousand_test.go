@@ -17,7 +17,7 @@ func TestLookAtManySoak(t *testing.T) {
 	for i := range count {
 		vassals[fmt.Sprintf("vassal%04d", i)] = "[uwsgi]\ncommand = sleep 100000\nreload-mercy = 0\n"
 	}
-	r := newRealm(t, nativeNetwork+"metrics = /run/t/metrics.sock\n", vassals)
+	r := newRealm(t, nativeNetwork+"metrics = /run/t/metrics.sock\nemperor-web = "+webSocket+"\n", vassals)
 	nettest.Eventually(t, 10*time.Minute, "all to run", func() bool {
 		all, err := r.api.List(t.Context())
 		running := 0
@@ -35,6 +35,10 @@ func TestLookAtManySoak(t *testing.T) {
 		{"fiefdom ps --json", func() error { r.mustRun("ps", "--json"); return nil }},
 		{"refresh of fiefdom top", func() error { _, err := r.api.List(t.Context()); return err }},
 		{"scrape", func() error { _, _, err := r.scrape("/run/t/metrics.sock"); return err }},
+		{"web page", func() error { return r.look("/") }},
+		{"web page with all rows", func() error { return r.look(fmt.Sprintf("/?rows=%d", count)) }},
+		{"web page of one", func() error { return r.look("/vassal?name=vassal0007") }},
+		{"web page's JSON", func() error { return r.look("/api/vassals") }},
 	} {
 		var best, total time.Duration
 		const times = 20

@@ -32,6 +32,7 @@ type overviewPage struct {
 	CPU     string
 	Memory  string
 	Plot    template.HTML
+	Top     string
 
 	Filter, Sort string
 	Columns      []columnView
@@ -113,7 +114,7 @@ func (p *overviewPage) addTotals(rows []row, all []point) {
 		p.Title = fmt.Sprintf("%d in trouble · %s", bad, p.Title)
 	}
 	p.In, p.Out, p.CPU, p.Memory = rate(sum.in), rate(sum.out), percent(sum.cpu), phrase.Bytes(float64(sum.memory))
-	p.Plot = trafficPlot(length, 60, all)
+	p.Plot, p.Top = trafficPlot(length, 60, all)
 }
 
 // query is the address of the same page with another word, from its first row on.

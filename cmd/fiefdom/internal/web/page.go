@@ -131,10 +131,12 @@ func reasons(drops map[string]uint64) string {
 	return strings.Join(all, ", ")
 }
 
-// trafficPlot draws what came in as an area, what went out as a line.
-func trafficPlot(width, height int, points []point) template.HTML {
-	in, out := of(points, pickIn), of(points, pickOut)
-	return plot(width, height, "bytes a second in the last hour: "+highLow("in", in)+", "+highLow("out", out), line{"in", in, true}, line{"out", out, false})
+// trafficPlot draws what came in as an area, what went out as a line, and says
+// what reaches its top.
+func trafficPlot(width, height int, points []point) (drawn template.HTML, top string) {
+	in, out := line{"in", of(points, pickIn), true}, line{"out", of(points, pickOut), false}
+	drawn = plot(width, height, "bytes a second in the last hour: "+highLow("in", in.values)+", "+highLow("out", out.values), in, out)
+	return drawn, phrase.Bytes(peak([]line{in, out}))
 }
 
 // smallPlot is the one of a row.

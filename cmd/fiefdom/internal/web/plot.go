@@ -44,9 +44,9 @@ func peak(lines []line) float64 {
 }
 
 // path goes through a line's values, one a step of the width; the last is at the
-// right. Between equal values it goes straight.
+// right. Between equal values it goes straight. An area of nothing is not drawn.
 func path(l line, width, height int, top float64) string {
-	if len(l.values) == 0 {
+	if len(l.values) == 0 || l.filled && top <= 0 {
 		return ""
 	}
 	step := float64(width) / float64(slots(width))

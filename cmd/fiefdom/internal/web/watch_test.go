@@ -104,6 +104,7 @@ func TestPlot(t *testing.T) {
 	}{
 		{"nothing", nil, false, ""},
 		{"zeros", []float64{0, 0, 0, 0}, false, "M57 9.5L60 9.5"},
+		{"an area of zeros", []float64{0, 0, 0, 0}, true, ""},
 		{"the newest is at the right", []float64{0, 9}, false, "M59 9.5L60 0.5"},
 		{"an area ends at the ground", []float64{9, 0}, true, "M59 10L59 0.5L60 9.5V10Z"},
 	} {
