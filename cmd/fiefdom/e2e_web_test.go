@@ -181,6 +181,43 @@ func TestWebPageWithoutScripts(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// A page that is open goes on with the next emperor: one that adopts after a
+// kill, and one by another program.
+func TestWebPageOutlivesEmperor(t *testing.T) {
+	t.Parallel()
+	b := newBrowser(t)
+	r := newRealm(t, nativeNetwork+"emperor-web = "+webSocket+"\n", map[string]string{"blog": agentIni})
+	pid := r.reach("blog").PID
+	b.do(chromedp.Navigate(r.webPage()))
+	live := func() {
+		t.Helper()
+		b.shows("it is live", "document.getElementById('live').innerText.startsWith('live,') && !document.body.classList.contains('away') && "+rowOf("blog")+"?.innerText.includes('running')")
+	}
+	live()
+	if err := r.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait()
+	b.shows("the emperor is away", "document.body.classList.contains('away') && document.getElementById('live').innerText.includes('trying again')")
+	if !js[bool](b, rowOf("blog")+" !== null") {
+		t.Error("what was known is not shown any more")
+	}
+	r.start()
+	live()
+	began := js[string](b, "document.querySelector('footer').innerText")
+	r.mustRun("upgrade")
+	live()
+	if now := r.ps("blog").PID; now != pid {
+		t.Errorf("blog was pid %d and is %d", pid, now)
+	}
+	if began == "" {
+		t.Error("it does not say since when the emperor runs")
+	}
+	b.forgive("net::ERR")
+	r.stop(syscall.SIGTERM)
+	b.forgive("net::ERR")
+}
+
 // The socket is whose the ini says, and answers to tools as well.
 func TestWebSocketRights(t *testing.T) {
 	t.Parallel()
