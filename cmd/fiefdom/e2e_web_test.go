@@ -300,6 +300,24 @@ func TestWebByTCP(t *testing.T) {
 	b.forgive("net::ERR")
 }
 
+// A vassal on the host's own network can connect, and gets no further. The page
+// is there without any network of the emperor's, too.
+func TestWebBesideVassalWithoutJail(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", "[uwsgi]\nemperor = /run/t/vassals\nemperor-web = 127.0.0.1:9280\n")
+	r.drop("plain", "[uwsgi]\nuid = 65534\ngid = 65534\ncommand = /bin/sh -c 'curl -s http://127.0.0.1:9280/; cat /var/lib/fiefdom/emperor/web.key; exec sleep 1000'\n")
+	r.start()
+	nettest.Eventually(t, patience, "it was turned away", func() bool {
+		out := r.mustRun("logs", "plain")
+		return strings.Contains(out, "the page has a key") && strings.Contains(out, "Permission denied")
+	})
+	key := strings.TrimSpace(r.read("/var/lib/fiefdom/emperor/" + webKey))
+	if out := r.Run(t, "curl", "-sf", "-u", "me:"+key, "http://127.0.0.1:9280/vassal?name=plain"); !strings.Contains(out, "Permission denied") || strings.Contains(out, key) {
+		t.Errorf("its page:\n%s", out)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
 // A key that others may know is none.
 func TestWebKeyOfOthers(t *testing.T) {
 	t.Parallel()
