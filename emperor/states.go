@@ -14,7 +14,8 @@ const (
 	Invalid  State = "invalid"  // its ini is bad and there is nothing older to run
 )
 
-// States are all of them, in the order in which they are counted for people.
+// States are all of them, in the order in which people want to read how many
+// vassals are in each.
 var States = []State{Running, Starting, Backoff, Stopping, Stopped, Sleeping, Invalid}
 
 // event is what happens to a vassal.

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -102,7 +104,29 @@ func printEvent(w io.Writer, ev emperor.Event) error {
 		vassal = "-"
 	}
 	fmt.Fprintf(&s, "%s  %-12s  %-12s  %s", ev.Time.Local().Format(time.DateTime), vassal, ev.Kind, ev.Message)
-	s.WriteString(phrase.Fields(ev.Fields))
+	for _, key := range slices.Sorted(maps.Keys(ev.Fields)) {
+		text := fieldText(ev.Fields[key])
+		if text == "" || strings.ContainsAny(text, " \t\n\"=") {
+			text = strconv.Quote(text)
+		}
+		s.WriteString(" " + key + "=" + text)
+	}
 	_, err := fmt.Fprintln(w, strings.ReplaceAll(plain(s.String()), "\n", " "))
 	return err
+}
+
+func fieldText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case []any:
+		var all []string
+		for _, x := range v {
+			all = append(all, fieldText(x))
+		}
+		return strings.Join(all, ",")
+	}
+	return fmt.Sprint(v)
 }

@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"fiefdom/vassal"
 )
 
 // Bounds of the metrics' server.
@@ -29,9 +28,17 @@ func (r *runner) metricsListener() (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	l, err := r.listenTo(address, vassal.SocketRights{})
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	f, err := r.listen(network, address, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("metrics %s: %w", address, err)
 	}
 	return l, nil
 }

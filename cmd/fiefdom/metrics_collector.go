@@ -133,7 +133,9 @@ func (c *collector) collectVassals(ctx context.Context, put func(*metric, float6
 			put(vassalLimit, float64(s.Limits.MemoryBytes), name)
 		}
 	}
-	for _, state := range emperor.States {
+	for _, state := range []emperor.State{
+		emperor.Starting, emperor.Running, emperor.Backoff, emperor.Stopping, emperor.Stopped, emperor.Sleeping, emperor.Invalid,
+	} {
 		put(vassalsByState, float64(in[state]), string(state))
 	}
 }

@@ -23,20 +23,16 @@ var layers = map[string]struct {
 	why string
 }{
 	"cmd/fiefdom": {
-		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples", "cmd/fiefdom/internal/top", "cmd/fiefdom/internal/web", "cmd/fiefdom/internal/phrase"},
+		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples", "cmd/fiefdom/internal/top", "cmd/fiefdom/internal/web"},
 		"it joins all the others with functions",
 	},
 	"cmd/fiefdom/internal/top": {
-		[]string{"emperor", "cmd/fiefdom/internal/phrase"},
+		[]string{"emperor"},
 		"a screen for what the control API tells",
 	},
 	"cmd/fiefdom/internal/web": {
-		[]string{"emperor", "tuntap", "firewall", "cmd/fiefdom/internal/phrase"},
+		[]string{"emperor", "tuntap", "firewall"},
 		"a page for what the emperor, his journal and the router tell by functions",
-	},
-	"cmd/fiefdom/internal/phrase": {
-		nil,
-		"how numbers and texts are written on screens",
 	},
 	"examples": {
 		nil,

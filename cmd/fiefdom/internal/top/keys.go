@@ -4,8 +4,6 @@ import (
 	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
-
-	"fiefdom/cmd/fiefdom/internal/phrase"
 )
 
 // words are what a key tells the selected vassal, after a yes.
@@ -100,7 +98,7 @@ func (m *model) pressFilter(k tea.KeyPressMsg) {
 	case "ctrl+u":
 		m.filter = ""
 	default:
-		m.filter += phrase.Clean(k.Text)
+		m.filter += clean(k.Text)
 	}
 	m.arrange()
 }

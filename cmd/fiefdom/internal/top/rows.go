@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -44,14 +43,22 @@ func (r *rates) rows(all []emperor.Status, at time.Time) []row {
 		next := sample{s.RxBytes, s.TxBytes, s.CPUSeconds}
 		if last, ok := r.before[s.Name]; ok && took > 0 {
 			w.measured = true
-			w.in, w.out = float64(phrase.Grown(last.rx, next.rx))/took, float64(phrase.Grown(last.tx, next.tx))/took
-			w.cpu = phrase.Grown(last.cpu, next.cpu) / took
+			w.in, w.out = float64(grown(last.rx, next.rx))/took, float64(grown(last.tx, next.tx))/took
+			w.cpu = grown(last.cpu, next.cpu) / took
 		}
 		now[s.Name] = next
 		rows = append(rows, w)
 	}
 	r.at, r.before = at, now
 	return rows
+}
+
+// grown is how much a counter grew. One that fell began anew.
+func grown[T uint64 | float64](before, now T) T {
+	if now < before {
+		return now
+	}
+	return now - before
 }
 
 // column is one of the table's, and an order of its rows.
@@ -64,15 +71,15 @@ type column struct {
 
 // columns fit into 80; those after optional are for wider terminals.
 var columns = []column{
-	{"NAME", 0, func(r *row) string { return phrase.Clean(r.Name) }, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) }},
+	{"NAME", 0, func(r *row) string { return clean(r.Name) }, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) }},
 	{"STATE", 8, func(r *row) string { return string(r.State) }, func(a, b *row) int { return cmp.Compare(a.State, b.State) }},
 	{"CPU%", 6, (*row).cpuText, func(a, b *row) int { return cmp.Compare(b.cpu, a.cpu) }},
 	{"MEM", 6, (*row).memoryText, func(a, b *row) int { return cmp.Compare(b.MemoryBytes, a.MemoryBytes) }},
 	{"IN/s", 6, func(r *row) string { return r.rateText(r.in) }, func(a, b *row) int { return cmp.Compare(b.in, a.in) }},
 	{"OUT/s", 6, func(r *row) string { return r.rateText(r.out) }, func(a, b *row) int { return cmp.Compare(b.out, a.out) }},
-	{"DROPS", 7, func(r *row) string { return phrase.Count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
+	{"DROPS", 7, func(r *row) string { return count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
 	{"RESTARTS", 9, func(r *row) string { return fmt.Sprint(r.Restarts) }, func(a, b *row) int { return cmp.Compare(b.Restarts, a.Restarts) }},
-	{"SINCE", 5, func(r *row) string { return phrase.Age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
+	{"SINCE", 5, func(r *row) string { return age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
 	{"ADDRESS", 16, (*row).addressText, func(a, b *row) int { return cmp.Compare(a.addressText(), b.addressText()) }},
 }
 
@@ -96,14 +103,14 @@ func (r *row) memoryText() string {
 	if !r.used() {
 		return "-"
 	}
-	return phrase.Bytes(float64(r.MemoryBytes))
+	return bytesText(float64(r.MemoryBytes))
 }
 
 func (r *row) rateText(rate float64) string {
 	if !r.measured {
 		return "-"
 	}
-	return phrase.Bytes(rate)
+	return bytesText(rate)
 }
 
 func (r *row) addressText() string {

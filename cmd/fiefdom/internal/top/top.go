@@ -13,7 +13,6 @@ import (
 	"charm.land/bubbles/v2/viewport"
 	tea "charm.land/bubbletea/v2"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -215,7 +214,7 @@ func (m *model) show(p page) {
 	m.mode, m.subject = reading, p.subject
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimRight(p.text, "\n"), "\n") {
-		lines = append(lines, phrase.Clean(line))
+		lines = append(lines, clean(line))
 	}
 	m.pane.SetContent(strings.Join(lines, "\n"))
 	if follow {
@@ -228,14 +227,14 @@ func (m *model) show(p page) {
 // tell tells the selected vassal a word, and says what became of it.
 func (m *model) tell(word string) tea.Cmd {
 	name := m.selected
-	m.notice = fmt.Sprintf("%s %s …", word, phrase.Clean(name))
+	m.notice = fmt.Sprintf("%s %s …", word, clean(name))
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, wordTime)
 		defer cancel()
 		s, err := m.Emperor.Do(ctx, name, word)
 		if err != nil {
-			return outcome{fmt.Sprintf("%s %s: %s", word, phrase.Clean(name), phrase.Clean(err.Error()))}
+			return outcome{fmt.Sprintf("%s %s: %s", word, clean(name), clean(err.Error()))}
 		}
-		return outcome{fmt.Sprintf("%s is %s", phrase.Clean(name), s.State)}
+		return outcome{fmt.Sprintf("%s is %s", clean(name), s.State)}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -78,10 +77,21 @@ func TestChosen(t *testing.T) {
 
 func TestTexts(t *testing.T) {
 	for _, tc := range []struct{ got, want string }{
+		{bytesText(0), "0B"},
+		{bytesText(999), "999B"},
+		{bytesText(1000), "1.0K"},
+		{bytesText(1 << 40), "1.0T"},
+		{count(9999), "9999"},
+		{count(10000), "10k"},
+		{count(18446744073709551615), "18E"},
+		{age(59 * time.Second), "59s"},
+		{age(-time.Second), "0s"},
+		{age(50 * time.Hour), "2d"},
 		{fit("abc", 5, true), "  abc"},
 		{fit("abcdef", 4, false), "abc…"},
 		{fit("日本語", 4, false), "日… "},
 		{fit("abc", -3, false), ""},
+		{clean("a\x1b[2J\u009b\n\t\u202eb\xff"), "a?[2J?  ?b?"},
 	} {
 		if tc.got != tc.want {
 			t.Errorf("%q, want %q", tc.got, tc.want)
@@ -121,7 +131,7 @@ func TestViewFits(t *testing.T) {
 			}
 			for _, line := range lines {
 				bare := style.ReplaceAllString(line, "")
-				if ansi.StringWidth(bare) > size.width || phrase.Clean(bare) != bare {
+				if ansi.StringWidth(bare) > size.width || clean(bare) != bare {
 					t.Errorf("%v, %q: %q", size, keys, line)
 				}
 			}

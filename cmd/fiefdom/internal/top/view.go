@@ -8,7 +8,6 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -33,7 +32,7 @@ var (
 func (m *model) View() tea.View {
 	var lines []string
 	if m.mode == reading {
-		lines = append(lines, bold.Render(fit(m.subject+" of "+phrase.Clean(m.selected), m.width, false)),
+		lines = append(lines, bold.Render(fit(m.subject+" of "+clean(m.selected), m.width, false)),
 			m.pane.View(), faint.Render(fit("arrows scroll   esc back", m.width, false)))
 	} else {
 		lines = m.table()
@@ -66,12 +65,14 @@ func (m *model) table() []string {
 }
 
 func (m *model) head() string {
-	words := []string{"fiefdom " + phrase.Clean(m.Name), fmt.Sprintf("%d vassals", len(m.rows))}
+	words := []string{"fiefdom " + clean(m.Name), fmt.Sprintf("%d vassals", len(m.rows))}
 	in := map[emperor.State]int{}
 	for _, r := range m.rows {
 		in[r.State]++
 	}
-	for _, s := range emperor.States {
+	for _, s := range []emperor.State{
+		emperor.Running, emperor.Starting, emperor.Backoff, emperor.Stopping, emperor.Stopped, emperor.Sleeping, emperor.Invalid,
+	} {
 		if in[s] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", in[s], s))
 		}
@@ -82,7 +83,7 @@ func (m *model) head() string {
 // second is the line below the head: trouble first, then what all do together.
 func (m *model) second() string {
 	if m.trouble != "" {
-		return warning.Render(fit("the emperor does not answer, trying again: "+phrase.Clean(m.trouble), m.width, false))
+		return warning.Render(fit("the emperor does not answer, trying again: "+clean(m.trouble), m.width, false))
 	}
 	var in, out, cpu float64
 	var memory uint64
@@ -90,9 +91,9 @@ func (m *model) second() string {
 	for _, r := range m.rows {
 		in, out, cpu, memory, used = in+r.in, out+r.out, cpu+r.cpu, memory+r.MemoryBytes, used || r.used()
 	}
-	text := fmt.Sprintf("in %s/s  out %s/s", phrase.Bytes(in), phrase.Bytes(out))
+	text := fmt.Sprintf("in %s/s  out %s/s", bytesText(in), bytesText(out))
 	if used {
-		text += fmt.Sprintf("  cpu %.1f%%  memory %s", 100*cpu, phrase.Bytes(float64(memory)))
+		text += fmt.Sprintf("  cpu %.1f%%  memory %s", 100*cpu, bytesText(float64(memory)))
 	}
 	if m.filter != "" {
 		text += fmt.Sprintf("  filter %q: %d", m.filter, len(m.shown))
@@ -144,13 +145,13 @@ func (m *model) line(r *row, here bool) string {
 func (m *model) detail(at int) string {
 	switch {
 	case m.mode == asking:
-		return warning.Render(fit(fmt.Sprintf("%s %s? y/n", m.word, phrase.Clean(m.selected)), m.width, false))
+		return warning.Render(fit(fmt.Sprintf("%s %s? y/n", m.word, clean(m.selected)), m.width, false))
 	case m.mode == filtering:
 		return bold.Render(fit("/"+m.filter+"_", m.width, false))
 	case m.notice != "":
 		return fit(m.notice, m.width, false)
 	case at >= 0:
-		return fit(phrase.Clean(m.shown[at].Error), m.width, false)
+		return fit(clean(m.shown[at].Error), m.width, false)
 	case len(m.rows) == 0 && m.trouble == "":
 		return fit("there are no vassals that you may see", m.width, false)
 	}

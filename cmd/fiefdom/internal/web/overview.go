@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 // Bounds of the table.
@@ -84,7 +84,7 @@ var columns = []struct {
 func (s *site) overview(w http.ResponseWriter, r *http.Request) {
 	rows, all := s.watch.rows(s.ctx, none) // before the page, whose time is its
 	p := overviewPage{page: s.page("", "api/vassals"), Total: len(rows)}
-	p.Filter, p.Sort = phrase.Clean(r.URL.Query().Get("filter")), known(r.URL.Query().Get("sort"))
+	p.Filter, p.Sort = plaintext.Line(r.URL.Query().Get("filter")), known(r.URL.Query().Get("sort"))
 	p.addTotals(rows, all)
 	p.addColumns()
 	chosen := choose(rows, p.Filter, p.Sort)
@@ -113,7 +113,7 @@ func (p *overviewPage) addTotals(rows []row, all []point) {
 	if bad := in[emperor.Invalid] + in[emperor.Backoff]; bad > 0 {
 		p.Title = fmt.Sprintf("%d in trouble · %s", bad, p.Title)
 	}
-	p.In, p.Out, p.CPU, p.Memory = rate(sum.in), rate(sum.out), percent(sum.cpu), phrase.Bytes(float64(sum.memory))
+	p.In, p.Out, p.CPU, p.Memory = rate(sum.in), rate(sum.out), percent(sum.cpu), plaintext.Size(float64(sum.memory))
 	p.Plot, p.Top = trafficPlot(length, 60, all)
 }
 
@@ -220,12 +220,12 @@ func (p *overviewPage) addRows(rows []row) {
 	for i := range rows {
 		r := &rows[i]
 		v := rowView{
-			Name: r.Name, Shown: phrase.Clean(r.Name), Key: url.QueryEscape(r.Name), State: r.State, Since: when(r.Since), CPU: "–", Memory: "–", In: "–", Out: "–",
-			Drops: phrase.Count(drops(r.Status)), Reasons: reasons(r.Drops), Restarts: r.Restarts, Says: phrase.Clean(cut(r.Says, 200)),
-			Trouble: phrase.Clean(cut(trouble(r.Status), 200)), Plot: smallPlot(r.points),
+			Name: r.Name, Shown: plaintext.Line(r.Name), Key: url.QueryEscape(r.Name), State: r.State, Since: when(r.Since), CPU: "–", Memory: "–", In: "–", Out: "–",
+			Drops: count(drops(r.Status)), Reasons: reasons(r.Drops), Restarts: r.Restarts, Says: plaintext.Line(cut(r.Says, 200)),
+			Trouble: plaintext.Line(cut(trouble(r.Status), 200)), Plot: smallPlot(r.points),
 		}
 		if r.PIDs > 0 {
-			v.Memory = phrase.Bytes(float64(r.MemoryBytes))
+			v.Memory = plaintext.Size(float64(r.MemoryBytes))
 		}
 		if r.measured {
 			v.In, v.Out = rate(r.in), rate(r.out)
@@ -240,7 +240,7 @@ func (p *overviewPage) addRows(rows []row) {
 // trouble is what is wrong with a vassal. A crash loop is told first.
 func trouble(s *emperor.Status) string {
 	if s.State == emperor.Backoff && s.Deaths > 1 {
-		return fmt.Sprintf("%d deaths, next start in %s: %s", s.Deaths, phrase.Age(time.Until(s.NextStart)), s.Error)
+		return fmt.Sprintf("%d deaths, next start in %s: %s", s.Deaths, plaintext.Age(time.Until(s.NextStart)), s.Error)
 	}
 	return s.Error
 }
@@ -259,7 +259,7 @@ func (p *overviewPage) addNetworks(ctx context.Context, s *site) {
 	defer cancel()
 	all, err := s.Networks(ctx)
 	if err != nil {
-		p.Trouble = append(p.Trouble, "the router does not answer, and traffic and drops are not known: "+phrase.Clean(err.Error()))
+		p.Trouble = append(p.Trouble, "the router does not answer, and traffic and drops are not known: "+plaintext.Line(err.Error()))
 	}
 	for _, n := range all {
 		dropped := map[string]uint64{}
@@ -267,7 +267,7 @@ func (p *overviewPage) addNetworks(ctx context.Context, s *site) {
 			dropped[reason.String()] = count
 		}
 		p.Networks = append(p.Networks, networkView{
-			phrase.Clean(n.Name), phrase.Bytes(float64(n.Totals.RxBytes)), phrase.Bytes(float64(n.Totals.TxBytes)), cmp.Or(reasons(dropped), "none"), len(n.Peers),
+			plaintext.Line(n.Name), plaintext.Size(float64(n.Totals.RxBytes)), plaintext.Size(float64(n.Totals.TxBytes)), cmp.Or(reasons(dropped), "none"), len(n.Peers),
 		})
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
+	"fiefdom/internal/plaintext"
 )
 
 // templates are read when the first page is asked for: most processes of this
@@ -66,8 +66,8 @@ type eventView struct {
 
 func viewEvent(ev emperor.Event) eventView {
 	return eventView{
-		Time: clock(ev.Time), Full: ev.Time.Local().Format(time.RFC3339), Kind: ev.Kind, Vassal: ev.Vassal, Shown: phrase.Clean(ev.Vassal),
-		Text: phrase.Clean(cut(ev.Message+phrase.Fields(ev.Fields), 600)),
+		Time: clock(ev.Time), Full: ev.Time.Local().Format(time.RFC3339), Kind: ev.Kind, Vassal: ev.Vassal, Shown: plaintext.Line(ev.Vassal),
+		Text: plaintext.Line(cut(ev.Message+fieldsText(ev.Fields), 600)),
 	}
 }
 
@@ -80,7 +80,7 @@ type eventsPage struct {
 
 func (s *site) events(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
-	p := eventsPage{page: s.page("events", "api/events?name="+template.URLQueryEscaper(name)), Vassal: name, Shown: phrase.Clean(name)}
+	p := eventsPage{page: s.page("events", "api/events?name="+template.URLQueryEscaper(name)), Vassal: name, Shown: plaintext.Line(name)}
 	for _, ev := range s.Events(name, atMost(r, "last", 300, mostEvents)) {
 		p.Events = append(p.Events, viewEvent(ev))
 	}
@@ -102,11 +102,11 @@ func when(t time.Time) template.HTML {
 		return "–"
 	}
 	full := t.Local().Format(time.RFC3339)
-	return template.HTML(`<time datetime="` + full + `" title="` + full + `">` + phrase.Age(time.Since(t)) + `</time>`) //nolint:gosec // of digits alone
+	return template.HTML(`<time datetime="` + full + `" title="` + full + `">` + plaintext.Age(time.Since(t)) + `</time>`) //nolint:gosec // of digits alone
 }
 
 // rate is a number of bytes, each second.
-func rate(f float32) string { return phrase.Bytes(float64(f)) }
+func rate(f float32) string { return plaintext.Size(float64(f)) }
 
 func percent(cpus float32) string { return fmt.Sprintf("%.1f", 100*cpus) }
 
@@ -125,7 +125,7 @@ func reasons(drops map[string]uint64) string {
 		return cmp.Or(cmp.Compare(drops[b], drops[a]), cmp.Compare(a, b))
 	}) {
 		if drops[reason] > 0 {
-			all = append(all, phrase.Count(drops[reason])+" "+reason)
+			all = append(all, count(drops[reason])+" "+reason)
 		}
 	}
 	return strings.Join(all, ", ")
@@ -136,7 +136,7 @@ func reasons(drops map[string]uint64) string {
 func trafficPlot(width, height int, points []point) (drawn template.HTML, top string) {
 	in, out := line{"in", of(points, pickIn), true}, line{"out", of(points, pickOut), false}
 	drawn = plot(width, height, "bytes a second in the last hour: "+highLow("in", in.values)+", "+highLow("out", out.values), in, out)
-	return drawn, phrase.Bytes(peak([]line{in, out}))
+	return drawn, plaintext.Size(peak([]line{in, out}))
 }
 
 // smallPlot is the one of a row.
@@ -153,5 +153,5 @@ func highLow(what string, values []float64) string {
 	if len(values) == 0 {
 		return what + " not known yet"
 	}
-	return fmt.Sprintf("%s at most %s", what, phrase.Bytes(highest(values)))
+	return fmt.Sprintf("%s at most %s", what, plaintext.Size(highest(values)))
 }

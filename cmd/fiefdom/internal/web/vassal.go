@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 	"fiefdom/firewall"
+	"fiefdom/internal/plaintext"
 	"fiefdom/tuntap"
 )
 
@@ -72,7 +72,7 @@ func (s *site) vassal(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
 	query := template.URLQueryEscaper(name)
 	one, err := s.find(r)
-	p := vassalPage{page: s.page(phrase.Clean(name), "api/vassal?name="+query), Name: name, Shown: phrase.Clean(name)}
+	p := vassalPage{page: s.page(plaintext.Line(name), "api/vassal?name="+query), Name: name, Shown: plaintext.Line(name)}
 	for _, ev := range s.Events(name, 20) {
 		p.Events = append(p.Events, viewEvent(ev))
 	}
@@ -89,15 +89,15 @@ func (s *site) vassal(w http.ResponseWriter, r *http.Request) {
 	p.addDrops(r.Context(), s)
 	for _, ps := range one.Processes {
 		p.Processes = append(p.Processes, processView{
-			phrase.Clean(ps.Name), ps.Kind, phrase.Clean(cut(ps.Command, 200)), phrase.Clean(cut(ps.Error, 200)), ps.State, when(ps.Since), ps.PID, ps.Restarts,
+			plaintext.Line(ps.Name), ps.Kind, plaintext.Line(cut(ps.Command, 200)), plaintext.Line(cut(ps.Error, 200)), ps.State, when(ps.Since), ps.PID, ps.Restarts,
 		})
 	}
 	p.Few, p.Many = atMost(r, "last", usualLines, mostLines), moreLines
 	for _, l := range s.Logs(name, p.Few) {
-		p.Lines = append(p.Lines, lineView{clock(l.Time), phrase.Clean(l.Text)})
+		p.Lines = append(p.Lines, lineView{clock(l.Time), plaintext.Line(l.Text)})
 	}
 	if o := one.Output; o != nil && o.Lost.Bytes > 0 {
-		p.Lost = fmt.Sprintf("%d bytes with %d ends of lines did not get into a log: %s", o.Lost.Bytes, o.Lost.Lines, phrase.Clean(o.Reason))
+		p.Lost = fmt.Sprintf("%d bytes with %d ends of lines did not get into a log: %s", o.Lost.Bytes, o.Lost.Lines, plaintext.Line(o.Reason))
 	}
 	p.answer(w, http.StatusOK, "vassal", &p)
 }
@@ -110,11 +110,11 @@ func (p *vassalPage) addFacts(r *row) {
 	}
 	add("since", when(r.Since))
 	if r.State == emperor.Backoff {
-		add("next start", fmt.Sprintf("in %s, after %d deaths in a row", phrase.Age(time.Until(r.NextStart)), r.Deaths))
+		add("next start", fmt.Sprintf("in %s, after %d deaths in a row", plaintext.Age(time.Until(r.NextStart)), r.Deaths))
 	}
-	add("says", phrase.Clean(cut(r.Says, 1000)))
+	add("says", plaintext.Line(cut(r.Says, 1000)))
 	if r.LastEnd != "" {
-		add("last end", phrase.Clean(cut(r.LastEnd, 1000))+", "+phrase.Age(time.Since(r.LastEndAt))+" ago")
+		add("last end", plaintext.Line(cut(r.LastEnd, 1000))+", "+plaintext.Age(time.Since(r.LastEndAt))+" ago")
 	}
 	add("restarts", strconv.Itoa(r.Restarts))
 	var addresses []string
@@ -122,30 +122,30 @@ func (p *vassalPage) addFacts(r *row) {
 		addresses = append(addresses, a.String())
 	}
 	add("address", strings.Join(addresses, ", "))
-	add("socket", phrase.Clean(r.Socket))
+	add("socket", plaintext.Line(r.Socket))
 	if r.PID > 0 {
 		add("process", fmt.Sprintf("pid %d, uid %d, %d processes and threads", r.PID, r.UID, r.PIDs))
 	}
 	if r.PIDs > 0 {
 		add("CPU time", time.Duration(r.CPUSeconds*float64(time.Second)).Round(10*time.Millisecond).String())
 	}
-	add("traffic", phrase.Bytes(float64(r.RxBytes))+" in, "+phrase.Bytes(float64(r.TxBytes))+" out")
-	add("limits", phrase.Clean(limits(r.Limits)))
+	add("traffic", plaintext.Size(float64(r.RxBytes))+" in, "+plaintext.Size(float64(r.TxBytes))+" out")
+	add("limits", plaintext.Line(limits(r.Limits)))
 	if r.OOMKills > 0 {
 		add("killed for lack of memory", strconv.FormatUint(r.OOMKills, 10))
 	}
 	if o := r.Output; o != nil {
-		add("log", phrase.Clean(o.File))
+		add("log", plaintext.Line(o.File))
 	}
-	add("ini", phrase.Clean(r.File))
-	add("command", phrase.Clean(cut(strings.Join(r.Command, " "), 1000)))
+	add("ini", plaintext.Line(r.File))
+	add("command", plaintext.Line(cut(strings.Join(r.Command, " "), 1000)))
 	if r.Error != "" {
 		for text := range strings.SplitSeq(r.Error, "\n") {
-			p.Trouble = append(p.Trouble, phrase.Clean(text))
+			p.Trouble = append(p.Trouble, plaintext.Line(text))
 		}
 	}
 	for _, warning := range r.Warnings {
-		p.Trouble = append(p.Trouble, phrase.Clean(warning))
+		p.Trouble = append(p.Trouble, plaintext.Line(warning))
 	}
 }
 
@@ -158,7 +158,7 @@ func limits(l *emperor.LimitStatus) string {
 		all = append(all, strconv.FormatFloat(l.CPUs, 'f', -1, 64)+" CPUs")
 	}
 	if l.MemoryBytes > 0 {
-		all = append(all, phrase.Bytes(float64(l.MemoryBytes))+" memory")
+		all = append(all, plaintext.Size(float64(l.MemoryBytes))+" memory")
 	}
 	if l.PIDs > 0 {
 		all = append(all, strconv.Itoa(l.PIDs)+" processes")
@@ -178,15 +178,15 @@ func (p *vassalPage) addPlots(r *row) {
 		words := title + " in the last hour, at most " + top(peak(lines))
 		p.Plots = append(p.Plots, plotView{title, at, top(peak(lines)), plot(length, 60, words, lines...)})
 	}
-	add("bytes a second", now(r.measured, rate(r.in)+" in, "+rate(r.out)+" out"), phrase.Bytes, line{"in", of(r.points, pickIn), true}, line{"out", of(r.points, pickOut), false})
+	add("bytes a second", now(r.measured, rate(r.in)+" in, "+rate(r.out)+" out"), plaintext.Size, line{"in", of(r.points, pickIn), true}, line{"out", of(r.points, pickOut), false})
 	add("CPU", now(r.measured && r.PIDs > 0, percent(r.cpu)+" %"), func(f float64) string { return percent(float32(f)) + " %" }, line{"cpu", of(r.points, pickCPU), true})
-	add("memory", now(r.PIDs > 0, phrase.Bytes(float64(r.MemoryBytes))), phrase.Bytes, line{"memory", of(r.points, pickMemory), true})
+	add("memory", now(r.PIDs > 0, plaintext.Size(float64(r.MemoryBytes))), plaintext.Size, line{"memory", of(r.points, pickMemory), true})
 	add("drops a second", now(r.measured, perSecond(float64(r.drops))), perSecond, line{"drops", of(r.points, pickDrops), true})
 }
 
 func perSecond(f float64) string {
 	if f >= 10 {
-		return phrase.Count(uint64(f))
+		return count(uint64(f))
 	}
 	return strconv.FormatFloat(f, 'g', 2, 64)
 }
@@ -201,17 +201,17 @@ func (p *vassalPage) addDrops(ctx context.Context, s *site) {
 	defer cancel()
 	peers, err := s.Drops(ctx, p.Name)
 	if err != nil {
-		p.DropTrouble = phrase.Clean(err.Error())
+		p.DropTrouble = plaintext.Line(err.Error())
 		return
 	}
 	for _, peer := range peers {
 		for i := range peer.Drops {
 			d := &peer.Drops[i]
-			v := dropView{Reason: d.Reason.String(), Count: phrase.Count(d.Count), Last: when(d.Last), Explain: p.explain(d)}
+			v := dropView{Reason: d.Reason.String(), Count: count(d.Count), Last: when(d.Last), Explain: p.explain(d)}
 			if d.Rule != nil {
-				v.Rule = phrase.Clean(d.Rule.Text)
+				v.Rule = plaintext.Line(d.Rule.Text)
 				if d.Rule.File != "" {
-					v.Place = phrase.Clean(d.Rule.File) + ":" + strconv.Itoa(d.Rule.Line)
+					v.Place = plaintext.Line(d.Rule.File) + ":" + strconv.Itoa(d.Rule.Line)
 				}
 			}
 			if d.Dst.IsValid() {
@@ -220,7 +220,7 @@ func (p *vassalPage) addDrops(ctx context.Context, s *site) {
 			p.Drops = append(p.Drops, v)
 		}
 		for reason, n := range peer.Others {
-			p.Drops = append(p.Drops, dropView{Reason: reason.String(), Count: phrase.Count(n), Last: when(time.Time{})})
+			p.Drops = append(p.Drops, dropView{Reason: reason.String(), Count: count(n), Last: when(time.Time{})})
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"fiefdom/cmd/fiefdom/internal/phrase"
 	"fiefdom/emperor"
 )
 
@@ -38,8 +37,8 @@ func (s sample) since(before sample, took time.Duration) point {
 		return point{}
 	}
 	return point{
-		in: float32(float64(phrase.Grown(before.rx, s.rx)) / seconds), out: float32(float64(phrase.Grown(before.tx, s.tx)) / seconds),
-		drops: float32(float64(phrase.Grown(before.drops, s.drops)) / seconds), cpu: float32(phrase.Grown(before.cpu, s.cpu) / seconds),
+		in: float32(float64(grown(before.rx, s.rx)) / seconds), out: float32(float64(grown(before.tx, s.tx)) / seconds),
+		drops: float32(float64(grown(before.drops, s.drops)) / seconds), cpu: float32(grown(before.cpu, s.cpu) / seconds),
 	}
 }
 

@@ -132,3 +132,16 @@ func TestSqueezed(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestTexts(t *testing.T) {
+	for _, tc := range []struct{ got, want string }{
+		{count(9999), "9999"},
+		{count(10000), "10k"},
+		{count(18446744073709551615), "18E"},
+		{fieldsText(map[string]any{"next": "1.5s", "err": "two words", "events": 12.0, "addrs": []any{"a", "b"}, "none": ""}), ` addrs=a,b err="two words" events=12 next=1.5s none=""`},
+	} {
+		if tc.got != tc.want {
+			t.Errorf("%q, want %q", tc.got, tc.want)
+		}
+	}
+}
