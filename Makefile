@@ -11,9 +11,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 ROOT    := $(shell [ "$$(id -u)" = 0 ] && echo 1)
 
 # The race detector wants a C compiler; the tests want the tools that the
-# documents' hooks call, a real uwsgi to talk to, and something to talk with.
+# documents' hooks call, a real uwsgi to talk to, something to talk with, and a
+# browser for the web page.
 PACKAGES := gcc libc6-dev git iproute2 iptables iputils-ping nftables net-tools \
-	procps util-linux curl netcat-openbsd python3 iperf3 uwsgi-core uwsgi-plugin-psgi systemd
+	procps util-linux curl netcat-openbsd python3 iperf3 uwsgi-core uwsgi-plugin-psgi systemd \
+	chromium fonts-dejavu-core
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = $(shell $(GO) env GOPATH)/bin/golangci-lint-$(GOLANGCI_VERSION)

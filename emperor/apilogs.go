@@ -86,6 +86,17 @@ func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// LastLines are at most n of the last lines of a vassal's output.
+func (e *Emperor) LastLines(name string, n int) []LogLine {
+	o := e.outputOf(name)
+	if o == nil {
+		return []LogLine{}
+	}
+	kept, _ := o.tail(0)
+	lines, _ := kept.lines(false)
+	return LogQuery{Last: n}.choose(lines)
+}
+
 func (e *Emperor) outputOf(name string) (o *output) {
 	found := make(chan *output, 1)
 	e.call(func() {

@@ -56,6 +56,7 @@ type Config struct {
 
 	Stats   string // address of uWSGI's emperor-stats; empty: none
 	Metrics string // address of the Prometheus metrics; empty: none
+	Web     Web
 	LogTo   string // the log's file; empty: standard error
 	Log     vassal.Logging
 
@@ -85,8 +86,10 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 		c.Common.MagicExec = false
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Warning: true, Message: "emperor-magic-exec does nothing in tyrant mode: executable inis are read as they are"})
 	}
-	if err := c.checkLog(); err != nil {
-		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: err.Error()})
+	for _, check := range []func() error{c.checkLog, c.Web.check} {
+		if err := check(); err != nil {
+			errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: err.Error()})
+		}
 	}
 	if !instanceName.MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
@@ -168,6 +171,18 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 	{
 		Name: "metrics", Kind: ini.Text, Since: "0.1", Set: setMetrics,
 		Meaning: "an absolute path or ADDRESS:PORT where Prometheus metrics are served, at /metrics; whoever may connect reads them (a path: root)",
+	},
+	{
+		Name: "emperor-web", Kind: ini.Text, Since: "0.1", Set: setWeb,
+		Meaning: "an absolute path or a loopback ADDRESS:PORT where a page about all vassals is served; who may connect to a path reads it (root), at an address who has the key in web.key of the state directory",
+	},
+	{
+		Name: "emperor-web-chmod-socket", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.Web.Rights.SetMode(p.Value) },
+		Meaning: "the mode of the web page's socket, in octal (600)",
+	},
+	{
+		Name: "emperor-web-chown-socket", Kind: ini.Text, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return c.Web.Rights.SetOwner(p.Value) },
+		Meaning: "USER, USER:GROUP or :GROUP: the owner of the web page's socket (root)",
 	},
 	{
 		Name: "logto", Aliases: []string{"logto2"}, Kind: ini.Path, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setPath(&c.LogTo, p) },

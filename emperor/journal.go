@@ -1,8 +1,10 @@
 package emperor
 
 import (
+	"encoding/json"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -129,6 +131,30 @@ func (j *Journal) newest() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.last
+}
+
+// Latest are at most n of the newest events that are in memory, of one vassal or,
+// with "", of all; the newest first.
+func (j *Journal) Latest(vassal string, n int) []Event {
+	var lines [][]byte
+	j.mu.Lock()
+	for _, en := range slices.Backward(j.kept) {
+		if len(lines) == n {
+			break
+		}
+		if vassal == "" || en.Vassal == vassal {
+			lines = append(lines, en.line)
+		}
+	}
+	j.mu.Unlock()
+	all := make([]Event, 0, len(lines))
+	for _, line := range lines {
+		var ev Event
+		if json.Unmarshal(line, &ev) == nil { // it was made by encode
+			all = append(all, ev)
+		}
+	}
+	return all
 }
 
 // Counts are this emperor's events by kind, and how many never got into the file.

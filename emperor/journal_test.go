@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -339,5 +340,31 @@ func TestJournalLeavesNothing(t *testing.T) {
 		j := openJournal(t, t.TempDir())
 		j.add(Event{Kind: "info", Message: "one"})
 		j.Close()
+	}
+}
+
+func TestLatestEvents(t *testing.T) {
+	j := openJournal(t, t.TempDir())
+	defer j.Close()
+	for i := range 5 {
+		j.add(Event{Kind: "died", Vassal: []string{"a", "b"}[i%2], Fields: map[string]any{"n": i}})
+	}
+	for _, tc := range []struct {
+		vassal string
+		most   int
+		want   []uint64
+	}{
+		{"", 2, []uint64{5, 4}},
+		{"", 100, []uint64{5, 4, 3, 2, 1}},
+		{"b", 100, []uint64{4, 2}},
+		{"nobody", 100, []uint64{}},
+	} {
+		ids := []uint64{}
+		for _, ev := range j.Latest(tc.vassal, tc.most) {
+			ids = append(ids, ev.ID)
+		}
+		if !slices.Equal(ids, tc.want) {
+			t.Errorf("%d of %q: %v, want %v", tc.most, tc.vassal, ids, tc.want)
+		}
 	}
 }

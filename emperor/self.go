@@ -19,13 +19,14 @@ type Self struct {
 }
 
 func (e *Emperor) apiSelf(w http.ResponseWriter, _ *http.Request) {
-	answer(w, e.self())
+	answer(w, e.Self())
 }
 
 // began is when this program did.
 var began = time.Now()
 
-func (e *Emperor) self() Self {
+// Self tells of the emperor itself.
+func (e *Emperor) Self() Self {
 	return Self{
 		PID: os.Getpid(), Began: began, Version: e.Version, Goroutines: runtime.NumGoroutine(), Instance: e.Config.Instance, Folders: e.Config.Folders(),
 	}

@@ -75,7 +75,7 @@ func (e *Emperor) apiUpgrade(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}
-	answer(w, e.self())
+	answer(w, e.Self())
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		e.Log.Debug("upgrade", "err", err)
 	}

@@ -304,6 +304,9 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	if scrapes != nil {
 		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
 	}
+	if err := r.startWeb(beside, &wg); err != nil {
+		return err
+	}
 	wg.Go(func() { r.obey(beside) })
 	if r.vault != nil {
 		wg.Go(func() { r.vault.Run(beside) })

@@ -23,12 +23,16 @@ var layers = map[string]struct {
 	why string
 }{
 	"cmd/fiefdom": {
-		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples", "cmd/fiefdom/internal/top"},
+		[]string{"emperor", "vassal", "tuntap", "tuntap/control", "firewall", "firewall/nat", "examples", "cmd/fiefdom/internal/top", "cmd/fiefdom/internal/web"},
 		"it joins all the others with functions",
 	},
 	"cmd/fiefdom/internal/top": {
 		[]string{"emperor"},
 		"a screen for what the control API tells",
+	},
+	"cmd/fiefdom/internal/web": {
+		[]string{"emperor", "tuntap", "firewall"},
+		"a page for what the emperor, his journal and the router tell by functions",
 	},
 	"examples": {
 		nil,
