@@ -17,7 +17,6 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
-	"fiefdom/internal/unixsock"
 	"fiefdom/tuntap"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
@@ -165,54 +164,6 @@ func setAddress(device string, a netip.Prefix) error {
 		return fmt.Errorf("up: %w", err)
 	}
 	return nil
-}
-
-// listen makes a listening socket and removes it at the end. A socket that a
-// dead process left there is replaced; one that somebody serves is not.
-func (r *runner) listen(network, address string, mode uint32) (*os.File, error) {
-	if network == "unix" {
-		if err := unixsock.RemoveStale(address); err != nil {
-			return nil, fmt.Errorf("%s: %w", address, err)
-		}
-	}
-	l, err := net.Listen(network, address)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	filer, ok := l.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("%s %s cannot be handed to the router", network, address)
-	}
-	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false)
-		r.later(func() error { return os.Remove(address) })
-		if err := os.Chmod(address, fs.FileMode(mode)); err != nil {
-			return nil, err
-		}
-	}
-	f, err := filer.File()
-	if err != nil {
-		return nil, err
-	}
-	r.later(f.Close)
-	return f, nil
-}
-
-// listenFor listens where an option of the emperor's says; nil if it does not.
-func (r *runner) listenFor(option, address string) (net.Listener, error) {
-	if address == "" {
-		return nil, nil
-	}
-	f, err := r.listen(statsNetwork(address), address, statsMode)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", option, err)
-	}
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", option, address, err)
-	}
-	return l, nil
 }
 
 // setUpHost makes the host's side of the networks that masquerade. Without

@@ -31,9 +31,14 @@ func (r *runner) startWeb(ctx context.Context, wg *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	l, err := r.listenTo(address, r.config.Web.Rights)
+	l, err := r.listenFor("emperor-web", address)
 	if err != nil {
-		return fmt.Errorf("emperor-web: %w", err)
+		return err
+	}
+	if filepath.IsAbs(address) {
+		if err := giveSocket(address, r.config.Web.Rights); err != nil {
+			return fmt.Errorf("emperor-web: %w", err)
+		}
 	}
 	r.log.Info("web page served", "addr", address, "key", cmp.Or(o.KeyFile, "none"))
 	wg.Go(func() { r.complain("web page", web.Serve(ctx, l, o)) })
