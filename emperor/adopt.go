@@ -232,5 +232,14 @@ func (e *Emperor) unchanged(v *member) bool {
 	return bad == nil && r.key == v.key && r.form() == v.form && bytes.Equal(r.document, v.options)
 }
 
-// jailID tells jails apart.
-func jailID(own bool, links []vassal.Link) string { return fmt.Sprint(own, links) }
+// jailID tells jails apart. Rules are no part of it where they can be changed: a
+// foreign router is told them once.
+func jailID(own bool, links []vassal.Link) string {
+	links = slices.Clone(links)
+	for i := range links {
+		if !links[i].Foreign {
+			links[i].Rules = nil
+		}
+	}
+	return fmt.Sprint(own, links)
+}

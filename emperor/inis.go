@@ -169,13 +169,16 @@ func (e *Emperor) expanded(got []expansion) {
 	for _, v := range fine {
 		switch e.mark(v); {
 		case e.unchanged(v):
+			e.relimit(v) // it may have changed while there was no emperor
 		case e.relimit(v):
+		case e.reruled(v):
 		case e.reloadsItself(v):
 			e.happen(v, same)
 		default:
 			v.readings++
 			e.happen(v, v.asGood())
 		}
+		e.rerule(v)
 	}
 }
 

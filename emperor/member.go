@@ -64,6 +64,9 @@ type member struct {
 
 	limits   vassal.Resources // in force for the generation
 	limiting bool             // a change of them is under way
+
+	ruling  bool   // a change of its devices' rules is under way
+	unruled string // why the last one failed
 	shortage shortage
 }
 
@@ -235,6 +238,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	e.happen(v, started)
 	e.muster(v)
+	e.rerule(v)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
 	}
