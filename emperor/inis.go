@@ -156,6 +156,7 @@ func (e *Emperor) expanded(got []expansion) {
 		if len(x.Config.Needless) > 0 {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
+		e.rereadVassal(v, x.Config)
 		v.config = x.Config
 		if !v.adopted {
 			v.err = ""

@@ -65,8 +65,8 @@ type member struct {
 	limits   vassal.Resources // in force for the generation
 	limiting bool             // a change of them is under way
 
-	ruling  bool   // a change of its devices' rules is under way
-	unruled string // why the last one failed
+	ruling   bool   // a change of its devices' rules is under way
+	unruled  string // why the last one failed
 	shortage shortage
 }
 
@@ -383,6 +383,9 @@ func (e *Emperor) forget(v *member) {
 	e.shutDoor(v)
 	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
+	if !e.ending {
+		e.forgetRules(v.name)
+	}
 	e.mark(v)
 	e.Log.Info("vassal gone", "vassal", v.name)
 	e.Journal.own(v.name, 0)

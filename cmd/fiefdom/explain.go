@@ -139,6 +139,9 @@ func fileLine(file string, line int) string {
 	if file == "" {
 		return "-"
 	}
+	if line == 0 {
+		return file // an unsaved rule's
+	}
 	return fmt.Sprintf("%s:%d", file, line)
 }
 

@@ -212,6 +212,9 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := r.makeVault(cgroup); err != nil {
 		return err
 	}
+	if err := e.LoadRules(); err != nil {
+		return err
+	}
 	e.Adopt(orphans)
 	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
@@ -296,6 +299,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
+		r.emperor.SetChains, r.emperor.ReadRules, r.emperor.Counted = r.setChains, r.readRules, r.counted
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })

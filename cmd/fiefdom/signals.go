@@ -49,10 +49,18 @@ func takeOrders() (received chan os.Signal, stop func()) {
 }
 
 // renew becomes the program that is installed now, if it is another one; else it
-// reads all inis again, as if all had been touched.
+// puts the chains of the emperor's ini in force, if they are others; else it reads
+// all inis again, as if all had been touched.
 func (r *runner) renew(ctx context.Context) {
 	if !r.program.changed() {
-		r.emperor.Reload()
+		// Other chains are what was meant, and take nobody's process.
+		changed, err := r.emperor.ReloadRules()
+		if err != nil {
+			r.log.Error("the emperor's ini cannot be read again; its chains go on", "err", err)
+		}
+		if !changed {
+			r.emperor.Reload()
+		}
 		return
 	}
 	become, err := r.upgrade(ctx)
