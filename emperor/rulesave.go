@@ -101,6 +101,7 @@ func (c *ruleChange) line(file string) (*ini.Change, error) {
 		switch {
 		case x.Added:
 			passed = passed || c.is(i)
+		case !passed && c.shared(&x.Rule, file): // they come before all of its own
 		case x.Direction != c.rule.Direction:
 			if x.Rule.Rule.File == file && (other == nil || other.Rule.Line < x.Rule.Rule.Line) {
 				other = &x.Rule
@@ -124,6 +125,11 @@ func (c *ruleChange) line(file string) (*ini.Change, error) {
 		return change, c.begin(change, file)
 	}
 	return change, nil
+}
+
+// shared says whether a rule stands before the first network, and so is of all.
+func (c *ruleChange) shared(r *vassal.Rule, file string) bool {
+	return c.target.Vassal == "" && r.Rule.File == file && c.target.network.Pos.File == file && r.Rule.Line < c.target.network.Pos.Line
 }
 
 // beside places a change next to the line of another rule.
