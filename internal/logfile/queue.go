@@ -109,6 +109,21 @@ func (q *Queue) Lost() (Lost, string) {
 	return q.total, q.why
 }
 
+// Settle waits until all that came before has been written or is lost, until
+// most is over at the longest.
+func (q *Queue) Settle(most time.Duration) {
+	q.mu.Lock()
+	running := q.running
+	q.mu.Unlock()
+	if running == nil {
+		return
+	}
+	select {
+	case <-running:
+	case <-time.After(most):
+	}
+}
+
 // Close writes what waits, as long as it takes until most is over. It may be
 // called more than once. What comes after it is lost.
 func (q *Queue) Close(most time.Duration) error {
