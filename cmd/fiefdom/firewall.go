@@ -294,16 +294,17 @@ func (t *target) ruleWords(cmd *cobra.Command, args []string) (next []string) {
 			}
 		}
 	}
-	first, action := 2, 2 // where words begin, and which is the action
+	const first = 2                             // where the words begin
+	action, from, to := first, first+1, first+2 // and what they are
 	if device {
-		action = 4
+		action, from, to = first+2, first, first+1
 	}
 	switch at := len(args); {
 	case at == action:
 		next = append(next, actions...)
-	case at-first < 3:
+	case at == from || at == to:
 		next = append(next, "any\tany address")
-	case at == 5 && !device:
+	case at == first+3 && !device:
 		next = append(next, protocols...)
 	}
 	return next
