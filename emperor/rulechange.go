@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -142,6 +143,10 @@ func (e *Emperor) planRule(c *ruleChange) error {
 			return errors.New(bad.Message)
 		}
 	}
+	if n := c.target.edits.Unwritten(&c.rule); c.Save && c.At == 0 && n > 0 {
+		c.edits, c.number = slices.Clone(c.target.edits), n // it is there already, and is saved now
+		return nil
+	}
 	if c.edits, err = c.target.edits.Insert(c.At, c.rule); err != nil {
 		return fmt.Errorf("%w: --at %d: %w", ErrBadQuery, c.At, err)
 	}
@@ -169,6 +174,10 @@ func (c *ruleChange) planDeletion(dir vassal.Direction) error {
 		r, err := c.target.words().Parse(dir, c.Rule)
 		if err != nil {
 			return fmt.Errorf("%w: rule %q: %w", ErrBadQuery, c.Rule, err)
+		}
+		if gone := c.target.edits.Undeleted(&r); c.Save && gone != nil {
+			c.edits, c.rule = slices.Clone(c.target.edits), *gone // it is out of force already
+			return nil
 		}
 		if n = c.target.edits.Number(&r); n == 0 {
 			return noSuchRules{fmt.Errorf("%s has no rule %q in force; see fiefdom firewall list %s", dir, c.target.words().Text(&r), c.Of)}

@@ -126,7 +126,7 @@ func (e Edits) Over(rules []Rule) (Edits, bool) {
 			continue
 		}
 		next := left[x.Direction]
-		if len(next) == 0 || next[0].Text() != x.Text() || next[0].Rule.String() != x.Rule.Rule.String() {
+		if len(next) == 0 || !x.same(&next[0]) {
 			return nil, false
 		}
 		x.Rule, left[x.Direction] = next[0], next[1:]
@@ -154,11 +154,42 @@ func (e Edits) Number(r *Rule) int {
 		if e[i].Direction != r.Direction || e[i].Deleted {
 			continue
 		}
-		if count++; e[i].Text() == r.Text() && e[i].Rule.Rule.String() == r.Rule.String() {
+		if count++; e[i].same(r) {
 			return count
 		}
 	}
 	return 0
+}
+
+// Unwritten is the number of the first rule in force which is the same and in no
+// file; 0 if there is none.
+func (e Edits) Unwritten(r *Rule) int {
+	count := 0
+	for i := range e {
+		if e[i].Direction != r.Direction || e[i].Deleted {
+			continue
+		}
+		if count++; e[i].Added && e[i].same(r) {
+			return count
+		}
+	}
+	return 0
+}
+
+// Undeleted is the first rule which is the same, out of force, and still in a
+// file; nil if there is none.
+func (e Edits) Undeleted(r *Rule) *Rule {
+	for i := range e {
+		if e[i].Deleted && e[i].same(r) {
+			return &e[i].Rule
+		}
+	}
+	return nil
+}
+
+// same says whether the edit is of a rule with the same words.
+func (x *Edit) same(r *Rule) bool {
+	return x.Direction == r.Direction && x.Text() == r.Text() && x.Rule.Rule.String() == r.Rule.String()
 }
 
 // Insert adds a rule as the n-th of its direction; 0: as the last one.

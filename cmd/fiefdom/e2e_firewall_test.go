@@ -167,6 +167,20 @@ fief0 in 1 deny 203.0.113.5 any 0 /run/t/emperor.ini:11
 	nettest.Eventually(t, patience, "the saved rule is gone", func() bool {
 		return !strings.Contains(r.read(iniPath("shop")), "203.0.113.7") && strings.Count(r.listed("shop"), "203.0.113.6") == 2
 	})
+	// What was tried is kept: a rule that was added, and one that was deleted.
+	if out := r.mustRun("firewall", "add", "--save", "shop", "out", "any", "203.0.113.60", "deny"); !strings.Contains(out, "rule 1 added: any 203.0.113.60 deny\nwritten to /run/t/vassals/shop.ini:4\n") {
+		t.Errorf("a rule that was tried is saved:\n%s", out)
+	}
+	r.mustRun("firewall", "del", "fief0", "out", "deny any 203.0.113.2")
+	if out := r.mustRun("firewall", "del", "--save", "fief0", "out", "deny any 203.0.113.2"); !strings.Contains(out, "rule deleted: deny any 203.0.113.2\nand its line, /run/t/emperor.ini:9\n") {
+		t.Errorf("a deletion that was tried is saved:\n%s", out)
+	}
+	if got := r.listed("fief0"); strings.Contains(got, "203.0.113.2 ") || strings.Contains(r.read(realmDir+"/emperor.ini"), "203.0.113.2 ") || !strings.Contains(got, "203.0.113.50 0 unsaved") {
+		t.Errorf("after a saved deletion:\n%s", got)
+	}
+	nettest.Eventually(t, patience, "the rule is the file's", func() bool {
+		return strings.Contains(r.listed("shop"), "shop eth0 out 1 any 203.0.113.60 deny 0 /run/t/vassals/shop.ini:4\nshop eth0 out 2 any 203.0.113.6 deny ")
+	})
 	if err := c.try(patience); err != nil {
 		t.Error(err)
 	}

@@ -153,7 +153,11 @@ func tellChange(out io.Writer, o *emperor.RuleOrder, a *emperor.RuleAnswer) {
 	if o.Delete {
 		what = "deleted"
 	}
-	line := fmt.Sprintf("%s %s, rule %d %s: %s", chainName(&a.Chain), a.Chain.Direction, a.Rule.Number, what, a.Rule.Text)
+	number := ""
+	if a.Rule.Number > 0 { // else it was deleted before
+		number = " " + strconv.Itoa(a.Rule.Number)
+	}
+	line := fmt.Sprintf("%s %s, rule%s %s: %s", chainName(&a.Chain), a.Chain.Direction, number, what, a.Rule.Text)
 	switch {
 	case o.Delete && a.Rule.Unsaved != "":
 		line += fmt.Sprintf("\nunsaved: %s has it still, and it comes back when that is read again; --save deletes it there", where)
