@@ -140,7 +140,7 @@ func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, ke
 	if f == nil || err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	conn := http.NewResponseController(w)
 	return f.older(q, kept.kept, len(q.choose(lines)), func(l LogLine) error {
 		if err := r.Context().Err(); err != nil {
@@ -166,8 +166,9 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 		if conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
 			return
 		}
-		for _, l := range q.choose(lines) {
-			if write(out, l) != nil {
+		for i, l := range q.choose(lines) {
+			const often = 256 // a client that reads is given time, however slow it is
+			if i%often == 0 && conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil || write(out, l) != nil {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"fiefdom/internal/logfile"
@@ -79,8 +80,8 @@ func (f *logFiles) older(q LogQuery, memory []byte, have int, each func(LogLine)
 		groups = append(groups, last.lines)
 		want, room = want-len(last.lines), room-last.bytes
 	}
-	for i := len(groups) - 1; i >= 0; i-- {
-		for _, l := range groups[i] {
+	for _, group := range slices.Backward(groups) {
+		for _, l := range group {
 			if err := each(l); err != nil {
 				return err
 			}

@@ -307,7 +307,7 @@ func (e *Emperor) ruleAnswer(ctx context.Context, c *ruleChange) (*RuleAnswer, e
 	if c.Delete && c.rule.Rule.Line > 0 {
 		a.Rule.File, a.Rule.Line = c.rule.Rule.File, c.rule.Rule.Line
 	}
-	if !c.Save && !(c.Delete && c.rule.Rule.Line == 0) {
+	if !c.Save && (!c.Delete || c.rule.Rule.Line > 0) {
 		a.Rule.Unsaved = "added"
 		if c.Delete {
 			a.Rule.Unsaved = "deleted"

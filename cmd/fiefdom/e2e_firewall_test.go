@@ -88,7 +88,8 @@ func TestFirewallAtRunTime(t *testing.T) {
 	if out := r.mustRun("firewall", "add", "fief0", "out", "allow", "10.9.0.0/16", inet, "tcp", "80"); !strings.Contains(out, "this rule never matches: unsaved \"deny any "+inet+" tcp 80\" comes first (warning)") {
 		t.Errorf("a shadowed rule is not told of:\n%s", out)
 	}
-	if out := r.mustRun("explain", "blog", "out", "tcp", inet+":80"); !strings.Contains(out, "by unsaved \"deny any "+inet+" tcp 80\"") {
+	if out := r.mustRun("explain", "blog", "out", "tcp", inet+":80"); !strings.Contains(out, "by unsaved \"deny any "+inet+" tcp 80\"") ||
+		!strings.Contains(out, "to allow it, write it before the unsaved rule 3, by fiefdom firewall add --at 3:\n  tuntap-router-firewall-out = allow "+blog.Addresses[0].String()) {
 		t.Errorf("explain:\n%s", out)
 	}
 

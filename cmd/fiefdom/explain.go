@@ -127,6 +127,10 @@ func printChanges(out io.Writer, e *tuntap.Explanation) {
 		if i > 0 {
 			lead = "and "
 		}
+		if c.Number > 0 {
+			fmt.Fprintf(out, "%sit before the unsaved rule %d, by fiefdom firewall add --at %[2]d:\n  %[3]s\n", lead, c.Number, c.Text)
+			continue
+		}
 		fmt.Fprintf(out, "%s%s %s:\n  %s\n", lead, where, plain(fileLine(c.File, c.Line)), c.Text)
 	}
 	if e.Advice != "" {

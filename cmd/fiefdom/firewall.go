@@ -215,7 +215,7 @@ func printChains(out io.Writer, all []emperor.RuleChain, brief bool) error {
 		switch {
 		case c.Then != "":
 			row("", c.Then, "", "")
-		case len(c.Rules) == 0 && !(brief && c.Vassal != ""):
+		case len(c.Rules) == 0 && (!brief || c.Vassal == ""):
 			row("", "no rules", "", "")
 		}
 	}
