@@ -64,9 +64,8 @@ type member struct {
 
 	limits   vassal.Resources // in force for the generation
 	limiting bool             // a change of them is under way
-
-	ruling   bool   // a change of its devices' rules is under way
-	unruled  string // why the last one failed
+	ruling   bool             // a change of its devices' rules is under way
+	unruled  string           // why the last one failed
 	shortage shortage
 }
 
