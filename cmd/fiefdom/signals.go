@@ -58,11 +58,13 @@ func (r *runner) renew(ctx context.Context) {
 		if err != nil {
 			r.log.Error("the emperor's ini cannot be read again; its chains go on", "err", err)
 		}
+		r.manager.reloading() // and no sooner: it is over when no ini waits to be read
 		if !changed {
 			r.emperor.Reload()
 		}
 		return
 	}
+	r.manager.reloading()
 	become, err := r.upgrade(ctx)
 	if err != nil {
 		r.log.Error("not upgraded; going on", "err", err)
@@ -78,7 +80,6 @@ func (r *runner) obey(ctx context.Context) {
 		case sig := <-r.orders:
 			switch sig {
 			case syscall.SIGHUP:
-				r.manager.reloading()
 				r.renew(ctx)
 			case syscall.SIGUSR1:
 				r.emperor.Report(ctx)
