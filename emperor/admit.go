@@ -64,7 +64,7 @@ func (e *Emperor) leases(v *member) bool {
 	if v.config == nil || len(v.config.Devices) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(v.config.Devices, func(d vassal.DeviceSpec) bool { return d.Auto })
+	return slices.ContainsFunc(e.devices(v.config), func(d vassal.DeviceSpec) bool { return d.Auto })
 }
 
 // tyrant refuses what would give an owner rights that are not his, and makes

@@ -251,5 +251,14 @@ func (e *Emperor) unchanged(v *member) bool {
 	return true
 }
 
-// jailID tells jails apart.
-func jailID(own bool, links []vassal.Link) string { return fmt.Sprint(own, links) }
+// jailID tells jails apart. Rules are no part of it where they can be changed: a
+// foreign router is told them once.
+func jailID(own bool, links []vassal.Link) string {
+	links = slices.Clone(links)
+	for i := range links {
+		if !links[i].Foreign {
+			links[i].Rules = nil
+		}
+	}
+	return fmt.Sprint(own, links)
+}

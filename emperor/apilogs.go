@@ -62,6 +62,17 @@ func (q LogQuery) choose(lines []LogLine) []LogLine {
 	return lines
 }
 
+// reachesBack says whether a query wants more than memory has.
+func (q LogQuery) reachesBack(kept *history, lines []LogLine) bool {
+	switch {
+	case !q.Since.IsZero() && kept.first() == 0 && q.Since.After(kept.began):
+		return false // nothing came before, under this emperor
+	case !q.Since.IsZero() && len(lines) > 0 && lines[0].Time.Before(q.Since):
+		return false
+	}
+	return q.Last > len(lines) || !q.Since.IsZero() && (q.Last == 0 || q.Last > len(q.choose(lines)))
+}
+
 // apiLogs sends what is kept of a vassal's output, as text or, with ?json, as
 // one LogLine a line; with ?follow it goes on until the client leaves.
 func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
@@ -120,6 +131,36 @@ func writeText(w io.Writer, l LogLine) error {
 
 func writeJSON(w io.Writer, l LogLine) error { return json.NewEncoder(w).Encode(l) }
 
+// readLogs is a place for each request of an owner's that reads files.
+var readLogs = make(chan struct{}, 2)
+
+// sendOlder sends what files have from before what memory has, as far as that is
+// asked for.
+func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, kept *history, lines []LogLine, write func(LogLine) error) error {
+	if !mayTouch(r, Status{owner: owner{uid: 0}}) { // unpacking costs
+		select {
+		case readLogs <- struct{}{}:
+			defer func() { <-readLogs }()
+		case <-time.After(apiSilence):
+			return errors.New("others read theirs now; try again")
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+	f, err := o.files()
+	if f == nil || err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	conn := http.NewResponseController(w)
+	return f.older(q, kept.kept, len(q.choose(lines)), func(l LogLine) error {
+		if err := r.Context().Err(); err != nil {
+			return err
+		}
+		return errors.Join(conn.SetWriteDeadline(time.Now().Add(apiSilence)), write(l))
+	})
+}
+
 func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, write func(io.Writer, LogLine) error) {
 	conn := http.NewResponseController(w)
 	out := bufio.NewWriter(w)
@@ -127,12 +168,18 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 	for from := int64(0); ; {
 		kept, grown := o.tail(from)
 		lines, next := kept.lines(q.Follow && !over)
+		if from == 0 && q.reachesBack(kept, lines) {
+			if err := sendOlder(w, r, o, q, kept, lines, func(l LogLine) error { return write(out, l) }); err != nil {
+				_ = write(out, LogLine{Text: "fiefdom: the files of the log cannot be read: " + printable([]byte(err.Error()))})
+			}
+		}
 		from = next
 		if conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil {
 			return
 		}
-		for _, l := range q.choose(lines) {
-			if write(out, l) != nil {
+		for i, l := range q.choose(lines) {
+			const often = 256 // a client that reads is given time, however slow it is
+			if i%often == 0 && conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil || write(out, l) != nil {
 				return
 			}
 		}

@@ -85,5 +85,15 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, fmt.Errorf("%s: %w", message, ErrNotFound)
 	}
+	if resp.StatusCode == http.StatusBadRequest {
+		return nil, badQuery(message)
+	}
 	return nil, errors.New(message)
 }
+
+// badQuery is what the emperor says of a question that makes no sense.
+type badQuery string
+
+func (q badQuery) Error() string { return strings.TrimPrefix(string(q), ErrBadQuery.Error()+": ") }
+
+func (badQuery) Is(target error) bool { return target == ErrBadQuery }

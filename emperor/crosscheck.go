@@ -11,8 +11,9 @@ import (
 
 // shadowed warns of rules of the vassal's devices that never decide.
 func (e *Emperor) shadowed(c *vassal.Config) (errs ini.Errors) {
-	for i := range c.Devices {
-		d := &c.Devices[i]
+	specs := e.devices(c)
+	for i := range specs {
+		d := &specs[i]
 		if n, err := e.networkOf(*d); err == nil && n != nil && n.Shadowed != nil {
 			errs = append(errs, n.Shadowed(d)...)
 		} else {

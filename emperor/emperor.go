@@ -27,6 +27,9 @@ type Network struct {
 	Gateway   bool             // it has a UDP gateway
 	FarEnds   []netip.AddrPort // that devices' own rules may route to
 
+	Pos      ini.Pos                             // where it is written
+	Isolated bool                                // after chain out
+	Rules    []vassal.Rule                       // of the chains, as the emperor's ini has them
 	Shadowed func(*vassal.DeviceSpec) ini.Errors // warns of a device's rules that the network's leave nothing of; for Check
 }
 
@@ -66,6 +69,10 @@ type Emperor struct {
 	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
 	Capture func(ctx context.Context, vassal string, query url.Values) (net.Conn, error)       // has the router copy packets
 
+	SetChains func(network string, rules []vassal.Rule) error   // tells the router
+	ReadRules func() (map[string][]vassal.Rule, error)          // reads the emperor's ini again: the chains, by network
+	Counted   func(ctx context.Context) ([]CountedChain, error) // asks the router
+
 	made    sync.Once
 	calls   chan func() // to the loop
 	stopped chan struct{}
@@ -94,6 +101,9 @@ type Emperor struct {
 	unkept  unkept
 	jails   sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs    sync.WaitGroup
+
+	edits  map[ruleOwner]unsaved // the loop's own
+	ruling sync.Mutex            // one order about rules at a time
 }
 
 // Run starts and keeps the vassals until ctx is done, then stops them all. It

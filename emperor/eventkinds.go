@@ -44,6 +44,10 @@ var Kinds = map[string]string{
 	KindRouter:         "the router ended and is started again",
 	"bridge-restarted": "a bridge ended and is started again",
 	"firewall-mended":  "somebody removed or changed our firewall rules on the host; they are back",
+	"rule-added":       "a rule was added while it runs; `chain`, `rule`, and whether it was `saved`",
+	"rule-deleted":     "a rule was taken out of force; `chain`, `rule`, `saved`",
+	"rules-changed":    "rules of an ini, or of the emperor's, are others now; what runs goes on",
+	"rule-lost":        "an unsaved change of a rule is gone, as its file was read again; `chain`, `rule`, `was`",
 	"emperor-running":  "the emperor began",
 	"emperor-stopping": "the emperor ends, and all vassals with it",
 	KindReload:         "all inis are read again (SIGHUP)",
@@ -76,6 +80,10 @@ var kindOf = map[string]string{
 	"process running":                  "process-running",
 	"process is down":                  "process-died",
 	"address refused":                  "refused",
+	"rule added":                       "rule-added",
+	"rule deleted":                     "rule-deleted",
+	"rules changed":                    "rules-changed",
+	"chains changed":                   "rules-changed",
 	"packets with a foreign source":    "spoofed",
 	"router ended; starting it again":  KindRouter,
 	"bridge ended; starting it again":  "bridge-restarted",
@@ -84,11 +92,12 @@ var kindOf = map[string]string{
 	"reloading all vassals":            KindReload,
 	"report":                           "", // SIGUSR1 asks how all are; nothing happened
 
-	"ini has another owner; stopping the vassal":               "owner-changed",
-	"somebody is at the door; starting the vassal":             "woke",
-	"vassal did not stop in time; killing it":                  "killed",
-	"device lost; starting the vassal in a new jail":           "device-lost",
-	"put back firewall rules that somebody removed or changed": "firewall-mended",
+	"ini has another owner; stopping the vassal":                "owner-changed",
+	"somebody is at the door; starting the vassal":              "woke",
+	"vassal did not stop in time; killing it":                   "killed",
+	"device lost; starting the vassal in a new jail":            "device-lost",
+	"unsaved change of a rule is gone: its file was read again": "rule-lost",
+	"put back firewall rules that somebody removed or changed":  "firewall-mended",
 }
 
 func init() {

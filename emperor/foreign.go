@@ -47,7 +47,7 @@ func (r *resolved) introduce(c *vassal.Config) {
 // error, and may be a router that comes later.
 func (e *Emperor) unserved(c *vassal.Config, r *resolved) ini.Errors {
 	var errs ini.Errors
-	for i, d := range c.Devices {
+	for i, d := range e.devices(c) {
 		l := r.links[i]
 		if !l.Foreign || strings.HasPrefix(l.Socket, "@") {
 			continue

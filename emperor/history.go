@@ -10,8 +10,9 @@ import (
 
 // LogLine is one line of a vassal's output.
 type LogLine struct {
-	Time time.Time `json:"time"` // when it came, as the emperor saw it
-	Text string    `json:"text"` // without its end; control bytes and what is no UTF-8 as \xNN
+	Time time.Time `json:"time,omitzero"`  // when it came, as the emperor saw it; zero: it is from a file
+	Text string    `json:"text"`           // without its end; control bytes and what is no UTF-8 as \xNN
+	File string    `json:"file,omitempty"` // that it was read from, of those that logto has; empty: memory
 }
 
 // history is the last of what a vassal wrote, with the times at which it came.
@@ -19,6 +20,7 @@ type history struct {
 	kept  []byte
 	marks []mark // by position; the first is at or before the first byte kept
 	total int64  // bytes ever taken: the position behind the last
+	began time.Time
 }
 
 // mark says when the bytes from a position on came.
@@ -70,7 +72,7 @@ func marksFrom(marks []mark, from int64) []mark {
 // since copies what is kept from a position on.
 func (h *history) since(from int64) *history {
 	from = min(max(from, h.first()), h.total)
-	return &history{kept: bytes.Clone(h.kept[from-h.first():]), marks: append([]mark(nil), marksFrom(h.marks, from)...), total: h.total}
+	return &history{kept: bytes.Clone(h.kept[from-h.first():]), marks: append([]mark(nil), marksFrom(h.marks, from)...), total: h.total, began: h.began}
 }
 
 // lines are the lines that are kept, and the position behind them. One without
@@ -87,7 +89,7 @@ func (h *history) lines(wait bool) ([]LogLine, int64) {
 			n, line = len(rest), rest
 		}
 		marks = marksFrom(marks, pos)
-		all = append(all, LogLine{time.UnixMilli(marks[0].at), printable(line)})
+		all = append(all, LogLine{Time: time.UnixMilli(marks[0].at), Text: printable(line)})
 		rest, pos = rest[n:], pos+int64(n)
 	}
 	return all, pos

@@ -71,7 +71,7 @@ func TestLogQuery(t *testing.T) {
 	at := time.UnixMilli(1_800_000_000_000)
 	var all []LogLine
 	for i := range 5 {
-		all = append(all, LogLine{at.Add(time.Duration(i) * time.Second), fmt.Sprint(i)})
+		all = append(all, LogLine{Time: at.Add(time.Duration(i) * time.Second), Text: fmt.Sprint(i)})
 	}
 	for name, tc := range map[string]struct {
 		q    LogQuery

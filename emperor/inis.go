@@ -156,6 +156,7 @@ func (e *Emperor) expanded(got []expansion) {
 		if len(x.Config.Needless) > 0 {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
+		e.rereadVassal(v, x.Config)
 		v.config = x.Config
 		if !v.adopted || v.begins {
 			v.err = ""
@@ -169,13 +170,16 @@ func (e *Emperor) expanded(got []expansion) {
 	for _, v := range fine {
 		switch e.mark(v); {
 		case e.unchanged(v):
+			e.relimit(v) // it may have changed while there was no emperor
 		case e.relimit(v):
+		case e.reruled(v):
 		case e.reloadsItself(v):
 			e.happen(v, same)
 		default:
 			v.readings++
 			e.happen(v, v.asGood())
 		}
+		e.rerule(v)
 	}
 }
 

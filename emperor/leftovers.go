@@ -91,7 +91,7 @@ func (i *Instance) clearRuntime(folder string, orphans *Orphans) error {
 	for _, e := range entries {
 		path := filepath.Join(folder, e.Name())
 		switch {
-		case path == "lock" || path == LogPipe || orphans.sparesFile(folder, e.Name()):
+		case path == "lock" || path == LogPipe || path == rulesRecord || orphans.sparesFile(folder, e.Name()):
 		case folder == "." && e.IsDir() && orphans != nil:
 			errs = append(errs, i.clearRuntime(path, orphans))
 		default:

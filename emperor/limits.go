@@ -66,7 +66,7 @@ func (e *Emperor) relimit(v *member) bool {
 	if bad != nil || r.key != v.key || r.form() != v.form || r.resources.Same(&v.limits) {
 		return false
 	}
-	only := reflect.DeepEqual(bare(v.running), bare(v.config))
+	only := sameElse(v.running, v.config)
 	if !only && !e.reloadsItself(v) {
 		return false
 	}
@@ -106,7 +106,12 @@ func (e *Emperor) relimited(v *member, g *vassal.Generation, config *vassal.Conf
 	v.readings++
 }
 
-// bare is an ini without its limits and its places: what else makes a vassal.
+// sameElse says whether two inis make the same vassal, but for its limits, and for
+// its devices and their rules, of which others know.
+func sameElse(a, b *vassal.Config) bool { return reflect.DeepEqual(bare(a), bare(b)) }
+
+// bare is an ini without its limits, its devices, which a jail has, and its
+// places: what else makes a vassal.
 func bare(c *vassal.Config) any {
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -118,6 +123,7 @@ func bare(c *vassal.Config) any {
 	}
 	if top, ok := all.(map[string]any); ok {
 		delete(top, "resources")
+		delete(top, "devices")
 	}
 	withoutPlaces(all)
 	return all

@@ -64,6 +64,8 @@ type member struct {
 
 	limits   vassal.Resources // in force for the generation
 	limiting bool             // a change of them is under way
+	ruling   bool             // a change of its devices' rules is under way
+	unruled  string           // why the last one failed
 	shortage shortage
 }
 
@@ -235,6 +237,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	e.happen(v, started)
 	e.muster(v)
+	e.rerule(v)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
 	}
@@ -379,6 +382,9 @@ func (e *Emperor) forget(v *member) {
 	e.shutDoor(v)
 	e.endOutput(v.output, v.name, "")
 	delete(e.vassals, v.name)
+	if !e.ending {
+		e.forgetRules(v.name)
+	}
 	e.mark(v)
 	e.Log.Info("vassal gone", "vassal", v.name)
 	e.Journal.own(v.name, 0)

@@ -65,7 +65,7 @@ func makeOutput(name, path string, log io.Writer) (*output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open pipe %s: %w", path, err)
 	}
-	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, done: make(chan struct{}), ended: make(chan struct{})}
+	o := &output{name: name, path: path, fifo: os.NewFile(uintptr(fd), path), log: log, done: make(chan struct{}), ended: make(chan struct{}), history: history{began: time.Now()}}
 	if _, above := log.(*output); !above { // an attached process's lines go through the vassal's output
 		o.queue = logfile.NewQueue(log, func(l logfile.Lost, why string) string {
 			return fmt.Sprintf("fiefdom: %d bytes with %d ends of lines of %s were lost here: %s", l.Bytes, l.Lines, printable([]byte(name)), why)

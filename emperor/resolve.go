@@ -38,15 +38,11 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	flags := e.Config.Namespaces | c.Isolation.Namespaces()
 	joins := c.Isolation.Setns != "" // another's namespaces, its network too
 	r := &resolved{net: flags&unix.CLONE_NEWNET != 0 && !joins, namespaces: flags &^ unix.CLONE_NEWNET}
-	specs := c.Devices
-	if len(specs) == 0 && !joins {
-		if n := e.attaching(); n != nil {
-			specs = []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
-		}
-	}
+	specs := e.devices(c)
 	resolv := ""
 	mounts := r.namespaces&unix.CLONE_NEWNS != 0 // of its own anyway; a native device brings them
 	for _, d := range specs {
+		d.Rules = e.rulesOf(ruleOwner{Vassal: c.Name, Device: d.Name}, d.Rules).InForce()
 		l, n, err := e.link(c, d)
 		if err != nil {
 			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
@@ -91,6 +87,23 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	}
 	r.introduce(c)
 	return r, nil
+}
+
+// devices are those that a vassal is to have: its ini's, or the one of the network
+// that attaches all. That is also what an ini means that has rules for a device,
+// or its MTU, and names none.
+func (e *Emperor) devices(c *vassal.Config) []vassal.DeviceSpec {
+	n := e.attaching()
+	switch {
+	case n == nil || c.Isolation.Setns != "":
+	case len(c.Devices) == 0:
+		return []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
+	case len(c.Devices) == 1 && c.Devices[0].Implicit && !c.Devices[0].Native():
+		d := c.Devices[0]
+		d.Auto, d.Socket = true, n.Socket
+		return []vassal.DeviceSpec{d}
+	}
+	return c.Devices
 }
 
 // attaching is the network that gives every vassal a device, if one does.

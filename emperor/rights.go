@@ -50,7 +50,7 @@ func (e *Emperor) isolate(r *resolved, c *vassal.Config) *ini.Error {
 
 // reaches refuses devices that nobody could set up.
 func (e *Emperor) reaches(r *resolved, c *vassal.Config) *ini.Error {
-	for _, d := range c.Devices {
+	for _, d := range e.devices(c) {
 		switch {
 		case c.Isolation.Setns != "":
 			return &ini.Error{Pos: d.Pos, Message: "a vassal that joins another's namespaces (setns) has that one's network, and no device of its own"}

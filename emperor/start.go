@@ -64,6 +64,12 @@ func (s *startJob) run(ctx context.Context) error {
 			return fmt.Errorf("close the jail whose device was lost: %w", err)
 		}
 	}
+	if s.jail != nil { // which an ini may have given other rules
+		if err := s.jail.SetRules(s.r.links); err != nil {
+			return err
+		}
+		s.e.keepJail(s.jail)
+	}
 	if s.jail == nil {
 		if s.left != nil {
 			<-s.left // bounded: a goodbye has a time limit

@@ -15,7 +15,7 @@ import (
 // one family cannot match a packet of the other, IPv4-mapped IPv6 included.
 type Chain struct {
 	rules []Rule
-	hits  []atomic.Uint64
+	hits  []*atomic.Uint64 // perhaps another chain's too, see Resume
 	v4    []matcher4
 	v6    []matcher6
 }
@@ -43,8 +43,10 @@ type bits128 struct{ hi, lo uint64 }
 // NewChain compiles rules, in their order. It copies them. An action that is
 // none of ours denies.
 func NewChain(rules []Rule) *Chain {
-	c := &Chain{rules: slices.Clone(rules), hits: make([]atomic.Uint64, len(rules))}
+	c := &Chain{rules: slices.Clone(rules), hits: make([]*atomic.Uint64, len(rules))}
+	hits := make([]atomic.Uint64, len(rules))
 	for i := range c.rules {
+		c.hits[i] = &hits[i]
 		r := &c.rules[i]
 		r.Ports = slices.Clone(r.Ports)
 		t := tail{ports: r.Ports, index: i, proto: r.Proto, action: r.Action}
@@ -140,6 +142,26 @@ func (c *Chain) Rules() []Rule {
 		return nil
 	}
 	return c.rules
+}
+
+// Resume has the rules of c that were in another chain too go on with its
+// counters. Where a rule stands does not count; of several that are the same the
+// first goes on as the first. Call it before c is asked anything.
+func (c *Chain) Resume(before *Chain) {
+	if c == nil || before == nil {
+		return
+	}
+	counters := make(map[string][]*atomic.Uint64, len(before.rules))
+	for i := range before.rules {
+		text := before.rules[i].String()
+		counters[text] = append(counters[text], before.hits[i])
+	}
+	for i := range c.rules {
+		text := c.rules[i].String()
+		if left := counters[text]; len(left) > 0 {
+			c.hits[i], counters[text] = left[0], left[1:]
+		}
+	}
 }
 
 // Hits returns how often rule i decided. It panics if there is no rule i.

@@ -217,3 +217,25 @@ func TestChainIsTheNaiveMatcher(t *testing.T) {
 		}
 	})
 }
+
+// Rules that stay go on counting, wherever they stand now.
+func TestResume(t *testing.T) {
+	old := NewChain(mustRules(t, "deny any 10.0.0.1", "deny any 10.0.0.2", "deny any 10.0.0.2"))
+	ask := func(c *Chain, dst string) {
+		c.Verdict(&Flow{Src: netip.MustParseAddr("10.9.0.7"), Dst: netip.MustParseAddr(dst), Proto: 17})
+	}
+	ask(old, "10.0.0.1")
+	for range 3 {
+		ask(old, "10.0.0.2")
+	}
+	next := NewChain(mustRules(t, "deny any 10.0.0.2", "allow any 10.0.0.1", "deny any 10.0.0.1"))
+	next.Resume(old)
+	ask(next, "10.0.0.2")
+	ask(old, "10.0.0.2") // a thread that has not seen the new one yet
+	if got := next.HitsSnapshot(); !slices.Equal(got, []uint64{5, 0, 1}) {
+		t.Errorf("hits %v; want 5, 0, 1", got)
+	}
+	none := (*Chain)(nil)
+	none.Resume(old)
+	next.Resume(nil)
+}

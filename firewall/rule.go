@@ -36,6 +36,9 @@ type Rule struct {
 	Line   int          `json:"line,omitempty"`
 }
 
+// Unsaved is the File of a rule that no file has.
+const Unsaved = "unsaved"
+
 // String returns the rule's text, without its file and line. ParseRule reads
 // it back as an equal rule, if the rule came from there.
 func (r Rule) String() string {

@@ -195,7 +195,7 @@ func verdictText(end, to *peer, v verdict) string {
 		return word
 	}
 	if to != nil && to != end {
-		rules := to.chain[firewall.In].Rules()
+		rules := to.own.Load().of(firewall.In).Rules()
 		for i := range rules {
 			if v.rule == &rules[i] {
 				return word + ", a rule of the other vassal"

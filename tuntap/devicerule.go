@@ -35,6 +35,15 @@ func ParseDeviceRule(text string) (DeviceRule, error) {
 	return r, r.Check()
 }
 
+// Text is the rule as ParseDeviceRule reads it, without its file and line.
+func (r *DeviceRule) Text() string {
+	if r.Routes() {
+		words := strings.Fields(r.Rule.DeviceText(r.Direction))
+		return strings.Join(words[:len(words)-1], " ") + " route " + r.Target.String()
+	}
+	return r.Rule.DeviceText(r.Direction)
+}
+
 // Routes says whether the rule sends packets to a far end.
 func (r *DeviceRule) Routes() bool { return r.Target != netip.AddrPort{} }
 

@@ -72,6 +72,8 @@ type Change struct {
 	File   string `json:"file,omitempty"` // empty: the emperor's ini
 	Line   int    `json:"line,omitempty"`
 	Before bool   `json:"before"` // before the line, else after it
+
+	Number int `json:"number,omitempty"` // File is unsaved: of the rule there that it comes before; no line does
 }
 
 // Explain says what would become of a packet if it came now, and what to write

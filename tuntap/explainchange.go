@@ -73,6 +73,7 @@ func (x *question) oneChange(o *outcome, act firewall.Action, cfg *NetworkConfig
 		// Its words are addresses only.
 		ed.rule = firewall.Rule{Action: act, Src: ed.rule.Src, Dst: ed.rule.Dst}
 		ed.change = Change{Text: "tuntap-device-rule = " + ed.rule.DeviceText(ed.dir), File: before.File, Line: before.Line, Before: true}
+		ed.change.unwritten(ed.index)
 		return ed, true
 	}
 	rules := &cfg.Out
@@ -87,12 +88,20 @@ func (x *question) oneChange(o *outcome, act firewall.Action, cfg *NetworkConfig
 		before := (*rules)[ed.index]
 		if before.File != "" {
 			ed.change.File, ed.change.Line, ed.change.Before = before.File, before.Line, true
+			ed.change.unwritten(ed.index)
 		}
 		// A line that was told already stands before this one.
 		ed.rule.File, ed.rule.Line = before.File, before.Line
 	}
 	*rules = slices.Insert(slices.Clone(*rules), ed.index, ed.rule)
 	return ed, true
+}
+
+// unwritten notes that the rule before which a change comes is in no file.
+func (c *Change) unwritten(index int) {
+	if c.File == firewall.Unsaved {
+		c.Number = index + 1
+	}
 }
 
 // last is the mark of the rule to write another before: the one that dropped the

@@ -21,6 +21,7 @@ const (
 	kindHand    = 0xF1 // the (rest of the) hand-over
 	kindAnswer  = 0xF2 // the router's answer: empty is yes, else why not
 	kindGoodbye = 0xF3 // the emperor ends the peer
+	kindOwn     = 0xF4 // on a life line: the (rest of the) rules that the device has from now on
 )
 
 // hello is what a uWSGI device with tuntap-use-credentials sends before its

@@ -42,8 +42,8 @@ func (n *network) addGateway(fd int, mask uint32) {
 // own rules say so first (its ini's, or those it sent), then the network's
 // routes. named: the operator did, by a route. The network has a gateway.
 func (n *network) elsewhere(p *peer, pol *policy, pk *packet) (v verdict, named bool) {
-	if p.ways != nil {
-		if v, routed := p.ways.match(&pol.routes, pk); routed {
+	if own := p.own.Load(); own != nil && own.ways != nil {
+		if v, routed := own.ways.match(&pol.routes, pk); routed {
 			return v, false
 		}
 	}

@@ -47,30 +47,18 @@ func (h Handover) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(doc) > handoverLimit {
-		return nil, fmt.Errorf("%d bytes are more than the router takes (%d): fewer rules, please", len(doc), handoverLimit)
-	}
-	var out []byte
-	for kind := byte(kindPart); kind != kindHand; {
-		n := min(len(doc), framePayload)
-		if n == len(doc) {
-			kind = kindHand
-		}
-		var head [frameHeader]byte
-		putHeader(head[:], kind, n)
-		out = append(append(out, head[:]...), doc[:n]...)
-		doc = doc[n:]
-	}
-	return out, nil
+	return frameDocument(doc, kindHand)
 }
 
 // Lifeline is the emperor's end of a peer: the connection that its device was
 // handed over on.
 type Lifeline struct {
-	conn *net.UnixConn
-	lost chan struct{}
-	once sync.Once
-	err  error
+	conn   *net.UnixConn
+	lost   chan struct{}
+	once   sync.Once
+	err    error
+	asking sync.Mutex // one question at a time
+	answer chan error // to the one that is asked
 }
 
 // HandOver gives dev to the router that listens on socket and waits for its
@@ -92,7 +80,7 @@ func HandOver(socket string, dev *Device, h Handover) (*Lifeline, error) {
 		conn.Close()
 		return fail(err)
 	}
-	l := &Lifeline{conn: conn, lost: make(chan struct{})}
+	l := &Lifeline{conn: conn, lost: make(chan struct{}), answer: make(chan error, 1)}
 	go l.watch() // ends with the connection; Close waits for it
 	return l, nil
 }
@@ -108,35 +96,66 @@ func handOver(conn *net.UnixConn, dev *Device, frames []byte) error {
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	if err := readAnswer(conn); err != nil {
+	answer, err := readAnswer(conn)
+	if err := errors.Join(err, answer); err != nil {
 		return err
 	}
 	return conn.SetDeadline(time.Time{})
 }
 
-// readAnswer reads the router's answer; the error is the router's, if it has one.
-func readAnswer(r io.Reader) error {
+// readAnswer reads the router's answer: what it has against what it was told,
+// nil if nothing.
+func readAnswer(r io.Reader) (answer, err error) {
 	var head [frameHeader]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return fmt.Errorf("wait for the answer: %w", err)
+		return nil, fmt.Errorf("wait for the answer: %w", err)
 	}
 	text := make([]byte, binary.LittleEndian.Uint16(head[1:]))
 	if _, err := io.ReadFull(r, text); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	if head[3] != kindAnswer {
-		return fmt.Errorf("the other end sent a frame of kind %#x; is it a router of ours?", head[3])
+		return nil, fmt.Errorf("the other end sent a frame of kind %#x; is it a router of ours?", head[3])
 	}
 	if len(text) > 0 {
-		return errors.New(string(text))
+		answer = errors.New(string(text))
 	}
-	return nil
+	return answer, nil
 }
 
-// watch waits for the end of the connection. The router sends nothing after its answer.
+// watch takes the router's answers until the end of the connection.
 func (l *Lifeline) watch() {
 	defer close(l.lost)
-	_, _ = io.Copy(io.Discard, l.conn) // why it ended does not matter
+	for {
+		answer, err := readAnswer(l.conn)
+		if err != nil {
+			return // why it ended does not matter
+		}
+		select {
+		case l.answer <- answer:
+		default: // nobody waits any more
+		}
+	}
+}
+
+// ask sends frames and waits for the answer. A router that does not answer is
+// taken for one that hangs: its line is no good any more.
+func (l *Lifeline) ask(frames []byte) error {
+	err := l.conn.SetWriteDeadline(time.Now().Add(handoverTimeout))
+	if err == nil {
+		_, err = l.conn.Write(frames)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLineLost, err)
+	}
+	select {
+	case answer := <-l.answer:
+		return answer
+	case <-l.lost:
+		return ErrLineLost
+	case <-time.After(handoverTimeout):
+		return errors.Join(fmt.Errorf("%w: no answer within %v", ErrLineLost, handoverTimeout), l.conn.Close())
+	}
 }
 
 // Lost is closed when the router ended the connection: it died, or the device is gone.

@@ -161,7 +161,7 @@ func (n *network) towards(p *peer, pk *packet, pol *policy, m *memory, now int64
 // ownRules asks the peer's own rules: those of its ini and those that its
 // device sent.
 func (p *peer) ownRules(dir firewall.Direction, pk *packet, m *memory) verdict {
-	if c := p.chain[dir]; c != nil {
+	if c := p.own.Load().of(dir); c != nil {
 		act, i := m.ask(c, pk)
 		pk.trace.asked(dir, p, c, act, i)
 		if act != firewall.Allow {

@@ -19,14 +19,13 @@ type peer struct {
 	id     uint64
 	net    *network
 	shard  *shard
-	dev    *source            // the handed-over device; nil for a stream of frames
-	vassal string             // empty: foreign
-	chain  [2]*firewall.Chain // its own rules, by firewall.Direction, from its ini
-	ways   *ways              // where they send packets by the gateway; nil: nowhere
+	dev    *source // the handed-over device; nil for a stream of frames
+	vassal string  // empty: foreign
 
 	// for every shard
 	gone   atomic.Bool               // set with the network's mutex held
 	holds  atomic.Pointer[holding]   // changed with the network's mutex held
+	own    atomic.Pointer[ownRules]  // from its ini; nil: none
 	block  atomic.Pointer[ruleBlock] // its own rules, from its device
 	flows  atomic.Pointer[flows]     // made when first needed
 	public atomic.Pointer[identity]
@@ -66,7 +65,7 @@ type peer struct {
 	half     int64 // the first shard's clock when the current half frame began
 	onTick   bool  // in the router's list of half frames
 	hand     handing
-	rules    []DeviceRule // that were handed over
+	rules    []DeviceRule // that the emperor told, as they were told
 }
 
 // newPeer is one that holds nothing yet.
@@ -106,25 +105,23 @@ type identity struct {
 	vassal   string
 	uid, gid uint32
 	pid      int32
-	chain    [2]*firewall.Chain
-	ways     *ways
 }
 
 // publish makes the peer's identity visible to Snapshot.
 func (p *peer) publish() {
 	p.public.Store(&identity{
-		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid, chain: p.chain, ways: p.ways,
+		vassal: p.vassal, uid: p.uid, gid: p.gid, pid: p.pid,
 	})
 }
 
 func (p *peer) stats() PeerStats {
-	id := p.public.Load()
+	id, own := p.public.Load(), p.own.Load()
 	return PeerStats{
 		Vassal: id.vassal, Addresses: append([]netip.Addr{}, p.holds.Load().addrs...), UID: id.uid, GID: id.gid, PID: id.pid,
 		RxPackets: p.rx.packets.load(), RxBytes: p.rx.bytes.load(),
 		TxPackets: p.tx.packets.load(), TxBytes: p.tx.bytes.load(),
 		Drops: p.drops.snapshot(),
-		In:    ruleStats(id.chain[firewall.In]), Out: ruleStats(id.chain[firewall.Out]),
+		In:    ruleStats(own.of(firewall.In)), Out: ruleStats(own.of(firewall.Out)),
 	}
 }
 

@@ -54,6 +54,14 @@ func newPolicy(cfg NetworkConfig) *policy {
 	return pol
 }
 
+// resume has rules that were in force before go on counting.
+func (pol *policy) resume(before *policy) {
+	for dir := range pol.chain {
+		pol.chain[dir].Resume(before.chain[dir])
+	}
+	pol.routes.chain.Resume(before.routes.chain)
+}
+
 // lastAddr returns the broadcast address of an IPv4 prefix.
 func lastAddr(pfx netip.Prefix) netip.Addr {
 	b := pfx.Masked().Addr().As4()

@@ -162,6 +162,7 @@ func (n *network) update(pol *policy, peers []*peer) {
 	for _, p := range peers {
 		n.adapt(p, pol)
 	}
+	pol.resume(n.policy.Load())
 	n.policy.Store(pol)
 	n.table.Store(newTable(&pol.cfg, peers))
 }

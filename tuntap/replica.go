@@ -45,13 +45,17 @@ func (rep *replica) real(c *peer) *peer {
 func (p *peer) copyTo(n *network) *peer {
 	id := p.public.Load()
 	c := &peer{net: n, vassal: id.vassal}
-	for dir, chain := range id.chain {
-		if chain != nil {
-			c.chain[dir] = firewall.NewChain(chain.Rules())
+	if own := p.own.Load(); own != nil {
+		copied := new(ownRules)
+		for dir, chain := range own.chain {
+			if chain != nil {
+				copied.chain[dir] = firewall.NewChain(chain.Rules())
+			}
 		}
-	}
-	if w := id.ways; w != nil {
-		c.ways = &ways{chain: firewall.NewChain(w.chain.Rules()), to: w.to}
+		if w := own.ways; w != nil {
+			copied.ways = &ways{chain: firewall.NewChain(w.chain.Rules()), to: w.to}
+		}
+		c.own.Store(copied)
 	}
 	c.holds.Store(p.holds.Load())
 	c.block.Store(p.block.Load())
@@ -60,10 +64,12 @@ func (p *peer) copyTo(n *network) *peer {
 
 // insert puts a rule of the peer's own before the i-th. Only a copy's rules change.
 func (p *peer) insert(dir firewall.Direction, i int, rule firewall.Rule) {
-	p.chain[dir] = firewall.NewChain(slices.Insert(slices.Clone(p.chain[dir].Rules()), i, rule))
-	if p.ways != nil && dir == firewall.Out {
-		p.ways = &ways{chain: p.chain[dir], to: slices.Insert(slices.Clone(p.ways.to), i, netip.AddrPort{})}
+	own := *p.own.Load()
+	own.chain[dir] = firewall.NewChain(slices.Insert(slices.Clone(own.chain[dir].Rules()), i, rule))
+	if own.ways != nil && dir == firewall.Out {
+		own.ways = &ways{chain: own.chain[dir], to: slices.Insert(slices.Clone(own.ways.to), i, netip.AddrPort{})}
 	}
+	p.own.Store(&own)
 }
 
 // outcome is what became of a packet that was tried.

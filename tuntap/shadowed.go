@@ -32,6 +32,20 @@ func (n *NetworkOptions) ShadowedRules(own []DeviceRule) (errs ini.Errors) {
 	return errs
 }
 
+// Shadowed is ShadowedRules behind rules of a network that are given with their
+// directions.
+func Shadowed(network, own []DeviceRule) ini.Errors {
+	var n NetworkOptions
+	for _, r := range network {
+		if r.Direction == firewall.Out {
+			n.Out = append(n.Out, r.Rule)
+		} else {
+			n.In = append(n.In, r.Rule)
+		}
+	}
+	return n.ShadowedRules(own)
+}
+
 func shadowed(before, rules []firewall.Rule) (errs ini.Errors) {
 	all := slices.Concat(before, rules)
 	for _, s := range firewall.Shadowed(before, rules) {
@@ -51,7 +65,10 @@ func comesFirst(r *firewall.Rule, all []firewall.Rule, by []int) string {
 	var names []string
 	for _, i := range by {
 		name := fmt.Sprintf("line %d", all[i].Line)
-		if all[i].File != r.File {
+		switch {
+		case all[i].Line == 0:
+			name = all[i].File // unsaved
+		case all[i].File != r.File:
 			name = fmt.Sprintf("%s:%d", all[i].File, all[i].Line)
 		}
 		names = append(names, fmt.Sprintf("%s %q", name, all[i].String()))

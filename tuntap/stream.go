@@ -58,6 +58,7 @@ func (r *Router) hangUp(p *peer) {
 	p.stream.mu.Lock()
 	conn := p.stream.conn
 	p.stream.conn, p.stream.out = nil, nil
+	p.in, p.hand.doc, p.half = frameReader{}, nil, 0
 	p.stream.mu.Unlock()
 	r.shards[0].closeSource(conn)
 }
@@ -124,9 +125,7 @@ func (r *Router) takeFrame(p *peer, frame []byte) {
 	kind, payload := frame[3], frame[frameHeader:]
 	switch {
 	case p.handed:
-		if kind == kindGoodbye {
-			r.closePeer(p, ErrGoodbye)
-		}
+		r.mindLine(p, kind, payload)
 	case isHello(frame): // where they are asked for, they were read before the first frame
 	case p.emperor && (kind == kindHand || kind == kindPart):
 		r.takeHandover(p, kind, payload)
@@ -163,7 +162,7 @@ func (r *Router) streamEnded(p *peer, err error) {
 
 // minded keeps the clock of half frames. cut: a frame was completed just now.
 func (r *Router) minded(p *peer, cut bool) {
-	if !p.in.partial() && len(p.hand.doc) == 0 {
+	if p.handed || !p.in.partial() && len(p.hand.doc) == 0 { // the emperor's own may be slow
 		p.half = 0
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -111,7 +110,7 @@ func (p *peer) fits(h *Handover) bool {
 			return false
 		}
 	}
-	return len(p.rules) == 0 && len(h.Rules) == 0 || reflect.DeepEqual(p.rules, h.Rules)
+	return p.ruled(h.Rules)
 }
 
 // inherit has the orphan o go on with p's connection as its life line. Nothing

@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"fiefdom/firewall"
 )
 
 // handing is a hand-over on its way: what came of it so far.
@@ -101,13 +99,11 @@ func (r *Router) makeHanded(p *peer, h *Handover) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("make the device non-blocking: %w", err)
 	}
-	if p.chain, err = deviceChains(h.Rules); err != nil {
+	own, err := p.net.compile(h.Rules)
+	if err != nil {
 		return err
 	}
-	// Without the gateway a rule that routes would only allow.
-	if p.ways = newWays(h.Rules); p.ways != nil && p.net.gateway == nil {
-		return fmt.Errorf("a rule of the device routes, and network %s has no gateway", p.net.name)
-	}
+	p.own.Store(own)
 	p.hand.have = false // the descriptor is the source's from now on
 	p.shard = r.idlest()
 	p.shard.devices++
@@ -145,26 +141,6 @@ func (r *Router) watchDevice(p *peer) error {
 		}
 	})
 	return nil
-}
-
-// deviceChains compiles a vassal's own rules; nil chains where it has none.
-func deviceChains(rules []DeviceRule) (chain [2]*firewall.Chain, err error) {
-	var list [2][]firewall.Rule
-	for _, rule := range rules {
-		if int(rule.Direction) >= len(list) {
-			return chain, fmt.Errorf("rule %s:%d: unknown direction %d", rule.Rule.File, rule.Rule.Line, rule.Direction)
-		}
-		if err := rule.Check(); err != nil {
-			return chain, fmt.Errorf("rule %s:%d: %w", rule.Rule.File, rule.Rule.Line, err)
-		}
-		list[rule.Direction] = append(list[rule.Direction], rule.Rule)
-	}
-	for dir := range list {
-		if len(list[dir]) > 0 {
-			chain[dir] = firewall.NewChain(list[dir])
-		}
-	}
-	return chain, nil
 }
 
 func (r *Router) refuseHandover(p *peer, err error) {

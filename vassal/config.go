@@ -86,6 +86,7 @@ type DeviceSpec struct {
 	Gateways  []netip.Addr        `json:"gateways,omitempty"` // empty: the router's address
 	MTU       int                 `json:"mtu,omitempty"`      // bytes; 0 is 1500
 	Rules     []tuntap.DeviceRule `json:"rules,omitempty"`
+	Implicit  bool                `json:"implicit,omitempty"` // no tuntap-device names it
 	Pos       ini.Pos             `json:"pos"`
 }
 
@@ -169,7 +170,7 @@ func isTuntapPlugin(p ini.Pair) bool {
 // address without a device names the default one.
 func (c *Config) device(pos ini.Pos) *DeviceSpec {
 	if len(c.Devices) == 0 {
-		c.Devices = append(c.Devices, DeviceSpec{Name: DefaultDevice, Pos: pos})
+		c.Devices = append(c.Devices, DeviceSpec{Name: DefaultDevice, Implicit: true, Pos: pos})
 	}
 	return &c.Devices[len(c.Devices)-1]
 }

@@ -78,8 +78,10 @@ func RestoreJail(r JailRecord, files *vault.Files) (_ *Jail, err error) {
 	return j, nil
 }
 
-// Links are the jail's devices as they were asked for.
+// Links are the jail's devices as they were asked for, with the rules that they have now.
 func (j *Jail) Links() []Link {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	var all []Link
 	for _, l := range j.links {
 		all = append(all, l.Link)

@@ -21,6 +21,7 @@ func completeNames(root *cobra.Command, t *target) {
 			}
 		}
 	}
+	completeRules(t, root)
 	err := root.MarkPersistentFlagFilename("config", "ini")
 	if err == nil {
 		err = root.RegisterFlagCompletionFunc("instance", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

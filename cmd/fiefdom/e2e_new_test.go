@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +32,14 @@ func TestNewVassal(t *testing.T) {
 	out = r.mustRun("new", "--dir", "/run/t", "third", "--", agentPath(t))
 	if !strings.HasSuffix(out, "The emperor emperor does not watch this folder.\n") {
 		t.Errorf("new printed %q", out)
+	}
+	var told newVassal
+	if err := json.Unmarshal([]byte(r.mustRun("new", "--json", "--wait", "fourth", "--", agentPath(t))), &told); err != nil {
+		t.Fatal(err)
+	}
+	if told.Name != "fourth" || told.File != iniPath("fourth") || !slices.Equal(told.Options, []newOption{{"command", agentPath(t)}}) ||
+		told.Emperor != "emperor" || told.Status == nil || told.Status.PID != r.reach("fourth").PID {
+		t.Errorf("new --json printed %+v", told)
 	}
 	// An app that ends is no app that runs.
 	out, code := r.run("new", "--wait", "brief", "--", "/bin/sh", "-c", "exit 3")

@@ -132,6 +132,10 @@ func printChanges(out io.Writer, e *tuntap.Explanation) {
 		if i > 0 {
 			lead = "and "
 		}
+		if c.Number > 0 {
+			fmt.Fprintf(out, "%sit before the unsaved rule %d, by fiefdom firewall add --at %[2]d:\n  %[3]s\n", lead, c.Number, c.Text)
+			continue
+		}
 		fmt.Fprintf(out, "%s%s %s:\n  %s\n", lead, where, plain(fileLine(c.File, c.Line)), c.Text)
 	}
 	if e.Advice != "" {
@@ -143,6 +147,9 @@ func printChanges(out io.Writer, e *tuntap.Explanation) {
 func fileLine(file string, line int) string {
 	if file == "" {
 		return "-"
+	}
+	if line == 0 {
+		return file // an unsaved rule's
 	}
 	return fmt.Sprintf("%s:%d", file, line)
 }

@@ -139,6 +139,7 @@ func (l *loaded) vassalNetworks() []emperor.Network {
 	for _, n := range l.networks {
 		all = append(all, emperor.Network{
 			Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll,
+			Pos: n.Pos, Isolated: n.Isolated(), Rules: chainRules(&n),
 			Gateway: n.Gateway.IsValid(), FarEnds: n.AllFarEnds(),
 			Shadowed: func(d *vassal.DeviceSpec) ini.Errors { return n.ShadowedRules(d.Rules) },
 		})

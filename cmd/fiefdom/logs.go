@@ -21,8 +21,10 @@ func logsCommand(t *target) *cobra.Command {
 	var asJSON, times bool
 	c := &cobra.Command{
 		Use: "logs NAME", Short: "Print what a vassal wrote last", Args: cobra.ExactArgs(1),
-		Long: `Logs prints what the emperor keeps of a vassal's output: the last 256 KB, also where
-logto has all of it in a file. Control bytes are shown as \xNN.`,
+		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB. If
+-n or --since ask for more, and the vassal has a logto, that comes from the file and its
+backups, compressed or not. Lines of files have no times: --since begins with the first
+line of the file that was written then. Control bytes are shown as \xNN.`,
 		Example: "  fiefdom logs blog\n  fiefdom logs -f -n 20 blog\n  fiefdom logs --since 10m blog\n  fiefdom logs --since 14:30 --json blog",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Last < 0 {
@@ -59,7 +61,12 @@ func logPrinter(w io.Writer, asJSON, times bool) func(emperor.LogLine) error {
 		case asJSON:
 			return json.NewEncoder(w).Encode(l)
 		case times:
-			_, err := fmt.Fprintf(w, "%s %s\n", l.Time.Format("2006-01-02 15:04:05.000"), plain(l.Text))
+			const layout = "2006-01-02 15:04:05.000"
+			at := "-" // a file has no times
+			if !l.Time.IsZero() {
+				at = l.Time.Format(layout)
+			}
+			_, err := fmt.Fprintf(w, "%-*s %s\n", len(layout), at, plain(l.Text))
 			return err
 		}
 		_, err := fmt.Fprintln(w, plain(l.Text))

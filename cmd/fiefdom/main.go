@@ -125,7 +125,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &invalid):
 		return exitInvalid
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, emperor.ErrBadQuery):
 		return exitUsage
 	case errors.Is(err, emperor.ErrNotFound):
 		return exitNotFound

@@ -57,8 +57,9 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
+	in, out := chains(r.emperor.RulesOf(o.Device))
 	n.Config = tuntap.NetworkConfig{
-		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: o.In, Out: o.Out,
+		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: in, Out: out,
 		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials, File: o.Pos.File, Line: o.Pos.Line,
 	}
 	if n.Config.Resolvers, err = hostResolvers(); err != nil {

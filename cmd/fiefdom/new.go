@@ -21,7 +21,7 @@ import (
 
 func newCommand(t *target) *cobra.Command {
 	var dir string
-	var wait bool
+	var wait, asJSON bool
 	c := &cobra.Command{
 		Use: "new NAME -- COMMAND [ARGUMENT...]", Short: "Write the ini of a new vassal",
 		Long: `New writes NAME.ini with the command, and with what is usual beside it in
@@ -47,16 +47,25 @@ is a relative path becomes an absolute one.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), path, "is written")
-			if wait {
-				return awaitNew(cmd.Context(), cmd.OutOrStdout(), client, path)
+			if asJSON {
+				return printNew(cmd.Context(), cmd.OutOrStdout(), client, path, wait)
 			}
-			tellNext(cmd.Context(), cmd.OutOrStdout(), client, path)
+			fmt.Fprintln(cmd.OutOrStdout(), path, "is written")
+			if !wait {
+				tellNext(cmd.Context(), cmd.OutOrStdout(), client, path)
+				return nil
+			}
+			s, err := awaitNew(cmd.Context(), client, path)
+			if err != nil {
+				return err
+			}
+			tellNew(cmd.OutOrStdout(), &s)
 			return nil
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the folder to write into")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the vassal runs, and print its address")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: the file, its options and, with --wait, the status")
 	return c
 }
 
@@ -178,20 +187,67 @@ func quoteWord(arg string) string {
 // tellNext says what happens to the new ini.
 func tellNext(ctx context.Context, out io.Writer, client *emperor.Client, path string) {
 	name := emperor.NameOf(path)
-	var self emperor.Self
-	err := error(emperor.ErrNotFound)
-	if client != nil {
-		self, err = client.Self(ctx)
-	}
-	switch {
-	case err != nil:
+	switch instance, watches := watcher(ctx, client, path); {
+	case instance == "":
 		fmt.Fprintln(out, "No emperor that runs was found; the one that watches this folder will start it.")
-		return
-	case !slices.Contains(self.Folders, filepath.Dir(path)):
-		fmt.Fprintf(out, "The emperor %s does not watch this folder.\n", self.Instance)
-		return
+	case !watches:
+		fmt.Fprintf(out, "The emperor %s does not watch this folder.\n", instance)
+	default:
+		fmt.Fprintf(out, "The emperor %s starts it now:\n  fiefdom status %s\n  fiefdom logs -f %[2]s\n", instance, name)
 	}
-	fmt.Fprintf(out, "The emperor %s starts it now:\n  fiefdom status %s\n  fiefdom logs -f %[2]s\n", self.Instance, name)
+}
+
+// watcher is the emperor that runs, "" without one, and whether he watches the
+// folder of an ini.
+func watcher(ctx context.Context, client *emperor.Client, path string) (instance string, watches bool) {
+	if client == nil {
+		return "", false
+	}
+	self, err := client.Self(ctx)
+	if err != nil {
+		return "", false
+	}
+	return self.Instance, slices.Contains(self.Folders, filepath.Dir(path))
+}
+
+// newVassal is what fiefdom new --json prints. The schema is stable: fields are
+// only added.
+type newVassal struct {
+	Name    string          `json:"name"`
+	File    string          `json:"file"`
+	Options []newOption     `json:"options"`          // that are in the file
+	Emperor string          `json:"emperor"`          // that watches the folder and starts it; empty: none that runs
+	Status  *emperor.Status `json:"status,omitempty"` // with --wait
+}
+
+type newOption struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+func printNew(ctx context.Context, out io.Writer, client *emperor.Client, path string, wait bool) error {
+	n := newVassal{Name: emperor.NameOf(path), File: path}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		key, value, ok := strings.Cut(line, "=")
+		if ok && !strings.HasPrefix(line, ";") {
+			n.Options = append(n.Options, newOption{strings.TrimSpace(key), strings.TrimSpace(value)})
+		}
+	}
+	if instance, watches := watcher(ctx, client, path); watches {
+		n.Emperor = instance
+	}
+	var failed error
+	if wait {
+		s, err := awaitNew(ctx, client, path)
+		if failed = err; err == nil {
+			n.Status = &s
+		}
+	}
+	return errors.Join(printJSON(out, n), failed)
 }
 
 // Times of awaitNew.
@@ -201,37 +257,39 @@ const (
 	newPause  = 20 * time.Millisecond
 )
 
-// awaitNew waits until a new vassal runs, and says where. An app that dies at
-// once does not run.
-func awaitNew(ctx context.Context, out io.Writer, client *emperor.Client, path string) error {
+// awaitNew waits until a new vassal runs. An app that dies at once does not run.
+func awaitNew(ctx context.Context, client *emperor.Client, path string) (s emperor.Status, err error) {
 	if client == nil {
-		return fmt.Errorf("no emperor that runs was found to start it: %w", emperor.ErrNotFound)
+		return s, fmt.Errorf("no emperor that runs was found to start it: %w", emperor.ErrNotFound)
 	}
 	name := emperor.NameOf(path)
 	ctx, cancel := context.WithTimeout(ctx, newTime)
 	defer cancel()
-	var s emperor.Status
 	for {
-		var err error
 		s, err = client.Get(ctx, name)
 		switch {
 		case err != nil && !errors.Is(err, emperor.ErrNotFound):
-			return err
+			return s, err
 		case err != nil || s.File != path:
 			// not seen yet
 		case s.Error != "":
-			return fmt.Errorf("%s does not run: %s; see: fiefdom logs %[1]s", name, plain(s.Error))
-		case s.State == emperor.Sleeping:
-			fmt.Fprintf(out, "%s sleeps until somebody connects to %s\n", name, s.Socket)
-			return nil
-		case s.State == emperor.Running && s.Restarts == 0 && time.Since(s.Since) > newProved:
-			fmt.Fprintf(out, "%s runs: pid %d, uid %s, address %s\n", name, s.PID, uid(s.UID), addresses(s.Addresses))
-			return nil
+			return s, fmt.Errorf("%s does not run: %s; see: fiefdom logs %[1]s", name, plain(s.Error))
+		case s.State == emperor.Sleeping, s.State == emperor.Running && s.Restarts == 0 && time.Since(s.Since) > newProved:
+			return s, nil
 		}
 		select {
 		case <-time.After(newPause):
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not run after %v; see: fiefdom status %s", name, newTime, name)
+			return s, fmt.Errorf("%s does not run after %v; see: fiefdom status %s", name, newTime, name)
 		}
 	}
+}
+
+// tellNew says where a new vassal is.
+func tellNew(out io.Writer, s *emperor.Status) {
+	if s.State == emperor.Sleeping {
+		fmt.Fprintf(out, "%s sleeps until somebody connects to %s\n", s.Name, s.Socket)
+		return
+	}
+	fmt.Fprintf(out, "%s runs: pid %d, uid %s, address %s\n", s.Name, s.PID, uid(s.UID), addresses(s.Addresses))
 }

@@ -57,6 +57,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		migrateCommand(),
 		explainCommand(&t),
 		captureCommand(&t),
+		firewallCommand(&t),
 		upgradeCommand(&t),
 		doctorCommand(&t),
 		manCommand(),

@@ -28,9 +28,10 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Run an emperor", Args: cobra.ExactArgs(1),
 		Long: `Run starts the networks and the vassals that an emperor's ini describes, and
-keeps them running until TERM, INT or QUIT. HUP reads all inis again, or becomes the
-program that was installed meanwhile (see fiefdom upgrade), USR1 logs how they are,
-WINCH looks for changed inis at once, URG ends all back-offs.`,
+keeps them running until TERM, INT or QUIT. HUP becomes the program that was installed
+meanwhile (see fiefdom upgrade), or takes the chains of the emperor's ini if they have
+changed, else it reads all inis again; USR1 logs how they are, WINCH looks for changed
+inis at once, URG ends all back-offs.`,
 		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
@@ -160,6 +161,9 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := r.makeVault(cgroup); err != nil {
 		return err
 	}
+	if err := e.LoadRules(); err != nil {
+		return err
+	}
 	e.Adopt(orphans)
 	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
@@ -286,6 +290,7 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
+		r.emperor.SetChains, r.emperor.ReadRules, r.emperor.Counted = r.setChains, r.readRules, r.counted
 	}
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })

@@ -49,12 +49,22 @@ func takeOrders() (received chan os.Signal, stop func()) {
 }
 
 // renew becomes the program that is installed now, if it is another one and can
-// adopt the vassals; else it reads all inis again, as if all had been touched.
+// adopt the vassals; else it puts the chains of the emperor's ini in force, if they
+// are others; else it reads all inis again, as if all had been touched.
 func (r *runner) renew(ctx context.Context) {
 	if r.vault == nil || !r.program.changed() {
-		r.emperor.Reload()
+		// Other chains are what was meant, and take nobody's process.
+		changed, err := r.emperor.ReloadRules()
+		if err != nil {
+			r.log.Error("the emperor's ini cannot be read again; its chains go on", "err", err)
+		}
+		r.manager.reloading() // and no sooner: it is over when no ini waits to be read
+		if !changed {
+			r.emperor.Reload()
+		}
 		return
 	}
+	r.manager.reloading()
 	become, err := r.upgrade(ctx)
 	if err != nil {
 		r.log.Error("not upgraded; going on", "err", err)
@@ -70,7 +80,6 @@ func (r *runner) obey(ctx context.Context) {
 		case sig := <-r.orders:
 			switch sig {
 			case syscall.SIGHUP:
-				r.manager.reloading()
 				r.renew(ctx)
 			case syscall.SIGUSR1:
 				r.emperor.Report(ctx)

@@ -15,7 +15,7 @@ import (
 // protocol is the version of the control connection. A router and an emperor
 // that do not have the same do not talk to each other. Only the length before
 // each message, and hello, are the same in all versions.
-const protocol = 1
+const protocol = 2
 
 // greetTime is how long somebody at the router's door may take to say that he is
 // the emperor; others wait meanwhile.

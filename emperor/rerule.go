@@ -1,0 +1,59 @@
+package emperor
+
+import (
+	"slices"
+
+	"fiefdom/vassal"
+)
+
+// rerule puts the rules that a vassal's devices are to have in force, beside the
+// loop: in its jail, and in the router. Packets, connections and processes go on.
+func (e *Emperor) rerule(v *member) {
+	if v.jail == nil || v.ruling || v.config == nil {
+		return
+	}
+	r, bad := e.resolve(v.config)
+	if bad != nil || r.key != v.key || v.jail.HasRules(r.links) {
+		return
+	}
+	v.ruling, v.unruled = true, ""
+	jail := v.jail
+	e.jobs.Go(func() {
+		err := jail.SetRules(r.links)
+		e.keepJail(jail)
+		e.call(func() { e.ruled(v, jail, err) })
+	})
+}
+
+// ruled takes the outcome of a change of rules.
+func (e *Emperor) ruled(v *member, jail *vassal.Jail, err error) {
+	v.ruling = false
+	switch {
+	case err != nil:
+		v.unruled = err.Error()
+		e.Log.Error("the router does not take the rules; those of before go on", "vassal", v.name, "err", err)
+	case v.jail == jail:
+		e.Log.Info("rules changed", "vassal", v.name)
+		e.rerule(v) // there may be others by now
+	}
+}
+
+// reruled says whether the rules of its devices changed in the ini of a vassal
+// that runs, and nothing that needs more than to be put in force.
+func (e *Emperor) reruled(v *member) bool {
+	if v.state != Running || v.gen == nil || slices.EqualFunc(v.running.Devices, v.config.Devices, sameWords) {
+		return false
+	}
+	r, bad := e.resolve(v.config)
+	if bad != nil || r.key != v.key || r.form() != v.form || !sameElse(v.running, v.config) {
+		return false
+	}
+	v.running = v.config
+	v.readings++
+	return true
+}
+
+// sameWords says whether the rules of two devices say the same.
+func sameWords(a, b vassal.DeviceSpec) bool {
+	return slices.EqualFunc(a.Rules, b.Rules, func(x, y vassal.Rule) bool { return x.Text() == y.Text() })
+}
