@@ -229,6 +229,9 @@ func (f *File) keepUp() error {
 			f.size, f.full = st.Size(), f.full && st.Size() > f.size
 		}
 	}
+	if f.born.After(now) { // the clock was set back
+		f.born = now
+	}
 	aged := f.rules.MaxAge > 0 && f.size > 0 && now.Sub(f.born) >= f.rules.MaxAge
 	if f.rotate.Swap(false) && f.size > 0 || aged {
 		return f.turn()
