@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -55,8 +56,8 @@ func TestClockJumpsBetweenEmperors(t *testing.T) {
 			t.Errorf("after %v: stopped is %s", jump, s.State)
 		}
 		s := r.await("sick", "is started again", func(s emperor.Status) bool { return s.Starts > starts })
-		if s.Deaths < 5 || s.Backoff > 2 {
-			t.Errorf("after %v: sick has died %d times, and waits %v s", jump, s.Deaths, s.Backoff)
+		if s.Backoff > 2 {
+			t.Errorf("after %v: sick waits %v s", jump, s.Backoff)
 		}
 	}
 	if text := r.allLogged(); strings.Contains(text, "unhealthy") || strings.Contains(text, "cannot be adopted") {
@@ -105,8 +106,11 @@ func shiftVault(path, text string) error {
 			return b
 		})
 		hear := ""
-		if i.Files.Has(vassal.ChannelFile) {
+		if channel := i.Files.Take(vassal.ChannelFile); channel != nil {
 			hear = vassal.ChannelFile
+			if err := errors.Join(i.Files.Add(hear, channel), channel.Close()); err != nil {
+				return err
+			}
 		}
 		if err := v.Put(i.Key, json.RawMessage(note), i.Files, hear); err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestSoakStateCannotBeWritten(t *testing.T) {
 			r.start()
 			before := r.all()
 			old := r.leases()
-			r.die() // who writes to a file system keeps it from becoming read-only
+			r.die()                             // who writes to a file system keeps it from becoming read-only
 			_, _ = r.Try(t, "sh", "-c", c.harm) // to fill it fails
 			r.start()
 			r.same(before)
