@@ -149,20 +149,23 @@ func (r *realm) allRunWithin(limit time.Duration, count int) (took time.Duration
 // takes for some time.
 func (r *realm) busy(during time.Duration, pid int) float64 {
 	r.t.Helper()
-	ticks := func() (sum int) {
-		_, rest, _ := strings.Cut(r.proc(pid, "stat"), ") ")
-		for _, field := range strings.Fields(rest)[11:15] { // utime, stime, cutime, cstime
-			n, err := strconv.Atoi(field)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			sum += n
-		}
-		return sum
-	}
-	before := ticks()
+	before := r.cpuTime(pid)
 	time.Sleep(during)
-	return float64(ticks()-before) / 100 / during.Seconds()
+	return (r.cpuTime(pid) - before).Seconds() / during.Seconds()
+}
+
+// cpuTime is what a process, with its children that have ended, had of CPUs.
+func (r *realm) cpuTime(pid int) (sum time.Duration) {
+	r.t.Helper()
+	_, rest, _ := strings.Cut(r.proc(pid, "stat"), ") ")
+	for _, field := range strings.Fields(rest)[11:15] { // utime, stime, cutime, cstime
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		sum += time.Duration(n) * 10 * time.Millisecond
+	}
+	return sum
 }
 
 // slowness is how many times longer all takes under the race detector.
