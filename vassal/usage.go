@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,27 @@ func (g *Generation) Usage() Usage {
 		u.PIDs = int(tasks)
 	}
 	return u
+}
+
+// usageTime is how long what was read serves others who look, too. It is
+// shorter than the second of who looks again and again, and makes rates of it.
+const usageTime = 500 * time.Millisecond
+
+// recentUsage is what was read last.
+type recentUsage struct {
+	mu   sync.Mutex
+	read time.Time
+	was  Usage
+}
+
+// RecentUsage is Usage, as of now or a moment ago: many may look at once.
+func (g *Generation) RecentUsage() Usage {
+	g.recent.mu.Lock()
+	defer g.recent.mu.Unlock()
+	if time.Since(g.recent.read) > usageTime {
+		g.recent.was, g.recent.read = g.Usage(), time.Now()
+	}
+	return g.recent.was
 }
 
 // Limit changes what the running generation may use.
