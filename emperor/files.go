@@ -75,6 +75,6 @@ func passing(before int, err error) int {
 // passingDelay is how long a vassal waits whose start failed for a want that
 // passes and is not its own. It does not grow: all is well soon after the want has gone.
 func passingDelay() time.Duration {
-	const least, jitter = 1500 * time.Millisecond, time.Second
+	const least, jitter = time.Second, time.Second
 	return least + rand.N(jitter)
 }

@@ -52,13 +52,11 @@ func churn(t *testing.T, j *Jail) {
 	var threads [churned]int
 	var starting sync.WaitGroup
 	for i := range churned {
-		starting.Add(1)
-		go func() {
-			defer starting.Done()
+		starting.Go(func() {
 			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 			threads[i] = unix.Gettid()
 			apps[i], errs[i] = j.Start(t.Context(), Launch{Plan: planOf("read line; exit 7"), Stdin: r, Output: r})
-		}()
+		})
 	}
 	starting.Wait()
 	if err := errors.Join(errs[:]...); err != nil {

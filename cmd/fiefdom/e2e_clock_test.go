@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"runtime"
@@ -31,9 +32,7 @@ func TestClockJumpsBetweenEmperors(t *testing.T) {
 		"healthy": agentIni + "health = tcp:8000\nhealth-interval = 1\nlogto = /run/t/healthy.log\nlog-maxage = 1d\n",
 		"stopped": agentIni,
 	}
-	for name, text := range survivors {
-		vassals[name] = text
-	}
+	maps.Copy(vassals, survivors)
 	r := newRealm(t, nativeNetwork+"emperor-throttle = 200\nemperor-max-throttle = 2000\n", vassals)
 	before := r.all()
 	before["healthy"] = r.reach("healthy")
