@@ -214,8 +214,8 @@ func TestSoakFloodOfOutput(t *testing.T) {
 			}
 		}
 		slices.Sort(took)
-		if late := took[len(took)*99/100]; late > time.Duration(100*slowness())*time.Millisecond {
-			t.Errorf("%s: of 100 lines one is heard after %v or later", what, late)
+		if late := took[len(took)*scaled(90, 99)/100]; late > time.Duration(100*slowness())*time.Millisecond {
+			t.Errorf("%s: too many lines are heard after %v or later", what, late)
 		}
 		t.Logf("%s: a line is heard after %v (median), %v (99 of 100), %v (at most)", what, took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
 	}
