@@ -85,26 +85,39 @@ func TestNoDescriptorAtAll(t *testing.T) {
 			for _, name := range []string{"calm", "dies", "changes"} {
 				vassals[name] = agentIni
 			}
+			// Nobody is unwell because he cannot be asked, nor is a daemon sick.
+			vassals["calm"] += "health = tcp:8000\nhealth-interval = 1\nhealth-count = 2\n"
+			vassals["asked"] = agentIni + "health = exec:true\nhealth-interval = 1\nhealth-count = 2\n"
+			vassals["crew"] = agentIni + "attach-daemon = exec sleep 1015\n"
 			r := newRealm(t, nativeNetwork, vassals)
 			before := map[string]emperor.Status{}
 			for name := range vassals {
 				before[name] = r.reach(name)
 			}
+			before["crew"] = r.await("crew", "has its daemon", func(s emperor.Status) bool { return attached(s, "sleep").PID != 0 })
 			pid := r.cmdPID()
 			lift := r.limitFiles(pid, r.costs()[0]+free)
 			r.drop("changes", agentIni+"env = CHANGED=1\n")
 			r.drop("comes", agentIni)
 			r.kill(before["dies"].PID)
+			for _, daemon := range before["crew"].Processes {
+				r.kill(daemon.PID)
+			}
 			r.kill(r.routerPID())
 			r.checkIdle(pid)
 			lift()
-			r.recovers(4)
-			if diff := unlike(before["calm"], r.reach("calm")); diff != "" {
-				t.Errorf("calm: %s", diff)
+			r.recovers(6)
+			for _, name := range []string{"calm", "asked"} {
+				if diff := unlike(before[name], r.reach(name)); diff != "" {
+					t.Errorf("%s: %s", name, diff)
+				}
 			}
 			for _, name := range []string{"dies", "changes", "comes"} {
 				r.reach(name)
 			}
+			r.await("crew", "has its daemon again", func(s emperor.Status) bool {
+				return s.PID == before["crew"].PID && !slices.ContainsFunc(s.Processes, func(p emperor.ProcessStatus) bool { return p.State != emperor.Running })
+			})
 			nettest.Eventually(t, recovery, "it has changed", func() bool {
 				return strings.Contains(r.proc(r.ps("changes").PID, "environ"), "CHANGED=1")
 			})
