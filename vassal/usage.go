@@ -66,7 +66,10 @@ func (g *Generation) Usage() Usage {
 
 // usageTime is how long what was read serves others who look, too. It is
 // shorter than the second of who looks again and again, and makes rates of it.
-const usageTime = 500 * time.Millisecond
+const (
+	usageTime = 500 * time.Millisecond
+	youngTime = 2 * time.Second
+)
 
 // recentUsage is what was read last.
 type recentUsage struct {
@@ -75,11 +78,12 @@ type recentUsage struct {
 	was  Usage
 }
 
-// RecentUsage is Usage, as of now or a moment ago: many may look at once.
+// RecentUsage is Usage, as of now or a moment ago: many may look at once. What a
+// process uses that has just begun says nothing a moment later.
 func (g *Generation) RecentUsage() Usage {
 	g.recent.mu.Lock()
 	defer g.recent.mu.Unlock()
-	if time.Since(g.recent.read) > usageTime {
+	if g.recent.read.Sub(g.Started) < youngTime || time.Since(g.recent.read) > usageTime {
 		g.recent.was, g.recent.read = g.Usage(), time.Now()
 	}
 	return g.recent.was
