@@ -142,8 +142,20 @@ func TestUsageIsShared(t *testing.T) {
 	if a, b := now(old, "3"), now(old, "4"); a != 3*time.Microsecond || b != a {
 		t.Errorf("old: %v, then %v", a, b)
 	}
-	old.recent.read = time.Now().Add(-2 * usageTime)
+	later := func() { old.recent.read = time.Now().Add(-2 * usageTime) }
+	later()
 	if c := now(old, "5"); c != 5*time.Microsecond {
 		t.Errorf("later: %v", c)
+	}
+	// Who was idle has what he had; who was not is asked.
+	fake(t, gen, "cgroup.procs", strconv.Itoa(os.Getpid())+"\n")
+	later()
+	if u := old.RecentUsage(); u.PIDs != 0 {
+		t.Errorf("without CPU time it has %d processes more", u.PIDs)
+	}
+	later()
+	now(old, "6")
+	if u := old.RecentUsage(); u.PIDs == 0 || u.Memory == 0 {
+		t.Errorf("with CPU time it has %+v", u)
 	}
 }
