@@ -72,8 +72,14 @@ func TestSoakReign(t *testing.T) {
 	}
 	stop()
 	tr.verify(t)
-	for _, line := range unequal(samples[0], samples[len(samples)-1]) {
-		t.Error(line)
+	last := samples[len(samples)-1]
+	for _, line := range unequal(samples[0], last) {
+		if !strings.Contains(line, "threads") { // many things at once take more of them, which stay
+			t.Error(line)
+		}
+	}
+	for _, line := range unequal(samples[len(samples)/2], last) {
+		t.Errorf("in the last half of the time: %s", line)
 	}
 	checkSlopes(t, samples)
 	if diff := unlike(blog, r.reach("blog")); diff != "" {
