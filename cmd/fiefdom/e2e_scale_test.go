@@ -44,7 +44,7 @@ func TestSoakScale(t *testing.T) {
 			t.Errorf("%s takes %v at best", name, best)
 		}
 	}
-	// The kernel takes 20 ms to give a device back, one after the other.
+	// The kernel gives devices back one after the other, everybody else's too.
 	r.longer = bootTime
 	began = time.Now()
 	r.stop(syscall.SIGTERM)
