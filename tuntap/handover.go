@@ -41,10 +41,6 @@ type DeviceRule struct {
 	Target    netip.AddrPort     `json:"target,omitzero"` // the far end that an allowed packet goes to; zero: by the table
 }
 
-// ErrNoAnswer says that a router did not answer to a hand-over: it has no
-// descriptors left, hangs, or died just now.
-var ErrNoAnswer = errors.New("the router does not answer; is it out of descriptors (ulimit -n)?")
-
 // encode returns the hand-over as frames: parts, then the end.
 func (h Handover) encode() ([]byte, error) {
 	doc, err := json.Marshal(h)
@@ -94,7 +90,7 @@ func HandOver(socket string, dev *Device, h Handover) (*Lifeline, error) {
 	}
 	if err := handOver(conn, dev, frames); err != nil {
 		conn.Close()
-		return fail(err)
+		return fail(unanswered(err))
 	}
 	l := &Lifeline{conn: conn, lost: make(chan struct{})}
 	go l.watch() // ends with the connection; Close waits for it
@@ -110,7 +106,7 @@ func handOver(conn *net.UnixConn, dev *Device, frames []byte) error {
 		_, err = conn.Write(frames[n:])
 	}
 	if err != nil {
-		return fmt.Errorf("%w: send: %w", ErrNoAnswer, err)
+		return fmt.Errorf("send: %w", err)
 	}
 	if err := readAnswer(conn); err != nil {
 		return err
@@ -122,7 +118,7 @@ func handOver(conn *net.UnixConn, dev *Device, frames []byte) error {
 func readAnswer(r io.Reader) error {
 	var head [frameHeader]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		return fmt.Errorf("wait for the answer: %w", err)
 	}
 	text := make([]byte, binary.LittleEndian.Uint16(head[1:]))
 	if _, err := io.ReadFull(r, text); err != nil {
