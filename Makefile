@@ -96,10 +96,11 @@ test-root: deps build deb ## All tests, none of which may be skipped (root)
 	@FIEFDOM_TEST_ROOT=1 $(GOTEST) -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 
 LOADTIME ?= 1h
+SOAKTIME ?= 1h
 
 .PHONY: soak
-soak: deps build deb ## All tests at their full numbers, soak-load, then minutes of each fuzz target (root)
-	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 $(GO) test -shuffle=on -timeout 3h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
+soak: deps build deb ## All tests at their full numbers (SOAKTIME=1h of changes), soak-load, then minutes of each fuzz target (root)
+	@FIEFDOM_TEST_ROOT=1 FIEFDOM_SOAK=1 FIEFDOM_SOAK_TIME=$(SOAKTIME) $(GO) test -shuffle=on -timeout 12h -v ./... 2>&1 | awk -v strict=1 -f .ci/summary.awk
 	@$(MAKE) --no-print-directory soak-load
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 

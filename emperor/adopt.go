@@ -3,6 +3,7 @@ package emperor
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -36,6 +37,9 @@ func (e *Emperor) adopt() {
 		e.drop(key)
 	}
 	for _, o := range orphans.all {
+		e.leaseAgain(o)
+	}
+	for _, o := range orphans.all {
 		_ = e.claims.Add(o.note.Config) // no two of them had the same address
 		e.vassals[o.note.Name] = e.memberOf(&o.note)
 	}
@@ -44,6 +48,31 @@ func (e *Emperor) adopt() {
 	}
 	e.settleLeases()
 	e.reserve()
+}
+
+// leaseAgain leases to an orphan what it runs with: the emperor before may have
+// been unable to save it.
+func (e *Emperor) leaseAgain(o *orphan) {
+	n := &o.note
+	if g := n.Generation; g != nil && n.Running.UID == nil {
+		e.Leases.renewUID(n.Name, g.Plan.UID)
+	}
+	if o.jail == nil {
+		return
+	}
+	for _, link := range o.jail.Links() {
+		for _, a := range link.Addresses {
+			if e.isPool(a.Masked()) {
+				e.Leases.renewAddress(a.Masked(), n.Name, a.Addr())
+			}
+		}
+	}
+}
+
+func (e *Emperor) isPool(p netip.Prefix) bool {
+	return slices.ContainsFunc(e.Networks, func(n Network) bool {
+		return slices.ContainsFunc(n.Addresses, func(a netip.Prefix) bool { return a.Masked() == p })
+	})
 }
 
 // memberOf is a vassal as the emperor before knew it, without its processes.

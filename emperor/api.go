@@ -180,13 +180,11 @@ func mayBeTouched(uid uint32, s Status) bool {
 }
 
 func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
-	visible := []Status{}
-	for _, s := range e.statuses(r.Context()) {
-		if mayTouch(r, s) {
-			visible = append(visible, s)
-		}
+	visible := e.known(func(s *Status) bool { return mayTouch(r, *s) })
+	if visible == nil {
+		visible = []Status{} // the emperor is stopping
 	}
-	AddUsage(visible)
+	e.measure(r.Context(), visible)
 	answer(w, visible)
 }
 
@@ -194,10 +192,8 @@ func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
 // for a vassal that is not the asker's.
 func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
 	name := r.PathValue("name")
-	for _, s := range e.statuses(r.Context()) {
-		if s.Name == name && mayTouch(r, s) {
-			return s, true
-		}
+	if one := e.known(func(s *Status) bool { return s.Name == name && mayTouch(r, *s) }); len(one) > 0 {
+		return one[0], true
 	}
 	http.Error(w, fmt.Sprintf("no vassal %q", name), http.StatusNotFound)
 	return Status{}, false
@@ -205,8 +201,9 @@ func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
 
 func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {
 	if s, ok := e.find(w, r); ok {
-		s.addUsage()
-		answer(w, s)
+		one := []Status{s}
+		e.measure(r.Context(), one)
+		answer(w, one[0])
 	}
 }
 

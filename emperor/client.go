@@ -36,6 +36,16 @@ func (c *Client) List(ctx context.Context) ([]Status, error) {
 	return all, c.ask(ctx, http.MethodGet, "/vassals", &all)
 }
 
+// ListJSON is List, as the emperor says it.
+func (c *Client) ListJSON(ctx context.Context) (json.RawMessage, error) {
+	body, err := c.open(ctx, http.MethodGet, "/vassals")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
+
 // Self asks for the emperor itself.
 func (c *Client) Self(ctx context.Context) (Self, error) {
 	var s Self

@@ -33,6 +33,7 @@ type process struct {
 	since   time.Time
 	err     string
 	backoff backoff
+	passing int         // starts in a row that failed for a want which passes and is not its own
 	timer   *time.Timer // of the back-off
 	due     time.Time   // the end of the back-off
 	started int         // times it was started
@@ -213,8 +214,8 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 	defer e.mark(v)
 	failed, how := began.IsZero(), v.ended(exit)
 	if failed {
-		how = exit.Err.Error()
-	} else if exit.Err != nil {
+		how, p.passing = exit.Err.Error(), passing(p.passing, exit.Err)
+	} else if p.passing = 0; exit.Err != nil {
 		e.Log.Error("cleaning up after a process", "vassal", v.name, "process", p.name(), "err", exit.Err)
 	}
 	switch {
@@ -253,10 +254,13 @@ func lived(began time.Time) time.Duration {
 
 // backOff schedules the next start of a daemon, or of the command.
 func (e *Emperor) backOff(v *member, c *crew, p *process, lived time.Duration, why string) {
-	delay := p.backoff.died(lived, lived >= p.backoff.young)
+	delay := passingDelay()
+	if p.passing == 0 {
+		delay = p.backoff.died(lived, lived >= p.backoff.young)
+	}
 	p.err = why
 	p.enter(Backoff)
-	if p.backoff.tells(time.Now()) {
+	if p.passing <= 1 && p.backoff.tells(time.Now()) {
 		e.Log.Warn("process is down", "vassal", v.name, "process", p.name(), "reason", why, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond), "deaths", p.backoff.deaths)
 	}
 	e.awaitProcess(v, c, p, delay)

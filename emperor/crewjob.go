@@ -42,6 +42,11 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 		return nil, err
 	}
 	defer release()
+	give, err := j.e.files.take()
+	if err != nil {
+		return nil, err
+	}
+	defer give()
 	base := j.crew.ground.Cgroup()
 	l := vassal.Launch{Plan: j.plan(), Group: j.spec != nil}
 	if j.spec != nil && j.spec.Smart() {

@@ -89,6 +89,7 @@ type Emperor struct {
 	checking  bool // the files of doors, beside the loop
 	unrest    bool // inis that somebody was writing are looked at again soon
 	slots     chan struct{}
+	files     fileBudget
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
 
@@ -141,6 +142,9 @@ func (e *Emperor) Run(ctx context.Context) error {
 	e.rescan()
 	e.flush()
 	e.loop(ctx)
+	if e.Leases.unsaved {
+		e.saveLeases()
+	}
 	unwatch()
 	close(e.stopped)
 	e.jobs.Wait()

@@ -59,7 +59,8 @@ type expansion struct {
 	Unrest bool           `json:"unrest,omitempty"` // somebody was writing a file that it needs
 	Door   string         `json:"door,omitempty"`   // what the file of its socket says
 
-	file iniFile // as the scan saw it that asked
+	file  iniFile // as the scan saw it that asked
+	later bool    // nobody has read it, for a want that passes
 }
 
 // expandAll expands files of one owner in a process under the owner's uid. A
@@ -78,7 +79,8 @@ func (x *expanders) expandFiles(ctx context.Context, o owner, files []iniFile) [
 	if err == nil {
 		return got
 	}
-	if len(files) > 1 && ctx.Err() == nil {
+	later := vassal.Passing(err)
+	if len(files) > 1 && ctx.Err() == nil && !later {
 		var all []expansion
 		for _, f := range files {
 			all = append(all, x.expandFiles(ctx, o, []iniFile{f})...)
@@ -87,7 +89,7 @@ func (x *expanders) expandFiles(ctx context.Context, o owner, files []iniFile) [
 	}
 	all := make([]expansion, len(files))
 	for i, f := range files {
-		all[i] = expansion{Name: f.name, file: f, Errors: ini.Errors{{Pos: ini.Pos{File: f.path}, Message: printable([]byte(err.Error()))}}}
+		all[i] = expansion{Name: f.name, file: f, later: later, Errors: ini.Errors{{Pos: ini.Pos{File: f.path}, Message: printable([]byte(err.Error()))}}}
 	}
 	return all
 }

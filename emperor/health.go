@@ -52,6 +52,8 @@ func (e *Emperor) askUntilUnwell(ctx context.Context, name string, h *vassal.Hea
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case vassal.Passing(err): // nobody could ask, which says nothing of the app
+			e.Log.Debug("no health check", "vassal", name, "err", err)
 		case err == nil:
 			if failures > 0 {
 				e.Log.Info("vassal is well again", "vassal", name, "failures", failures)

@@ -14,6 +14,9 @@ func (e *Emperor) rescan() {
 	if e.ending {
 		return
 	}
+	if e.Leases.unsaved {
+		e.saveLeases()
+	}
 	seen := e.Config.scan()
 	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
@@ -121,6 +124,10 @@ func (e *Emperor) expanded(got []expansion) {
 		if v == nil || v.removed || v.dethroned || v.file != x.file || e.ending {
 			continue // overtaken by another scan: another file, or another owner, whose word this is not
 		}
+		if x.later {
+			e.expandLater(v, failures(x.Errors))
+			continue
+		}
 		x.Errors = append(x.Errors, e.claim(v, x)...)
 		current = append(current, x)
 	}
@@ -181,6 +188,23 @@ func (e *Emperor) expanded(got []expansion) {
 		}
 		e.rerule(v)
 	}
+}
+
+// expandLater has an ini read once the emperor can. Until then all stays as it is.
+func (e *Emperor) expandLater(v *member, why string) {
+	if v.err != why {
+		v.err = why
+		e.Log.Warn("ini not read yet", "vassal", v.name, "err", why)
+	}
+	file := v.file
+	time.AfterFunc(passingDelay(), func() {
+		e.call(func() {
+			if now := e.vassals[v.name]; now == v && v.file == file && !e.ending {
+				e.queue(file)
+				e.expandQueued()
+			}
+		})
+	})
 }
 
 // unrestPause is before an ini that somebody was writing is looked at again.

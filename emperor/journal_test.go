@@ -290,7 +290,7 @@ func TestJournalOnFullDisk(t *testing.T) {
 		}
 	})
 	filler := filepath.Join(dir, "filler")
-	if err := os.WriteFile(filler, make([]byte, 48<<10), 0o600); err != nil {
+	if err := os.WriteFile(filler, make([]byte, 60<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := &lines{}

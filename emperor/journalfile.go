@@ -15,17 +15,22 @@ import (
 )
 
 // journalSize bounds events.jsonl in bytes; with the old one, events.jsonl.1,
-// there is twice as much.
-const journalSize = 4 << 20
+// there is twice as much. On a small file system it has journalShare of it at
+// most: events must not keep what else the emperor writes from being written.
+const (
+	journalSize  = 4 << 20
+	journalShare = 8 // an eighth
+)
 
 func journalPath(state string) string { return filepath.Join(state, "events.jsonl") }
 
 // journalFile is the journal on disk. One goroutine writes; anybody reads.
 type journalFile struct {
 	path string
-	most int64    // bytes that it may have
+	most int64    // bytes that it may have, on a large file system
 	f    *os.File // nil: not open
 	size int64
+	room int64 // bytes that it may have on this one
 
 	names sync.Mutex // held while the names change, or are opened together
 }
@@ -51,7 +56,7 @@ func (w *journalFile) append(line []byte) error {
 			return err
 		}
 	}
-	if w.size+int64(len(line)) > w.most {
+	if w.size+int64(len(line)) > w.room {
 		if err := w.rotate(); err != nil {
 			return err
 		}
@@ -103,7 +108,11 @@ func (w *journalFile) open() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	w.f, w.size = f, st.Size()
+	w.f, w.size, w.room = f, st.Size(), w.most
+	var fs unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &fs) == nil {
+		w.room = min(w.most, int64(fs.Blocks)*fs.Bsize/journalShare)
+	}
 	if w.size == 0 {
 		return nil
 	}

@@ -20,6 +20,8 @@ type Leases struct {
 	path  string
 	file  leaseFile
 	dirty bool // leased since the last save
+
+	unsaved bool // the last save failed
 }
 
 type leaseFile struct {
@@ -104,7 +106,7 @@ func (l *Leases) save() error {
 	if err == nil {
 		err = renameio.WriteFile(l.path, append(b, '\n'), 0o600)
 	}
-	if err != nil {
+	if l.unsaved = err != nil; err != nil {
 		return fmt.Errorf("save leases: %w", err)
 	}
 	return nil
@@ -182,6 +184,32 @@ func (l *Leases) release(present func(name string) bool) bool {
 	}
 	l.dirty = l.dirty || found
 	return found
+}
+
+// renewUID leases to a vassal the uid that it runs under, unless that is
+// another's, or none to lease.
+func (l *Leases) renewUID(vassal string, uid int) {
+	if uid < firstUID || uid > lastUID || l.file.UIDs[vassal] == uid {
+		return
+	}
+	for _, other := range l.file.UIDs {
+		if other == uid {
+			return
+		}
+	}
+	l.file.UIDs[vassal], l.dirty = uid, true
+}
+
+// renewAddress leases to a vassal the address of pool that it has, unless that
+// is another's.
+func (l *Leases) renewAddress(pool netip.Prefix, vassal string, a netip.Addr) {
+	if _, held := l.Holder(a); held {
+		return
+	}
+	if l.file.Addresses[pool] == nil {
+		l.file.Addresses[pool] = map[string]netip.Addr{}
+	}
+	l.file.Addresses[pool][vassal], l.dirty = a, true
 }
 
 // UID leases a uid to a vassal.

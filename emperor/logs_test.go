@@ -201,16 +201,20 @@ func (g *gate) Write(b []byte) (int, error) {
 }
 
 // The operator's screen and log are safe from whatever a vassal writes, and so
-// is the memory (T46).
-func TestHostileOutput(t *testing.T) {
-	log := &lines{}
+// is the memory: a line without an end, of 1 GB where all is tested at its full
+// numbers, is cut (T46).
+func TestSoakHostileOutput(t *testing.T) {
+	log := &judge{t: t}
 	o := newOutput(t, log)
 	w, err := o.writer(-1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := bytes.Repeat([]byte("x"), 1<<16)
-	const times = 1 << 8 // 16 MB without an end
+	times := 1 << 8
+	if os.Getenv("FIEFDOM_SOAK") == "1" {
+		times = 1 << 14
+	}
 	hostile := "\x1b]0;owned\x07\nfiefdom: all is well\nshop | paid\rroot | x\n\x00nul\x80\xff\n\u009b2J\n2026-11-21 level=ERROR msg=\"forged\"\n"
 	if _, err := io.WriteString(w, hostile); err != nil {
 		t.Fatal(err)
@@ -228,24 +232,48 @@ func TestHostileOutput(t *testing.T) {
 	if err := o.close(); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(log.String()) {
-		text := strings.TrimSuffix(line, "\n")
+	want := `blog | \x1b]0;owned\x07` + "\nblog | fiefdom: all is well\n" + `blog | shop | paid\x0droot | x` + "\n" + `blog | \x00nul\x80\xff` + "\n" + `blog | \xc2\x9b2J` + "\n"
+	if !strings.HasPrefix(string(log.first), want) {
+		t.Errorf("it begins with %.300q", log.first)
+	}
+	if log.partial != "" || log.lines < times/4 {
+		t.Errorf("%d lines came, and %.100q", log.lines, log.partial)
+	}
+}
+
+// judge is a log that looks at each line, and keeps the first ones. One
+// goroutine writes; what it has is for after that.
+type judge struct {
+	t       *testing.T
+	first   []byte
+	partial string
+	lines   int
+}
+
+func (j *judge) Write(b []byte) (int, error) {
+	if len(j.first) < 4096 {
+		j.first = append(j.first, b...)
+	}
+	for line := range strings.Lines(j.partial + string(b)) {
+		text, whole := strings.CutSuffix(line, "\n")
+		if j.partial = ""; !whole {
+			j.partial = line
+			break
+		}
+		j.lines++
 		switch {
 		case strings.HasPrefix(text, "fiefdom: "):
 			if !strings.Contains(text, " of blog were lost here: ") {
-				t.Errorf("forged: %q", text)
+				j.t.Errorf("forged: %q", text)
 			}
 		case !strings.HasPrefix(text, "blog | ") || len(text) > outputLine+len("blog | "):
-			t.Fatalf("forged or long: %.100q", text)
+			j.t.Errorf("forged or long: %.100q", text)
 		}
 		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufffd' }) {
-			t.Errorf("control bytes: %.100q", text)
+			j.t.Errorf("control bytes: %.100q", text)
 		}
 	}
-	want := `blog | \x1b]0;owned\x07` + "\nblog | fiefdom: all is well\n" + `blog | shop | paid\x0droot | x` + "\n" + `blog | \x00nul\x80\xff` + "\n" + `blog | \xc2\x9b2J` + "\n"
-	if !strings.HasPrefix(log.String(), want) {
-		t.Errorf("it begins with %.300q", log.String())
-	}
+	return len(b), nil
 }
 
 // What is touched is done, once.

@@ -26,6 +26,7 @@ type member struct {
 
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
+	passing  int            // starts in a row that failed for a want which passes and is not its own
 	warnings []string
 
 	backoff  backoff
@@ -155,11 +156,14 @@ func (e *Emperor) wait(v *member) {
 	if v.gen != nil {
 		lived = time.Since(v.gen.Started)
 	}
-	delay := v.backoff.died(lived, v.loyal(lived))
+	delay := passingDelay()
+	if v.passing == 0 {
+		delay = v.backoff.died(lived, v.loyal(lived))
+	}
 	v.dates.died(&v.backoff, delay)
 	v.gen, v.said = nil, said{}
 	v.due = time.Now().Add(delay)
-	if v.backoff.tells(time.Now()) {
+	if v.passing <= 1 && v.backoff.tells(time.Now()) {
 		e.Log.Warn("vassal is down", "vassal", v.name, "reason", v.err, "lived", lived.Round(time.Millisecond), "next", delay.Round(time.Millisecond), "deaths", v.backoff.deaths)
 	}
 	if delay == 0 {
@@ -180,7 +184,7 @@ func (e *Emperor) launch(v *member) {
 	}
 	r, bad := e.resolve(v.config)
 	if bad != nil {
-		v.err = bad.Error()
+		v.err, v.passing = bad.Error(), 0
 		e.happen(v, failed)
 		return
 	}
@@ -213,6 +217,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	if err != nil {
 		if v.state != Stopping {
 			v.err = v.startFailed(err)
+			v.passing = passing(v.passing, err)
 			v.last = lastEnd{v.err, time.Now()}
 		}
 		if v.jail != nil && !job.r.keep {
@@ -221,7 +226,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 		e.happen(v, failed)
 		return
 	}
-	v.gen, v.err = job.gen, ""
+	v.gen, v.err, v.passing = job.gen, "", 0
 	v.starts++
 	v.dates.ran()
 	level := slog.LevelInfo

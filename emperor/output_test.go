@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,7 @@ import (
 	"fiefdom/internal/nettest"
 )
 
-func newOutput(t *testing.T, log *lines) *output {
+func newOutput(t *testing.T, log io.Writer) *output {
 	t.Helper()
 	o, err := openOutput("blog", filepath.Join(t.TempDir(), "fifo"), log)
 	if err != nil {

@@ -272,10 +272,21 @@ func (e *Emperor) settleLeases() {
 	if !e.Leases.dirty {
 		return
 	}
-	if err := e.Leases.save(); err != nil {
-		e.Log.Error("leases", "err", err) // vassals run; a lease may change with the next emperor
-	}
+	e.saveLeases()
 	e.reserve()
+}
+
+// saveLeases writes the leases. When it cannot be done vassals run all the
+// same, and it is tried again with each scan.
+func (e *Emperor) saveLeases() {
+	before := e.Leases.unsaved
+	err := e.Leases.save()
+	switch {
+	case err != nil && !before:
+		e.Log.Error("leases are not saved; addresses and uids may change with the next emperor until they are", "err", err)
+	case err == nil && before:
+		e.Log.Info("leases are saved again")
+	}
 }
 
 // plan fills in what the init stage does.

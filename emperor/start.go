@@ -52,6 +52,11 @@ func (s *startJob) run(ctx context.Context) error {
 		return err
 	}
 	defer release()
+	give, err := s.e.files.take()
+	if err != nil {
+		return err
+	}
+	defer give()
 	if s.output == nil {
 		o, err := openOutput(s.name, s.e.Instance.Path(outFolder, safeName(s.name)), s.e.Output)
 		if err != nil {
@@ -79,6 +84,7 @@ func (s *startJob) run(ctx context.Context) error {
 		}
 	}
 	err = s.start(ctx)
+	give()
 	s.hear()
 	if err != nil {
 		return err

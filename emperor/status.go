@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"fiefdom/vassal"
@@ -56,19 +57,37 @@ type Status struct {
 
 // Vassals are all vassals by name with what they use, as root sees them.
 func (e *Emperor) Vassals(ctx context.Context) []Status {
-	all := e.statuses(ctx)
-	AddUsage(all)
+	all := e.known(func(*Status) bool { return true })
+	e.measure(ctx, all)
 	return all
+}
+
+// measure adds what is not the loop's to know: the router's counters and what
+// the vassals use, both at the same time.
+func (e *Emperor) measure(ctx context.Context, all []Status) {
+	var counting sync.WaitGroup
+	counting.Go(func() { e.addTraffic(ctx, all) })
+	AddUsage(all)
+	counting.Wait()
 }
 
 // statuses are all vassals by name, as the loop knows them, with the router's
 // counters.
 func (e *Emperor) statuses(ctx context.Context) []Status {
+	all := e.known(func(*Status) bool { return true })
+	e.addTraffic(ctx, all)
+	return all
+}
+
+// known are those of the vassals that are wanted by name, as the loop knows them.
+func (e *Emperor) known(wanted func(*Status) bool) []Status {
 	answer := make(chan []Status, 1)
 	e.call(func() {
 		all := make([]Status, 0, len(e.vassals))
 		for _, v := range e.vassals {
-			all = append(all, v.status())
+			if s := v.status(); wanted(&s) {
+				all = append(all, s)
+			}
 		}
 		answer <- all
 	})
@@ -78,7 +97,6 @@ func (e *Emperor) statuses(ctx context.Context) []Status {
 	case <-e.stopped:
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
-	e.addTraffic(ctx, all)
 	return all
 }
 

@@ -47,7 +47,7 @@ func (s *Status) addUsage() {
 	if s.generation == nil {
 		return
 	}
-	u := s.generation.Usage()
+	u := s.generation.RecentUsage()
 	s.MemoryBytes, s.PIDs = u.Memory, u.PIDs
 	s.CPUSeconds, s.ThrottledSeconds = u.CPU.Seconds(), u.Throttled.Seconds()
 }

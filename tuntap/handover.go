@@ -78,7 +78,7 @@ func HandOver(socket string, dev *Device, h Handover) (*Lifeline, error) {
 	}
 	if err := handOver(conn, dev, frames); err != nil {
 		conn.Close()
-		return fail(err)
+		return fail(unanswered(err))
 	}
 	l := &Lifeline{conn: conn, lost: make(chan struct{}), answer: make(chan error, 1)}
 	go l.watch() // ends with the connection; Close waits for it

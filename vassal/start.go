@@ -73,6 +73,8 @@ type Generation struct {
 	once sync.Once
 	exit Exit
 
+	recent recentUsage
+
 	mu     sync.Mutex
 	over   bool             // app is closed
 	waited bool             // process has been waited for

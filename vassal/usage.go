@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,16 +26,27 @@ type Usage struct {
 // cgroups, and where no controller counts of its processes. Some files are
 // read; nothing is kept. A generation that has ended uses nothing.
 func (g *Generation) Usage() Usage {
-	var u Usage
 	files := g.launch.Budget.folders()
-	v2 := func(controller string) bool {
-		return g.cgroup != "" && g.launch.Budget != nil && g.launch.Budget.controllers.v2[controller]
-	}
+	u := g.spent(files)
+	g.addHeld(&u, files)
+	return u
+}
+
+// spent is the CPU time that was used, as far as cgroups count it.
+func (g *Generation) spent(files map[string]string) (u Usage) {
 	if g.cgroup != "" {
 		u.readCPU(g.cgroup.file("cpu.stat"))
 	}
 	if dir := files["cpu"]; dir != "" {
 		u.readCPU(filepath.Join(dir, "cpu.stat"))
+	}
+	return u
+}
+
+// addHeld adds what the processes have: memory, and themselves.
+func (g *Generation) addHeld(u *Usage, files map[string]string) {
+	v2 := func(controller string) bool {
+		return g.cgroup != "" && g.launch.Budget != nil && g.launch.Budget.controllers.v2[controller]
 	}
 	memory, pids := "", ""
 	switch {
@@ -60,6 +72,45 @@ func (g *Generation) Usage() Usage {
 	if listed {
 		u.PIDs = int(tasks)
 	}
+}
+
+// usageTime is how long what was read serves others who look, too. It is
+// shorter than the second of who looks again and again, and makes rates of it.
+const (
+	usageTime = 500 * time.Millisecond
+	youngTime = 2 * time.Second
+	idleTime  = 5 * time.Minute // the kernel may take memory even from who does nothing
+)
+
+// recentUsage is what was read last.
+type recentUsage struct {
+	mu   sync.Mutex
+	read time.Time
+	held time.Time // when memory and processes were read
+	was  Usage
+}
+
+// RecentUsage is Usage, as of now or a moment ago: many may look at once. What a
+// process uses that has just begun says nothing a moment later. Who has had no
+// CPU time since has the processes and the memory that he had, so that most of
+// many vassals cost one small file.
+func (g *Generation) RecentUsage() Usage {
+	g.recent.mu.Lock()
+	defer g.recent.mu.Unlock()
+	r, now := &g.recent, time.Now()
+	young := r.read.Sub(g.Started) < youngTime
+	if !young && now.Sub(r.read) <= usageTime {
+		return r.was
+	}
+	files := g.launch.Budget.folders()
+	u := g.spent(files)
+	if idle := g.cgroup != "" && u.CPU > 0 && u.CPU == r.was.CPU; idle && !young && now.Sub(r.held) < idleTime {
+		u.Memory, u.PIDs = r.was.Memory, r.was.PIDs
+	} else {
+		g.addHeld(&u, files)
+		r.held = now
+	}
+	r.was, r.read = u, now
 	return u
 }
 

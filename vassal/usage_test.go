@@ -124,3 +124,39 @@ func BenchmarkUsage(b *testing.B) {
 	}
 	b.ReportMetric((spent()-began)/float64(b.N), "cpu-ms/op") // what a busy machine makes of it aside
 }
+
+// Who looks right after another gets the same, but not what a process used that
+// had just begun.
+func TestUsageIsShared(t *testing.T) {
+	_, instance := fakeTree(t, "cpu")
+	gen := Cgroup(instance.file("blog.1"))
+	fake(t, gen, "cgroup.procs", "")
+	now := func(g *Generation, usec string) time.Duration {
+		fake(t, gen, "cpu.stat", "usage_usec "+usec+"\n")
+		return g.RecentUsage().CPU
+	}
+	young := &Generation{cgroup: gen, Started: time.Now()}
+	if a, b := now(young, "1"), now(young, "2"); a != time.Microsecond || b != 2*time.Microsecond {
+		t.Errorf("young: %v, then %v", a, b)
+	}
+	old := &Generation{cgroup: gen, Started: time.Now().Add(-time.Hour)}
+	if a, b := now(old, "3"), now(old, "4"); a != 3*time.Microsecond || b != a {
+		t.Errorf("old: %v, then %v", a, b)
+	}
+	later := func() { old.recent.read = time.Now().Add(-2 * usageTime) }
+	later()
+	if c := now(old, "5"); c != 5*time.Microsecond {
+		t.Errorf("later: %v", c)
+	}
+	// Who was idle has what he had; who was not is asked.
+	fake(t, gen, "cgroup.procs", strconv.Itoa(os.Getpid())+"\n")
+	later()
+	if u := old.RecentUsage(); u.PIDs != 0 {
+		t.Errorf("without CPU time it has %d processes more", u.PIDs)
+	}
+	later()
+	now(old, "6")
+	if u := old.RecentUsage(); u.PIDs == 0 || u.Memory == 0 {
+		t.Errorf("with CPU time it has %+v", u)
+	}
+}

@@ -30,11 +30,12 @@ import (
 type realm struct {
 	*nettest.World
 	t       testing.TB
-	name    string   // the instance's
-	before  string   // snapshot of the world without the emperor
-	log     string   // the file of the emperor's log
-	program string   // in the world; empty: fiefdom
-	environ []string // of the emperor, beside the test's own
+	name    string        // the instance's
+	before  string        // snapshot of the world without the emperor
+	log     string        // the file of the emperor's log
+	program string        // in the world; empty: fiefdom
+	environ []string      // of the emperor, beside the test's own
+	longer  time.Duration // that his end may take, with very many vassals
 	cmd     *exec.Cmd
 	api     *emperor.Client
 }
@@ -137,10 +138,10 @@ func fiefdom(args ...string) *exec.Cmd { return exec.Command("fiefdom", args...)
 // wait waits for the emperor's end and returns its exit code, -1 for a signal.
 func (r *realm) wait() int {
 	r.t.Helper()
-	late := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
+	late := time.AfterFunc(patience+r.longer, func() { _ = r.cmd.Process.Kill() })
 	err := r.cmd.Wait()
 	if !late.Stop() {
-		r.t.Fatalf("the emperor did not end within %v", patience)
+		r.t.Fatalf("the emperor did not end within %v", patience+r.longer)
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -7,9 +7,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes of the test binary four programs, told apart by argv[0]: the
+// TestMain makes of the test binary five programs, told apart by argv[0]: the
 // tests, fiefdom itself (every process of it, as each starts the next with its
-// own argv[0]), the app of the tests' vassals, and one that counts signals.
+// own argv[0]), the app of the tests' vassals, one that counts signals, and one
+// that moves what the vault knows in time.
 func TestMain(m *testing.M) {
 	// Under the race detector every process would wait a second before it exits.
 	if os.Getenv("GORACE") == "" {
@@ -19,5 +20,7 @@ func TestMain(m *testing.M) {
 		"fiefdom": main,
 		"agent":   agent,
 		"urgent":  urgent,
+
+		"clockshift": clockshift,
 	})
 }

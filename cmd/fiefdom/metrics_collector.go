@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -92,8 +93,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		// Only wrong numbers of labels are errors here.
 		to <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
 	}
+	var asking sync.WaitGroup // both ask the router, which answers once
+	asking.Go(func() { c.collectNetworks(ctx, put) })
 	c.collectVassals(ctx, put)
-	c.collectNetworks(ctx, put)
+	asking.Wait()
 	byKind, lost := c.events()
 	for kind := range emperor.Kinds {
 		put(events, float64(byKind[kind]), kind)

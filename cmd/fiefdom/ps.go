@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,18 +29,33 @@ func psCommand(t *target) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if asJSON {
+				return printList(cmd.Context(), cmd.OutOrStdout(), client)
+			}
 			all, err := client.List(cmd.Context())
 			if err != nil {
 				return err
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), all)
 			}
 			return table(cmd.OutOrStdout(), all)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// printList prints the emperor's own words, indented: to understand a thousand
+// statuses first would take longer than all the rest.
+func printList(ctx context.Context, w io.Writer, client *emperor.Client) error {
+	all, err := client.ListJSON(ctx)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := json.Indent(&text, all, "", "  "); err != nil {
+		return fmt.Errorf("the emperor's answer: %w", err)
+	}
+	_, err = text.WriteTo(w)
+	return err
 }
 
 func printJSON(w io.Writer, v any) error {

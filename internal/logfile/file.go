@@ -241,6 +241,9 @@ func (f *File) keepUp() error {
 			f.measure(st.Size())
 		}
 	}
+	if f.born.After(now) { // the clock was set back
+		f.born = now
+	}
 	aged := f.rules.MaxAge > 0 && f.size > 0 && now.Sub(f.born) >= f.rules.MaxAge
 	if f.rotate.Swap(false) && f.size > 0 || aged {
 		return f.turn()

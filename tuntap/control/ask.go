@@ -138,8 +138,44 @@ func (k *Keeper) put(ctx context.Context, q question, fds ...int) (*answer, erro
 	return r.Answer, nil
 }
 
-// Snapshot asks the router for its counters.
+// counting is a snapshot that is asked for.
+type counting struct {
+	done     chan struct{}
+	networks []tuntap.NetworkStats
+	err      error
+}
+
+// Snapshot asks the router for its counters. Who asks while another does gets
+// the same answer, which nobody may change.
 func (k *Keeper) Snapshot(ctx context.Context) ([]tuntap.NetworkStats, error) {
+	k.mu.Lock()
+	t := k.counting
+	first := t == nil
+	if first {
+		t = &counting{done: make(chan struct{})}
+		k.counting = t
+	}
+	k.mu.Unlock()
+	if !first {
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if t.err == nil {
+			return t.networks, nil
+		}
+		return k.snapshot(ctx) // who asked may have given up
+	}
+	t.networks, t.err = k.snapshot(ctx)
+	k.mu.Lock()
+	k.counting = nil
+	k.mu.Unlock()
+	close(t.done)
+	return t.networks, t.err
+}
+
+func (k *Keeper) snapshot(ctx context.Context) ([]tuntap.NetworkStats, error) {
 	r, err := k.ask(ctx, func(id uint64) order { return order{Snapshot: id} })
 	if err == nil && r.Snapshot == nil {
 		err = errStrange

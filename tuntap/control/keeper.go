@@ -46,13 +46,14 @@ type Keeper struct {
 	Rejoin     func() error // hands every jail's devices to the new router
 	Started    func(pid int) error
 
-	mu      sync.Mutex
-	current *wire // of the router that lives; nil: none
-	wire    *wire // the same, once it knows its networks
-	pid     int
-	leads   sync.WaitGroup
-	asked   uint64
-	answers map[uint64]chan *report
+	mu       sync.Mutex
+	current  *wire // of the router that lives; nil: none
+	wire     *wire // the same, once it knows its networks
+	pid      int
+	leads    sync.WaitGroup
+	asked    uint64
+	answers  map[uint64]chan *report
+	counting *counting // the snapshot that is asked for; nil: none
 
 	heritage  *heritage // what Run begins with; nil: nothing
 	settled   bool      // the emperor said so
