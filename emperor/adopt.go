@@ -32,6 +32,7 @@ func (e *Emperor) adopt() {
 		return
 	}
 	orphans.discard()
+	// gofail: var orphansDiscarded struct{}
 	for _, key := range orphans.vain {
 		e.drop(key)
 	}
@@ -41,6 +42,7 @@ func (e *Emperor) adopt() {
 	}
 	for _, o := range orphans.all {
 		e.restore(e.vassals[o.note.Name], o)
+		// gofail: var vassalRestored struct{}
 	}
 	e.settleLeases()
 	e.reserve()

@@ -78,12 +78,14 @@ func (d *door) open() error {
 	}
 	f := os.NewFile(uintptr(fd), d.address.String())
 	if err = d.bind(fd, sa); err == nil {
+		// gofail: var doorBound struct{}
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
 		return errors.Join(err, d.removeFile(), f.Close())
 	}
 	d.file = f
+	// gofail: var doorListens struct{}
 	d.tell()
 	return nil
 }
@@ -288,6 +290,7 @@ func (d *door) close() error {
 		return nil
 	}
 	d.tell()
+	// gofail: var doorDropped struct{}
 	return errors.Join(d.removeFile(), d.file.Close())
 }
 

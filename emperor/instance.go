@@ -82,6 +82,7 @@ func (i *Instance) takeLock() (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
+		// gofail: var lockMade struct{}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			defer f.Close()
 			if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -109,13 +110,29 @@ func (i *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{i.Runtime}, elem...)...)
 }
 
+// clear removes all of the runtime directory but the lock's file.
+func (i *Instance) clear() error {
+	entries, err := os.ReadDir(i.Runtime)
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			errs = append(errs, os.RemoveAll(i.Path(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Leave gives the lock back and leaves what there is to the next emperor.
 func (i *Instance) Leave() error { return i.lock.Close() }
 
-// Unlock removes the runtime directory and gives the lock back.
+// Unlock removes the runtime directory and gives the lock back. The lock's file
+// is the last: a directory without it is not known as an instance's.
 func (i *Instance) Unlock() error {
-	err := os.RemoveAll(i.Runtime)
+	err := i.clear()
+	// gofail: var runtimeCleared struct{}
+	err = errors.Join(err, os.RemoveAll(i.Runtime))
 	// Shared by all instances: it stays while another one is there.
 	_ = unix.Rmdir(filepath.Dir(i.Runtime))
+	// gofail: var runtimeRemoved struct{}
 	return errors.Join(err, i.lock.Close())
 }

@@ -25,6 +25,7 @@ func (e *Emperor) Replace(exec func() error) error {
 			result <- errors.New("the vault does not take what the next emperor needs; see the log")
 			return
 		}
+		// gofail: var upgradeBegun struct{}
 		result <- exec()
 	})
 	select {

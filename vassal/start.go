@@ -118,12 +118,14 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.discard())
 	}
+	// gofail: var stageCloned struct{}
 	g.PID, g.pid = g.process.Pid, g.process.Pid
 	if l.Cloned != nil {
 		l.Cloned(g.pid)
 	}
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	if err = g.bind(); err == nil { // until it has its plan the stage does nothing
+		// gofail: var stageLimited struct{}
 		l.Plan.Env = append(slices.Clip(l.Plan.Env), l.Env...)
 		err = g.converse(ctx, j, ours, &l)
 	}
@@ -245,6 +247,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 	if err := p.send(plan); err != nil {
 		return err
 	}
+	// gofail: var planSent struct{}
 	ready, stage := plan.Joined, *plan
 	for {
 		var w word
@@ -264,6 +267,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err != nil {
 				return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 			}
+			// gofail: var logOpened struct{}
 			l.Log(f)
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
@@ -272,6 +276,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
+			// gofail: var appTaken struct{}
 			stage.Reaper, stage.Nest, stage.Mounts, stage.Enter, stage.Isolation.Setns = stage.Nest, false, false, -1, ""
 			if err := p.send(stage); err != nil {
 				return err
@@ -289,6 +294,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := j.Register(ctx); err != nil {
 				return err
 			}
+			// gofail: var addressRegistered struct{}
 			ready, g.env = true, w.Env
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
@@ -396,6 +402,7 @@ func (g *Generation) Wait() Exit {
 		g.waited = true
 		g.mu.Unlock()
 		g.exit = g.reap()
+		// gofail: var processReaped struct{}
 		g.follow()
 		g.endGuests()
 		if g.ground != nil {
@@ -409,6 +416,7 @@ func (g *Generation) Wait() Exit {
 		} else if g.inode != 0 && g.base == nil {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
+		// gofail: var generationCgroupRemoved struct{}
 		g.exit.Err = errors.Join(g.exit.Err, g.launch.Budget.Remove(ctx))
 		if g.names != nil {
 			g.exit.Err = errors.Join(g.exit.Err, g.names.close())

@@ -92,6 +92,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
+	// gofail: var instanceLocked struct{}
 	if err := lines.to(l.config, instance.Path(emperor.LogPipe)); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
@@ -101,6 +102,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	}
 	journal := instance.OpenJournal(log)
 	defer journal.Close()
+	// gofail: var journalOpened struct{}
 	r.log = slog.New(journal.Handler(log.Handler()))
 	r.journal = journal
 	r.keeper = r.newKeeper()
@@ -141,6 +143,7 @@ func (r *runner) takeBack() error {
 	var errs []error
 	for _, f := range slices.Backward(r.undo) {
 		errs = append(errs, f())
+		// gofail: var madeUndone struct{}
 	}
 	return errors.Join(errs...)
 }
@@ -164,15 +167,18 @@ func (r *runner) run(ctx context.Context) (err error) {
 		}
 	}
 	orphans := r.findOrphans()
+	// gofail: var orphansFound struct{}
 	r.leaves = !orphans.Empty()
 	if orphans, err = r.adoptRouter(ctx, orphans); err != nil {
 		return err
 	}
+	// gofail: var routerAdopted struct{}
 	ending, cancel := context.WithTimeout(ctx, leftoverTime)
 	defer cancel()
 	if err := r.instance.EndLeftovers(ending, r.log, orphans); err != nil {
 		return err
 	}
+	// gofail: var leftoversEnded struct{}
 	cgroup, err := r.instance.MakeCgroup()
 	if err != nil {
 		r.log.Warn("no cgroup of its own; children are found by their namespaces", "err", err)
@@ -212,6 +218,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := r.makeVault(cgroup); err != nil {
 		return err
 	}
+	// gofail: var vaultReady struct{}
 	e.Adopt(orphans)
 	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
@@ -226,6 +233,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// gofail: var networksMade struct{}
 	if err := r.hooks(ctx, vassal.InJail, vassal.PostJail, vassal.AsRoot, vassal.AsUser, vassal.EmperorStart); err != nil {
 		return err
 	}
@@ -234,6 +242,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// gofail: var hostSetUp struct{}
 	return r.serve(ctx, networks, host, cgroup)
 }
 
@@ -292,7 +301,9 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		case <-ctx.Done():
 			return nil
 		}
+		// gofail: var routerServes struct{}
 		r.keeper.Settle() // the orphans' jails were handed over before it was ready
+		// gofail: var routerSettled struct{}
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
@@ -321,9 +332,12 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	wg.Go(func() { r.complain("commands in jails", r.emperor.ServeExec(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
+	// gofail: var emperorServes struct{}
 	r.leaves = false // from here on they are ours
 	err = r.emperor.Run(ctx)
+	// gofail: var vassalsEnded struct{}
 	r.vault.End()
+	// gofail: var vaultEnded struct{}
 	return err
 }
 

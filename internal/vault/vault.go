@@ -150,6 +150,7 @@ func (v *Vault) start() error {
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return errors.Join(err, ours.Close())
 	}
+	// gofail: var vaultCloned struct{}
 	go func() { _, _ = process.Wait() }() // it outlives us, or is killed
 	if v.Record != nil {
 		err = v.Record(process.Pid)
@@ -199,6 +200,7 @@ func (v *Vault) launch(first *os.File) (process *os.Process, pidfd int, err erro
 		return nil, -1, err
 	}
 	defer door.Close()
+	// gofail: var vaultSocketMade struct{}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, -1, err
