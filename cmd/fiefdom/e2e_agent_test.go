@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,7 +13,8 @@ import (
 // agent is the app of the tests' vassals: a server on port 8000 (or the port in
 // its argument) that does in its jail what a test asks of it. GET / answers
 // with its pid, POST /sh runs the body as a shell command and answers with its
-// output: status 500 if the command failed.
+// output: status 500 if the command failed. It answers on the socket that it has
+// as its descriptor 0, too, if it has one.
 func agent() {
 	runtime.UnlockOSThread()
 	port := "8000"
@@ -35,6 +37,9 @@ func agent() {
 		}
 		_, _ = w.Write(out)
 	})
+	if door, err := net.FileListener(os.Stdin); err == nil {
+		go func() { fmt.Fprintln(os.Stderr, http.Serve(door, nil)) }() // until the end
+	}
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(":"+port, nil))
 	os.Exit(1)
 }

@@ -302,7 +302,7 @@ func (s *siege) actAdopt() {
 
 func (s *siege) actBegin() {
 	s.stopAll()
-	_ = os.RemoveAll(s.Path("/var/lib/fiefdom"))
+	_ = os.Remove(s.Path("/var/lib/fiefdom/emperor/leases.json")) // it is written again
 	s.arm()
 	clear(s.witness)
 	s.launch()
