@@ -289,9 +289,10 @@ func (d *door) close() error {
 	if d.file == nil {
 		return nil
 	}
+	err := d.removeFile() // before anybody forgets whose it is
+	// gofail: var doorRemoved struct{}
 	d.tell()
-	// gofail: var doorDropped struct{}
-	return errors.Join(d.removeFile(), d.file.Close())
+	return errors.Join(err, d.file.Close())
 }
 
 // removeFile removes the socket's file, unless it is gone or another's by now.

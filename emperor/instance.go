@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,21 +75,30 @@ func (i *Instance) checkOwn() error {
 	return nil
 }
 
+// lockGrace is for the children that an emperor was starting when he was killed:
+// until their exec they have his lock.
+const lockGrace = 2 * time.Second
+
 // takeLock opens and locks the lock file. A lock on a file that the holder
 // before us has just removed is worth nothing: then it tries again.
 func (i *Instance) takeLock() (*os.File, error) {
-	for {
+	for began := time.Now(); ; {
 		f, err := os.OpenFile(i.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
 		// gofail: var lockMade struct{}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			defer f.Close()
+			_ = f.Close()
 			if !errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 			}
 			holder, _ := os.ReadFile(f.Name())
+			pid, perr := strconv.Atoi(strings.TrimSpace(string(holder)))
+			if perr == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) && time.Since(began) < lockGrace {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
 			return nil, fmt.Errorf("instance %q runs already (pid %s); stop it, or write instance = NAME for a second one",
 				i.Name, strings.TrimSpace(string(holder)))
 		}
