@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"fiefdom/internal/nettest"
 )
 
 // T34: wherever in its work an emperor is killed, the next one goes on with the
@@ -113,6 +111,33 @@ func (s *siege) strikeAll(all []strike, i, step int, dead *atomic.Int64) int {
 	return i
 }
 
+// The points are named once each, and gofail takes the comment lines behind one
+// for its code.
+func TestFailpointsAreWellFormed(t *testing.T) {
+	seen := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range failpoint.FindAllSubmatchIndex(b, -1) {
+			name := string(b[m[2]:m[3]])
+			next, _, _ := strings.Cut(string(b[m[1]+1:]), "\n")
+			if seen[name] || strings.HasPrefix(strings.TrimSpace(next), "//") {
+				t.Errorf("%s: failpoint %s: its name is taken, or a comment follows it", path, name)
+			}
+			seen[name] = true
+		}
+		return nil
+	})
+	if err != nil || len(seen) < 40 {
+		t.Errorf("%d failpoints, want 40 at least: %v", len(seen), err)
+	}
+}
+
 // plan is how often a point is killed at, and when: spread over all that came by.
 func plan(point string, passages map[string]map[string]int, n int) (all []strike) {
 	var can []strike
@@ -208,22 +233,4 @@ func buildWithFailpoints(t *testing.T) (program string, points []string) {
 	program = filepath.Join(tree, "fiefdom")
 	run(tree, "go", "build", "-o", program, "./cmd/fiefdom")
 	return program, points
-}
-
-// besiege is a world with an emperor, and vassals that are to survive him.
-func besiege(t *testing.T, program string) *siege {
-	t.Helper()
-	s := &siege{realm: layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-extension = .socket\n")}
-	s.program = program
-	s.Run(t, "mkdir", "-m", "777", "/run/doors", "/run/t/log")
-	for name, text := range survivors {
-		s.drop(name, text)
-	}
-	s.drop("logs", "[uwsgi]\ncommand = AGENT\nlogto = /run/t/log/logs\nlimit-pids = 40\n")
-	s.before = s.Snapshot(t)
-	s.launch()
-	if why := s.try(s.settle); why != "" {
-		t.Fatalf("%s\n%s", why, s.lastLogged())
-	}
-	return s
 }
