@@ -101,7 +101,7 @@ func (s *siege) until(what string, holds func() bool) bool {
 // must is until for an emperor who is not to die.
 func (s *siege) must(what string, holds func() bool) {
 	if !s.until(what, holds) {
-		panic(gaveUp("the emperor ended by itself before " + what))
+		panic(gaveUp(fmt.Sprintf("the emperor ended by itself (%v) before %s", s.cmd.ProcessState, what)))
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *siege) strike(k strike) (killed bool, why string) {
 		siegeActs[k.act](s)
 		if s.died() {
 			if killed = s.disarm(); !killed {
-				panic(gaveUp("the emperor ended by itself"))
+				panic(gaveUp(fmt.Sprintf("the emperor ended by itself (%v)", s.cmd.ProcessState)))
 			}
 			s.launch()
 		}
@@ -226,7 +226,8 @@ func (s *siege) settle() {
 	}
 }
 
-// vaultFiles is what is open in the vault, without what numbers it.
+// vaultFiles is what is open in the vault, without what numbers it. A process that
+// has ended is of no account: its pidfd goes when its vassal is noted anew.
 func (s *siege) vaultFiles() string {
 	var pid int
 	_, _ = fmt.Sscan(s.read("/run/fiefdom/emperor/vault"), &pid)
@@ -235,6 +236,9 @@ func (s *siege) vaultFiles() string {
 	var all []string
 	for _, f := range files {
 		what, _ := os.Readlink(filepath.Join(dir, f.Name()))
+		if info := s.read(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, f.Name())); strings.Contains(info, "Pid:\t-1\n") {
+			continue
+		}
 		all = append(all, "vault's "+strings.TrimRight(what, "0123456789[]"))
 	}
 	return strings.Join(all, "\n") + "\n"
