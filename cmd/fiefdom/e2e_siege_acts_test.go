@@ -134,18 +134,7 @@ func (s *siege) knock() bool {
 	}) {
 		return false
 	}
-	if !s.until("the vassal behind the door runs", func() bool { return s.runs("door") }) {
-		return false
-	}
-	s.settled("door")
-	return true
-}
-
-// order has the emperor do something for a vassal, and waits for it.
-func (s *siege) order(name, word string, then func(emperor.Status) bool) bool {
-	s.touch(name)
-	_, _ = s.api.Do(s.t.Context(), name, word)
-	return s.until(name+" after "+word, func() bool { return then(s.get(name)) })
+	return s.settled("door", nil)
 }
 
 // actWork is a day's work: vassals come, are woken, limited, rotated, visited,
@@ -157,10 +146,9 @@ func (s *siege) actWork() {
 	s.guest("hooked", "1")
 	s.guest("door", "1")
 	for _, name := range []string{"noisy", "crew", "hooked"} {
-		if !s.until(name+" runs", func() bool { return s.runs(name) }) {
+		if !s.settled(name, nil) {
 			return
 		}
-		s.settled(name)
 	}
 	if !s.knock() {
 		return
@@ -191,17 +179,21 @@ func (s *siege) actWork() {
 	pid := s.get("crew").PID
 	s.touch("crew")
 	s.guest("crew", "2")
-	if !s.until("the crew is a new one", func() bool { return s.runs("crew") && s.get("crew").PID != pid }) {
+	if !s.settled("crew", func(st emperor.Status) bool { return st.PID != pid }) {
 		return
 	}
-	s.settled("crew")
-	if !s.order("noisy", "stop", func(st emperor.Status) bool { return st.State == emperor.Stopped }) ||
-		!s.order("noisy", "start", func(st emperor.Status) bool { return st.State == emperor.Running }) {
+	s.touch("noisy", "hooked")
+	_, _ = s.api.Do(s.t.Context(), "noisy", "stop")
+	if !s.until("noisy is stopped", func() bool { return s.get("noisy").State == emperor.Stopped }) {
 		return
 	}
-	s.settled("noisy")
+	_, _ = s.api.Do(s.t.Context(), "noisy", "start")
+	if !s.settled("noisy", nil) {
+		return
+	}
 	pid = s.get("hooked").PID
-	if !s.order("hooked", "restart", func(st emperor.Status) bool { return st.PID != pid && s.runs("hooked") }) {
+	_, _ = s.api.Do(s.t.Context(), "hooked", "restart")
+	if !s.settled("hooked", func(st emperor.Status) bool { return st.PID != pid }) {
 		return
 	}
 	s.touch("noisy", "crew", "hooked", "door")

@@ -129,11 +129,15 @@ func (s *siege) arm() {
 
 // disarm says whether the emperor came by where he was to be killed.
 func (s *siege) disarm() bool {
-	for point := range strings.FieldsSeq(s.read(passedFile)) {
-		s.counts[point]++
+	if s.counts != nil {
+		for point := range strings.FieldsSeq(s.read(passedFile)) {
+			s.counts[point]++
+		}
+		_ = os.Remove(s.Path(passedFile))
 	}
-	_ = os.Remove(s.Path(passedFile))
-	return os.Remove(s.Path(armedFile)) != nil && s.arms != ""
+	hit := s.arms != "" && os.Remove(s.Path(armedFile)) != nil
+	s.arms = ""
+	return hit
 }
 
 // strike has the emperor killed at a point, and looks what the next one makes of
@@ -146,13 +150,12 @@ func (s *siege) strike(k strike) (killed bool, why string) {
 		}
 		s.witness = s.statuses()
 		siegeActs[k.act](s)
-		if s.died() {
-			if killed = s.disarm(); !killed {
-				panic(gaveUp(fmt.Sprintf("the emperor ended by itself (%v)", s.cmd.ProcessState)))
-			}
+		if killed = s.disarm(); killed {
+			<-s.dead
 			s.launch()
+		} else if s.died() {
+			panic(gaveUp(fmt.Sprintf("the emperor ended by itself (%v)", s.cmd.ProcessState)))
 		}
-		s.disarm()
 		s.settle()
 	})
 	return killed, why
@@ -170,11 +173,18 @@ func (s *siege) statuses() map[string]emperor.Status {
 	return all
 }
 
-// settled notes who runs, and is not touched any more by the act.
-func (s *siege) settled(names ...string) {
-	for _, name := range names {
-		s.witness[name] = s.get(name)
+// settled waits until all of a vassal runs, as wanted, and notes how: the act does
+// not touch it any more.
+func (s *siege) settled(name string, want func(emperor.Status) bool) bool {
+	var st emperor.Status
+	ok := s.until(name+" runs", func() bool {
+		st = s.get(name)
+		return whole(st) && (want == nil || want(st))
+	})
+	if ok {
+		s.witness[name] = st
 	}
+	return ok
 }
 
 // touch says that a vassal is not as it was from now on.

@@ -27,8 +27,17 @@ type steady struct {
 	why  error // of the last that failed; for who has ended it
 
 	mu  sync.Mutex
-	now waits
+	now visits
 }
+
+// visits are the requests by each way: the router, the door.
+type visits [2]waits
+
+func (v visits) String() string { return fmt.Sprintf("by the router %v; by the door %v", v[0], v[1]) }
+
+func (v *visits) failed() int { return v[0].failed + v[1].failed }
+
+func (v *visits) max() time.Duration { return max(v[0].at(1), v[1].at(1)) }
 
 // waits are how long requests took.
 type waits struct {
@@ -42,8 +51,6 @@ func (w *waits) at(part float64) time.Duration {
 	}
 	return w.all[int(part*float64(len(w.all)-1))]
 }
-
-func (w *waits) max() time.Duration { return w.at(1) }
 
 func (w waits) String() string {
 	ms := func(part float64) string { return fmt.Sprintf("%.1f", w.at(part).Seconds()*1000) }
@@ -86,7 +93,7 @@ func (r *realm) visit(addr netip.Addr, door string, perSecond int) *steady {
 			case <-time.After(time.Until(due)):
 			}
 			client, at := clients[n%len(clients)], due
-			visitors.Go(func() { s.note(at, ask(client)) })
+			visitors.Go(func() { s.note(n%len(clients)/2, at, ask(client)) })
 			due = due.Add(every)
 		}
 	})
@@ -106,25 +113,28 @@ func ask(client *http.Client) error {
 	return err
 }
 
-func (s *steady) note(due time.Time, err error) {
+func (s *steady) note(way int, due time.Time, err error) {
 	took := time.Since(due)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.all = append(s.now.all, took)
+	w := &s.now[way]
+	w.all = append(w.all, took)
 	if err != nil {
-		s.now.failed++
+		w.failed++
 		s.why = err
 	}
 }
 
 // next returns what there was since the last time.
-func (s *steady) next() waits {
+func (s *steady) next() visits {
 	s.mu.Lock()
-	w := s.now
-	s.now = waits{}
+	v := s.now
+	s.now = visits{}
 	s.mu.Unlock()
-	slices.Sort(w.all)
-	return w
+	for _, w := range v {
+		slices.Sort(w.all)
+	}
+	return v
 }
 
 // end ends the load when all are answered.

@@ -47,8 +47,8 @@ func TestSoakUpgrades(t *testing.T) {
 	load.end()
 	t.Logf("%d upgrades: %v", upgrades, with)
 	t.Logf("as long without: %v", without)
-	if with.failed+without.failed > 0 {
-		t.Errorf("failed requests: %d with upgrades, %d without; the last: %v", with.failed, without.failed, load.why)
+	if with.failed()+without.failed() > 0 {
+		t.Errorf("failed requests: %d with upgrades, %d without; the last: %v", with.failed(), without.failed(), load.why)
 	}
 	if stall := with.max(); stall > without.max()+upgradeStall {
 		t.Errorf("the longest wait is %v with upgrades, %v without", stall, without.max())
