@@ -94,7 +94,7 @@ func (s *siege) begun() {
 // The guests. Who is fickle may be stopped, or sleep.
 var siegeGuests = map[string]string{
 	"noisy": "[uwsgi]\ncommand = sh -c 'while echo here I am; do sleep 0.1; done'\nlogto = /run/t/log/noisy\ntouch-logrotate = /run/t/rotate\nunshare = pid,fs\nlimit-pids = ",
-	"crew":  "[uwsgi]\ncommand = AGENT\nattach-daemon = exec sleep 1012\nenv = LOAD=",
+	"crew":  "[uwsgi]\ncommand = AGENT\nattach-daemon = exec sleep 1012\ncron = -1 -1 -1 -1 -1 true\nenv = LOAD=",
 	"hooked": `[uwsgi]
 unshare = net
 tuntap-device = uwsgi0 /run/fiefdom/emperor/fief0.sock

@@ -39,7 +39,7 @@ func besiege(t *testing.T, program string) *siege {
 	s.program = program
 	s.Run(t, "mkdir", "-m", "777", "/run/doors", "/run/t/log")
 	for name, text := range survivors {
-		s.drop(name, text)
+		s.drop(name, strings.ReplaceAll(text, "cron = ", "#")) // a job comes and goes by itself
 	}
 	s.drop("logs", "[uwsgi]\ncommand = AGENT\nlogto = /run/t/log/logs\nlimit-pids = 40\n")
 	s.before = s.Snapshot(t)
@@ -217,9 +217,9 @@ func (s *siege) settle() {
 	s.must("the guests are gone", s.alone)
 	var diff string
 	if s.still == "" {
-		s.must("it is quiet", func() bool { // no job runs, and no shell has yet to become a daemon
+		s.must("it is quiet", func() bool { // nobody has yet to become a daemon
 			now := s.stillness()
-			if !strings.Contains(now, "/bin/sh -c") && s.stillness() == now {
+			if !strings.Contains(now, "/bin/sh -c") && !strings.Contains(now, "init-stage") && s.stillness() == now {
 				s.still = now
 			}
 			return s.still != ""
@@ -278,8 +278,7 @@ func (s *siege) stillness() string {
 		case "cgroup":
 			what = launches.ReplaceAllString(what, "$1")
 		case "file":
-			// A job's pipe is there from its first run on, under each emperor.
-			if strings.HasPrefix(what, "/var/lib/fiefdom") || strings.HasPrefix(what, realmDir) || strings.Contains(what, "/out/mail%2ftrue") {
+			if strings.HasPrefix(what, "/var/lib/fiefdom") || strings.HasPrefix(what, realmDir) {
 				continue
 			}
 			what = strings.Join(strings.Fields(what)[:2], " ") // not its size
