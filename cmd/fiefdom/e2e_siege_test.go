@@ -219,7 +219,7 @@ func (s *siege) settle() {
 	if s.still == "" {
 		s.must("it is quiet", func() bool { // nobody has yet to become a daemon
 			now := s.stillness()
-			if !strings.Contains(now, "/bin/sh -c") && !strings.Contains(now, "init-stage") && s.stillness() == now {
+			if !strings.Contains(now, "/bin/sh -c") && s.stillness() == now {
 				s.still = now
 			}
 			return s.still != ""
