@@ -14,9 +14,6 @@ import (
 	"fiefdom/internal/netns"
 )
 
-// upgradeStall is how much longer than without an upgrade a request may wait.
-const upgradeStall = 100 * time.Millisecond
-
 // steady is requests that come at a rate, whatever becomes of those before: a
 // stall is felt by all that fall into it, and counted from when each was due. One
 // in four goes to an agent by the router on a connection that is kept, one on a

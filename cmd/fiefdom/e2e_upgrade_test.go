@@ -14,9 +14,8 @@ import (
 )
 
 // An upgrade costs no vassal a restart, no client a request, and leaves no
-// process that nobody waits for (T36).
+// process that nobody waits for (T36). It measures, and so runs beside no other.
 func TestSoakUpgrades(t *testing.T) {
-	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-extension = .socket\n")
 	r.write(iniPath("door")+".socket", "/run/t/door\n")
 	for name, text := range map[string]string{"blog": agentIni, "shop": "[uwsgi]\ncommand = AGENT\nunshare = pid,fs\n", "door": agentIni} {
@@ -50,7 +49,8 @@ func TestSoakUpgrades(t *testing.T) {
 	if with.failed()+without.failed() > 0 {
 		t.Errorf("failed requests: %d with upgrades, %d without; the last: %v", with.failed(), without.failed(), load.why)
 	}
-	if stall := with.max(); stall > without.max()+upgradeStall {
+	allowed := time.Duration(scaled(1000, 100)) * time.Millisecond
+	if stall := with.max(); stall > without.max()+allowed {
 		t.Errorf("the longest wait is %v with upgrades, %v without", stall, without.max())
 	}
 	if now := r.routerPID(); now != router {
