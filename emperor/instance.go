@@ -95,7 +95,8 @@ func (i *Instance) takeLock() (*os.File, error) {
 			}
 			holder, _ := os.ReadFile(f.Name())
 			pid, perr := strconv.Atoi(strings.TrimSpace(string(holder)))
-			if perr == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) && time.Since(began) < lockGrace {
+			gone := perr == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+			if gone && time.Since(began) < lockGrace {
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
