@@ -61,6 +61,7 @@ require (
 	github.com/sirupsen/logrus v1.9.3 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/xo/terminfo v0.0.0-20220910002029-abceb7e1c41e // indirect
+	go.etcd.io/gofail v0.2.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/tools v0.26.0 // indirect
@@ -70,3 +71,5 @@ require (
 // Later ones spend 17 ms on tables at the start of every process, and the router
 // and each vassal's init stage are processes of this binary.
 replace github.com/mattn/go-runewidth => github.com/mattn/go-runewidth v0.0.24
+
+tool go.etcd.io/gofail

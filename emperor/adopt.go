@@ -33,6 +33,7 @@ func (e *Emperor) adopt() {
 		return
 	}
 	orphans.discard()
+	// gofail: var orphansDiscarded struct{}
 	for _, key := range orphans.vain {
 		e.drop(key)
 	}
@@ -45,6 +46,7 @@ func (e *Emperor) adopt() {
 	}
 	for _, o := range orphans.all {
 		e.restore(e.vassals[o.note.Name], o)
+		// gofail: var vassalRestored struct{}
 	}
 	e.settleLeases()
 	e.reserve()

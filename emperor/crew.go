@@ -169,6 +169,7 @@ func (e *Emperor) processStarted(v *member, c *crew, p *process, n *run, job *cr
 		e.processEnded(v, c, p, n, time.Time{}, vassal.Exit{Err: err}, false)
 		return
 	}
+	// gofail: var processStarted struct{}
 	n.gen = gen
 	if n.pid == 0 {
 		n.pid = gen.PID
@@ -211,6 +212,7 @@ func (e *Emperor) processEnded(v *member, c *crew, p *process, n *run, began tim
 	}
 	p.runs = slices.DeleteFunc(p.runs, func(r *run) bool { return r == n })
 	e.dropRun(v, n)
+	// gofail: var runDropped struct{}
 	defer e.mark(v)
 	failed, how := began.IsZero(), v.ended(exit)
 	if failed {

@@ -85,6 +85,7 @@ func (j *crewJob) run(ctx context.Context) (*vassal.Generation, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.e.Instance.forgetApp(j.record()))
 	}
+	// gofail: var processJoined struct{}
 	record(gen.PID)
 	return gen, nil
 }

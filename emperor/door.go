@@ -78,12 +78,14 @@ func (d *door) open() error {
 	}
 	f := os.NewFile(uintptr(fd), d.address.String())
 	if err = d.bind(fd, sa); err == nil {
+		// gofail: var doorBound struct{}
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
 		return errors.Join(err, d.removeFile(), f.Close())
 	}
 	d.file = f
+	// gofail: var doorListens struct{}
 	d.tell()
 	return nil
 }
@@ -286,8 +288,10 @@ func (d *door) close() error {
 	if d.file == nil {
 		return nil
 	}
+	err := d.removeFile() // before anybody forgets whose it is
+	// gofail: var doorRemoved struct{}
 	d.tell()
-	return errors.Join(d.removeFile(), d.file.Close())
+	return errors.Join(err, d.file.Close())
 }
 
 // removeFile removes the socket's file, unless it is gone or another's by now.

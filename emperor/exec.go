@@ -245,6 +245,7 @@ func (e *Emperor) execute(ctx context.Context, uid uint32, req ExecRequest, file
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", req.Vassal, err)
 	}
+	// gofail: var guestStarted struct{}
 	e.Log.Info("command runs", "vassal", req.Vassal, "pid", guest.PID, "by", uid, "command", req.Args[0])
 	return guest, nil
 }

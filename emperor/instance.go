@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,20 +75,31 @@ func (i *Instance) checkOwn() error {
 	return nil
 }
 
+// lockGrace is for the children that an emperor was starting when he was killed:
+// until their exec they have his lock.
+const lockGrace = 2 * time.Second
+
 // takeLock opens and locks the lock file. A lock on a file that the holder
 // before us has just removed is worth nothing: then it tries again.
 func (i *Instance) takeLock() (*os.File, error) {
-	for {
+	for began := time.Now(); ; {
 		f, err := os.OpenFile(i.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
+		// gofail: var lockMade struct{}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			defer f.Close()
+			_ = f.Close()
 			if !errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 			}
 			holder, _ := os.ReadFile(f.Name())
+			pid, perr := strconv.Atoi(strings.TrimSpace(string(holder)))
+			gone := perr == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+			if gone && time.Since(began) < lockGrace {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
 			return nil, fmt.Errorf("instance %q runs already (pid %s); stop it, or write instance = NAME for a second one",
 				i.Name, strings.TrimSpace(string(holder)))
 		}
@@ -109,13 +121,29 @@ func (i *Instance) Path(elem ...string) string {
 	return filepath.Join(append([]string{i.Runtime}, elem...)...)
 }
 
+// clear removes all of the runtime directory but the lock's file.
+func (i *Instance) clear() error {
+	entries, err := os.ReadDir(i.Runtime)
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			errs = append(errs, os.RemoveAll(i.Path(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Leave gives the lock back and leaves what there is to the next emperor.
 func (i *Instance) Leave() error { return i.lock.Close() }
 
-// Unlock removes the runtime directory and gives the lock back.
+// Unlock removes the runtime directory and gives the lock back. The lock's file
+// is the last: a directory without it is not known as an instance's.
 func (i *Instance) Unlock() error {
-	err := os.RemoveAll(i.Runtime)
+	err := i.clear()
+	// gofail: var runtimeCleared struct{}
+	err = errors.Join(err, os.RemoveAll(i.Runtime))
 	// Shared by all instances: it stays while another one is there.
 	_ = unix.Rmdir(filepath.Dir(i.Runtime))
+	// gofail: var runtimeRemoved struct{}
 	return errors.Join(err, i.lock.Close())
 }

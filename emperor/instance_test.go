@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"fiefdom/internal/nettest"
 )
@@ -58,6 +60,35 @@ func TestLockOfAKilledEmperor(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	if err := i.Unlock(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A child that was just being cloned has the lock of a killed emperor until its
+// exec: that is waited for.
+func TestLockWaitsForTheClonedChild(t *testing.T) {
+	c := instanceConfig(t)
+	i := lock(t, c)
+	write(t, i.Path("lock"), "123456789\n") // nobody's pid (pid_max)
+	began, late := time.Now(), 50*time.Millisecond
+	time.AfterFunc(late, func() { _ = i.Leave() })
+	if err := lock(t, c).Unlock(); err != nil || time.Since(began) < late {
+		t.Errorf("locked after %v: %v", time.Since(began), err)
+	}
+}
+
+// A runtime directory of which the lock alone is left is still an instance's.
+func TestLockOfAnEmperorKilledAtHisEnd(t *testing.T) {
+	c := instanceConfig(t)
+	i := lock(t, c)
+	write(t, i.Path("something"), "")
+	if err := errors.Join(i.clear(), i.Leave()); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(c.Runtime); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if err := lock(t, c).Unlock(); err != nil {
 		t.Error(err)
 	}
 }

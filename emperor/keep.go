@@ -32,6 +32,7 @@ func (e *Emperor) mark(v *member) {
 func (e *Emperor) flush() {
 	for name := range e.marked {
 		e.keepVassal(name)
+		// gofail: var vassalKept struct{}
 	}
 	clear(e.marked)
 }
@@ -184,6 +185,7 @@ func (e *Emperor) keepRun(v *member, p *process, n *run) {
 	}
 	e.keepOutput(p.output, &files, v.name)
 	e.put(runKey(v.name, n.id), runNote{Vassal: v.name, Process: p.name(), ID: n.id, PID: n.pid, Generation: r}, &files, "")
+	// gofail: var runKept struct{}
 }
 
 // keepCrew keeps all runs of a crew.

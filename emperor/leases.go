@@ -106,6 +106,7 @@ func (l *Leases) save() error {
 	if err == nil {
 		err = renameio.WriteFile(l.path, append(b, '\n'), 0o600)
 	}
+	// gofail: var leasesSaved struct{}
 	if l.unsaved = err != nil; err != nil {
 		return fmt.Errorf("save leases: %w", err)
 	}

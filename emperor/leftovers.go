@@ -60,6 +60,7 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger, orphans *
 			return fmt.Errorf("end the leftover router: %w", err)
 		}
 	}
+	// gofail: var leftoverRouterEnded struct{}
 	old, err := i.oldCgroup()
 	if err == nil && old != "" {
 		log.Info("ending what a killed emperor left", "cgroup", string(old))
@@ -68,6 +69,7 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger, orphans *
 	if err := errors.Join(err, i.endBridges(), i.endApps(orphans), i.endCgroups(ctx, orphans), i.endLimits(ctx, orphans.sparesLimits)); err != nil {
 		return fmt.Errorf("end leftovers: %w", err)
 	}
+	// gofail: var leftoverProcessesEnded struct{}
 	return i.clearRuntime(".", orphans)
 }
 
@@ -118,6 +120,7 @@ func (i *Instance) MakeCgroup() (vassal.Cgroup, error) {
 	if err != nil {
 		return "", err
 	}
+	// gofail: var instanceCgroupMade struct{}
 	return c, os.WriteFile(i.Path(cgroupRecord), []byte(c), 0o600)
 }
 

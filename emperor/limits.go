@@ -77,6 +77,7 @@ func (e *Emperor) relimit(v *member) bool {
 	g, config, resources := v.gen, v.config, r.resources
 	e.jobs.Go(func() {
 		err := g.Limit(resources)
+		// gofail: var limitsChanged struct{}
 		e.call(func() { e.relimited(v, g, config, resources, err) })
 	})
 	return only

@@ -235,6 +235,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	}
 	e.Log.Log(context.Background(), level, "vassal running", "vassal", v.name, "pid", v.gen.PID, "addr", v.jail.Addresses(), "took", time.Since(began).Round(time.Millisecond))
 	e.watchGeneration(v, job.gen, job.jail)
+	// gofail: var startTaken struct{}
 	e.listen(v, job.gen)
 	e.enlist(v, job)
 	if v.crew == nil {
@@ -310,6 +311,7 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 				content = v.crew.content
 			}
 			e.disband(v)
+			// gofail: var crewDisbanded struct{}
 			e.mourn(v)
 			if v.jail == jail && !e.keeps(v) {
 				e.closeJail(v)
@@ -352,8 +354,10 @@ func (e *Emperor) terminate(v *member) {
 	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
 	if v.crew != nil {
 		e.endCrew(v, v.then == launch)
+		// gofail: var crewTerminated struct{}
 	} else {
 		e.dismiss(v)
+		// gofail: var appTerminated struct{}
 	}
 	v.timer = time.AfterFunc(mercy, func() {
 		e.Log.Warn("vassal did not stop in time; killing it", "vassal", v.name, "mercy", mercy)
@@ -369,11 +373,13 @@ func (e *Emperor) closeJail(v *member) {
 		return
 	}
 	e.letGo(jail)
+	// gofail: var jailDropped struct{}
 	left := make(chan struct{})
 	v.left = left
 	e.jobs.Go(func() {
 		err := jail.Leave()
 		close(left)
+		// gofail: var jailLeft struct{}
 		if err := errors.Join(err, jail.Close()); err != nil {
 			e.Log.Warn("close jail", "vassal", jail.Name, "err", err)
 		}
@@ -392,6 +398,7 @@ func (e *Emperor) forget(v *member) {
 	}
 	e.mark(v)
 	e.Log.Info("vassal gone", "vassal", v.name)
+	// gofail: var vassalForgotten struct{}
 	e.Journal.own(v.name, 0)
 	if !v.removed && !e.ending {
 		e.newMember(v.file)

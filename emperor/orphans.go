@@ -240,8 +240,8 @@ func (o *Orphans) sparesFile(folder, name string) bool {
 	}
 	return slices.ContainsFunc(o.all, func(v *orphan) bool {
 		own := name == safeName(v.note.Name)
-		if folder == outFolder {
-			return own || slices.ContainsFunc(v.note.Processes, func(p processNote) bool { return name == safeName(v.note.Name+"/"+p.Name) })
+		if folder == outFolder { // that of a process which does not run is made again with its start
+			return own || slices.ContainsFunc(v.runs, func(r *orphanRun) bool { return name == safeName(v.note.Name+"/"+r.note.Process) })
 		}
 		return own && v.gen != nil || slices.ContainsFunc(v.runs, func(r *orphanRun) bool { return name == safeName(v.note.Name+"/"+r.note.ID) })
 	})

@@ -202,7 +202,7 @@ func TestEndLeftoversSparesOrphans(t *testing.T) {
 		}
 	}
 	files := map[string]bool{
-		"api.sock": false, "vault": true, "vault.sock": true, "resolv-fief0": true, "out/blog": true, "out/shop": false, "out/blog%2fa": true,
+		"api.sock": false, "vault": true, "vault.sock": true, "resolv-fief0": true, "out/blog": true, "out/shop": false, "out/blog%2fa": true, "out/blog%2fb": false,
 		"apps/blog": true, "apps/shop": false, "apps/blog%2f%2ba.1": true, "apps/blog%2f%2ba.2": false, "cgroup": true, "router": true,
 	}
 	for name := range files {
@@ -218,8 +218,8 @@ func TestEndLeftoversSparesOrphans(t *testing.T) {
 		return restored(t, vassal.Cgroup(filepath.Join(string(c), name)))
 	}
 	o := &Orphans{Router: true, log: slog.New(slog.DiscardHandler), all: []*orphan{{
-		note: note{Name: "blog", Config: &vassal.Config{}, Processes: []processNote{{Name: "a"}}}, gen: group("blog.1"),
-		runs: []*orphanRun{{note: runNote{ID: "+a.1"}, gen: group("blog.1/+a.1")}},
+		note: note{Name: "blog", Config: &vassal.Config{}, Processes: []processNote{{Name: "a"}, {Name: "b"}}}, gen: group("blog.1"),
+		runs: []*orphanRun{{note: runNote{ID: "+a.1", Process: "a"}, gen: group("blog.1/+a.1")}},
 	}}}
 	if err := i.EndLeftovers(t.Context(), slog.New(slog.DiscardHandler), o); err != nil {
 		t.Fatal(err)

@@ -81,6 +81,7 @@ func (e *Emperor) doze(v *member) {
 				}
 			})
 			err = d.await(ctx)
+			// gofail: var doorKnocked struct{}
 		}
 		e.call(func() {
 			if ctx.Err() != nil {

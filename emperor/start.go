@@ -64,6 +64,7 @@ func (s *startJob) run(ctx context.Context) error {
 		}
 		s.output = o
 	}
+	// gofail: var outputOpened struct{}
 	if s.jail != nil && s.lost(ctx) {
 		if err := errors.Join(s.jail.Leave(), s.dropJail(s.jail)); err != nil {
 			return fmt.Errorf("close the jail whose device was lost: %w", err)
@@ -137,9 +138,11 @@ func (s *startJob) makeJail() error {
 	// Known before its first packet: the router's word about it finds it.
 	if jail.Inode != 0 {
 		s.e.jails.Store(jail.Inode, jail)
+		// gofail: var jailMade struct{}
 		s.e.keepJail(jail)
 	}
 	s.jail = jail
+	// gofail: var jailKept struct{}
 	err = jail.HandOver()
 	if err == nil {
 		err = jail.Bridge(s.e.Bridge, func() { s.e.keepJail(jail) }, func(why string) { s.e.Lost(s.name, why) })
@@ -193,6 +196,7 @@ func (s *startJob) start(ctx context.Context) error {
 			return err
 		}
 	}
+	// gofail: var generationCgroupMade struct{}
 	if s.e.Controllers != nil {
 		if l.Budget, err = s.e.Controllers.Budget(name, l.Cgroup, s.r.resources, func(killed uint64) { s.e.outOfMemory(s.name, killed) }); err != nil {
 			if l.Cgroup != "" {
@@ -201,11 +205,13 @@ func (s *startJob) start(ctx context.Context) error {
 			return err
 		}
 	}
+	// gofail: var limitsInForce struct{}
 	record := s.e.recorder(l.Cgroup, s.name)
 	l.Cloned = record
 	if s.gen, err = s.jail.Start(ctx, l); err != nil {
 		return errors.Join(err, s.e.Instance.forgetApp(s.name))
 	}
+	// gofail: var appStarted struct{}
 	if s.gen.PID != 0 {
 		record(s.gen.PID)
 	} else if err := s.e.Instance.forgetApp(s.name); err != nil { // nobody is there yet: who joins is recorded

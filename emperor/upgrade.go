@@ -25,6 +25,7 @@ func (e *Emperor) Replace(exec func() error) error {
 		err := e.whole()
 		if err == nil {
 			resume := e.haltOutputs()
+			// gofail: var upgradeBegun struct{}
 			err = exec()
 			resume()
 		}

@@ -75,6 +75,7 @@ func (g *Generation) Wait() Exit {
 		g.waited = true
 		g.mu.Unlock()
 		g.exit = g.reap()
+		// gofail: var processReaped struct{}
 		g.follow()
 		g.endGuests()
 		if g.ground != nil {
@@ -88,6 +89,7 @@ func (g *Generation) Wait() Exit {
 		} else if g.inode != 0 && g.base == nil {
 			g.exit.Err = errors.Join(g.exit.Err, KillNamespace(g.inode))
 		}
+		// gofail: var generationCgroupRemoved struct{}
 		g.exit.Err = errors.Join(g.exit.Err, g.launch.Budget.Remove(ctx))
 		if g.names != nil {
 			g.exit.Err = errors.Join(g.exit.Err, g.names.close())

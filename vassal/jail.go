@@ -79,6 +79,7 @@ func NewJail(name string, own bool, links []Link) (*Jail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
+	// gofail: var namespaceMade struct{}
 	j := &Jail{Name: name, ns: ns}
 	if j.Inode, err = netns.Inode(ns); err == nil {
 		err = netns.Do(ns, func() error { return j.furnish(links) })
@@ -119,6 +120,7 @@ func (j *Jail) furnish(links []Link) error {
 		if err != nil {
 			return fmt.Errorf("device %s: %w", spec.Device, err)
 		}
+		// gofail: var deviceMade struct{}
 		l := &link{Link: spec, dev: dev, ready: make(chan struct{})}
 		j.links = append(j.links, l)
 		if len(spec.Addresses) == 0 {
@@ -249,6 +251,7 @@ func (j *Jail) HandOver() error {
 		if err != nil {
 			return fmt.Errorf("hand device %s over to %s: %w", l.Device, l.Socket, err)
 		}
+		// gofail: var deviceHandedOver struct{}
 		j.setLife(l, life)
 	}
 	return nil

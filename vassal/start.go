@@ -121,12 +121,14 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("clone: %w", explainClone(err, l.Namespaces)), g.closeChannel(), l.discard())
 	}
+	// gofail: var stageCloned struct{}
 	g.PID, g.pid = g.process.Pid, g.process.Pid
 	if l.Cloned != nil {
 		l.Cloned(g.pid)
 	}
 	stop := context.AfterFunc(ctx, func() { g.Kill() })
 	if err = g.bind(); err == nil { // until it has its plan the stage does nothing
+		// gofail: var stageLimited struct{}
 		l.Plan.Env = append(slices.Clip(l.Plan.Env), l.Env...)
 		err = g.converse(ctx, j, ours, &l)
 	}
@@ -238,6 +240,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 	if err := p.send(plan); err != nil {
 		return err
 	}
+	// gofail: var planSent struct{}
 	ready, stage := plan.Joined, *plan
 	for {
 		var w word
@@ -257,6 +260,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err != nil {
 				return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 			}
+			// gofail: var logOpened struct{}
 			l.Log(f)
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err
@@ -265,6 +269,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := g.adopt(fd); err != nil {
 				return err
 			}
+			// gofail: var appTaken struct{}
 			stage.Reaper, stage.Nest, stage.Mounts = stage.Nest, false, false
 			if stage.Joined {
 				stage.Isolation = Isolation{} // it is in its cgroups already
@@ -285,6 +290,7 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			if err := j.Register(ctx); err != nil {
 				return err
 			}
+			// gofail: var addressRegistered struct{}
 			ready, g.env = true, w.Env
 			if err := p.send(goAhead{Go: true}); err != nil {
 				return err

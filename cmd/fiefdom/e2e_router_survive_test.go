@@ -1,9 +1,14 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,33 +28,50 @@ func (r *realm) succeed() {
 	}
 }
 
-// T35: emperor and router are killed in turn during a download.
+// T35: emperor and router are killed in turn while a download is under way at a
+// steady rate, so that a stall is seen. It ends when all are killed.
 func TestSoakEmperorAndRouterKilledInTurn(t *testing.T) {
 	t.Parallel()
 	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni})
-	kills, size := scaled(4, 100), scaled(32<<20, 1<<30)
-	steps, killed := make(chan int, kills+1), make(chan struct{})
-	handler, want := serveData(size, kills+1, func(i int) {
-		if steps <- i; i == kills-1 {
-			<-killed // so that all of it happens during the download
+	kills, least := scaled(4, 100), int64(scaled(32<<20, 1<<30))
+	var sent atomic.Int64
+	hash, killed := sha256.New(), make(chan struct{})
+	r.inet(nettest.InetAddr4, func(w http.ResponseWriter, req *http.Request) {
+		source, part := rand.NewChaCha8([32]byte{1}), make([]byte, 256<<10)
+		pace := time.NewTicker(8 * time.Millisecond) // 32 MiB/s
+		defer pace.Stop()
+		for over := false; !over; {
+			select {
+			case <-killed:
+				over = sent.Load() >= least
+			case <-req.Context().Done():
+				return
+			default:
+			}
+			_, _ = source.Read(part)
+			hash.Write(part)
+			n, _ := w.Write(part)
+			sent.Add(int64(n))
+			<-pace.C
 		}
 	})
-	r.inet(nettest.InetAddr4, handler)
 	before := map[string]emperor.Status{"blog": r.reach("blog")}
-	done := make(chan string, 1)
+	type result struct {
+		fetched
+		err error
+	}
+	done := make(chan result, 1)
 	go func() {
-		out, err := r.sh(before["blog"], "curl -sS -m 600 http://198.51.100.2/ | sha256sum")
-		if err != nil {
-			out += err.Error()
+		var got result
+		var text string
+		if text, got.err = r.ask(http.MethodPost, before["blog"].Addresses[0], "/fetch", strings.NewReader("http://198.51.100.2/"), 10*time.Minute); got.err == nil {
+			got.err = json.Unmarshal([]byte(text), &got.fetched)
 		}
-		done <- out
+		done <- got
 	}()
 	for n := range kills {
-		select {
-		case <-steps: // the server goes on: its bytes are under way
-		case <-time.After(patience):
-			t.Fatal("the download does not go on")
-		}
+		at := sent.Load()
+		nettest.Eventually(t, patience, "the download goes on", func() bool { return sent.Load() > at })
 		if n%2 == 0 {
 			r.succeed()
 		} else {
@@ -59,10 +81,14 @@ func TestSoakEmperorAndRouterKilledInTurn(t *testing.T) {
 	close(killed)
 	select {
 	case got := <-done:
-		if !strings.HasPrefix(got, want) {
-			t.Errorf("the download's hash is %q, want %s", got, want)
+		t.Logf("%d kills while %d MiB were downloaded; the longest stall was %v", kills, got.Bytes>>20, got.Stall)
+		if want := fmt.Sprintf("%x", hash.Sum(nil)); got.err != nil || got.Hash != want || got.Bytes != sent.Load() {
+			t.Errorf("the download: %+v, want %s", got, want)
 		}
-	case <-time.After(2 * patience):
+		if got.Stall > time.Second {
+			t.Errorf("nothing came for %v", got.Stall)
+		}
+	case <-time.After(5 * time.Minute):
 		t.Fatal("the download does not end")
 	}
 	r.same(before)

@@ -166,7 +166,17 @@ func (r *realm) stop(by syscall.Signal) {
 // aside from the emperor's lasting state and the test's own files.
 func (r *realm) checkNothingLeft() {
 	r.t.Helper()
-	var left string
+	if left := r.leftOver(); left != "" {
+		r.t.Errorf("left over:\n%s", left)
+	}
+	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
+		r.t.Error("the log shows a data race or a panic")
+	}
+}
+
+// leftOver is what is still there that was not before the emperor.
+func (r *realm) leftOver() (left string) {
+	r.t.Helper()
 	holds := func() bool {
 		lines := strings.Split(nettest.Diff(r.before, r.Snapshot(r.t)), "\n")
 		left = strings.Join(slices.DeleteFunc(lines, func(line string) bool {
@@ -180,12 +190,7 @@ func (r *realm) checkNothingLeft() {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if left != "" {
-		r.t.Errorf("left over:\n%s", left)
-	}
-	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("DATA RACE")) || bytes.Contains(text, []byte("panic:")) {
-		r.t.Error("the log shows a data race or a panic")
-	}
+	return left
 }
 
 // write writes a file of the world whole: nobody sees a half of it.

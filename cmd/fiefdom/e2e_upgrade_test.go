@@ -7,34 +7,30 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"fiefdom/emperor"
 	"fiefdom/internal/nettest"
 )
 
 // An upgrade costs no vassal a restart, no client a request, and leaves no
-// process that nobody waits for (T36).
+// process that nobody waits for (T36). It measures, and so runs beside no other.
 func TestSoakUpgrades(t *testing.T) {
-	t.Parallel()
-	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni, "shop": "[uwsgi]\ncommand = AGENT\nunshare = pid,fs\n"})
-	before := map[string]emperor.Status{"blog": r.reach("blog"), "shop": r.reach("shop")}
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-extension = .socket\n")
+	r.write(iniPath("door")+".socket", "/run/t/door\n")
+	for name, text := range map[string]string{"blog": agentIni, "shop": "[uwsgi]\ncommand = AGENT\nunshare = pid,fs\n", "door": agentIni} {
+		r.drop(name, text)
+	}
+	r.start()
+	r.awaitState("door", emperor.Sleeping)
+	r.mustPage("/run/t/door", "/")
+	before := map[string]emperor.Status{"blog": r.reach("blog"), "shop": r.reach("shop"), "door": r.reach("door")}
 	pid, router := r.cmdPID(), r.routerPID()
-	stop, done := make(chan struct{}), make(chan string, 1)
-	go func() { // one request after another, each by a new connection
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				done <- fmt.Sprintf("%d requests", n)
-				return
-			default:
-			}
-			if !r.answers(before["blog"].Addresses[0]) {
-				done <- fmt.Sprintf("request %d failed", n)
-				return
-			}
-		}
-	}()
-	for range scaled(4, 50) {
+	// The same load without upgrades, for as long, is for who reads the log.
+	load := r.visit(before["blog"].Addresses[0], "/run/t/door", scaled(200, 1000))
+	upgrades := scaled(4, 50)
+	began := time.Now()
+	for range upgrades {
 		if out := r.mustRun("upgrade"); !strings.Contains(out, fmt.Sprintf("with pid %d", pid)) {
 			t.Errorf("upgrade says %q", out)
 		}
@@ -44,9 +40,18 @@ func TestSoakUpgrades(t *testing.T) {
 			}
 		}
 	}
-	close(stop)
-	if said := <-done; strings.Contains(said, "failed") {
-		t.Error(said)
+	with := load.next()
+	time.Sleep(time.Since(began)) // what is measured is a time
+	without := load.next()
+	load.end()
+	t.Logf("%d upgrades: %v", upgrades, with)
+	t.Logf("as long without: %v", without)
+	if with.failed()+without.failed() > 0 {
+		t.Errorf("failed requests: %d with upgrades, %d without; the last: %v", with.failed(), without.failed(), load.why)
+	}
+	allowed := time.Duration(scaled(1000, 100)) * time.Millisecond
+	if stall := with.stall(); stall > allowed {
+		t.Errorf("somebody waited %v longer than anybody beside", stall)
 	}
 	if now := r.routerPID(); now != router {
 		t.Errorf("the router is %d, was %d", now, router)

@@ -21,15 +21,19 @@ const leftoverTime = 2 * time.Minute
 // that is done everything is the next emperor's, if this one fails.
 func (r *runner) inherit(ctx context.Context) (*emperor.Orphans, error) {
 	r.leaves = true
-	orphans, err := r.adoptRouter(ctx, r.findOrphans())
+	orphans := r.findOrphans()
+	// gofail: var orphansFound struct{}
+	orphans, err := r.adoptRouter(ctx, orphans)
 	if err != nil {
 		return nil, err
 	}
+	// gofail: var routerAdopted struct{}
 	ending, cancel := context.WithTimeout(ctx, leftoverTime)
 	defer cancel()
 	if err := r.instance.EndLeftovers(ending, r.log, orphans); err != nil {
 		return nil, err
 	}
+	// gofail: var leftoversEnded struct{}
 	r.leaves = orphans != nil
 	return orphans, nil
 }
@@ -41,6 +45,7 @@ func (r *runner) takeBack() error {
 	var errs []error
 	for _, f := range slices.Backward(r.undo) {
 		errs = append(errs, f())
+		// gofail: var madeUndone struct{}
 	}
 	return errors.Join(errs...)
 }

@@ -49,6 +49,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 	if err != nil {
 		return nil, err
 	}
+	// gofail: var socketsMade struct{}
 	if err := setQueue(o.Device); err != nil {
 		return nil, err
 	}
@@ -57,6 +58,7 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 			return nil, err
 		}
 	}
+	// gofail: var hostDeviceConfigured struct{}
 	in, out := chains(r.emperor.RulesOf(o.Device))
 	n.Config = tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: in, Out: out,
@@ -88,6 +90,7 @@ func (r *runner) openNetwork(o *tuntap.NetworkOptions) (*control.Network, error)
 	}
 	r.later(dev.Close)
 	n := &control.Network{Device: dev}
+	// gofail: var hostDeviceMade struct{}
 	if n.Listener, err = r.listen("unix", o.Socket, r.config.SocketMode); err != nil {
 		return nil, err
 	}

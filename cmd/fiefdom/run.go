@@ -93,6 +93,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
+	// gofail: var instanceLocked struct{}
 	if err := lines.to(l.config, instance.Path(emperor.LogPipe)); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
@@ -102,6 +103,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	}
 	journal := instance.OpenJournal(log)
 	defer journal.Close()
+	// gofail: var journalOpened struct{}
 	r.log = slog.New(journal.Handler(log.Handler()))
 	r.journal = journal
 	r.keeper = r.newKeeper()
@@ -164,6 +166,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := e.LoadRules(); err != nil {
 		return err
 	}
+	// gofail: var vaultReady struct{}
 	e.Adopt(orphans)
 	r.manager.begin(ctx, e.Pulse, func() bool { return answers(r.config.Runtime) })
 	bridges, err := r.makeBridges(cgroup)
@@ -178,6 +181,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// gofail: var networksMade struct{}
 	if err := r.hooks(ctx, vassal.InJail, vassal.PostJail, vassal.AsRoot, vassal.AsUser, vassal.EmperorStart); err != nil {
 		return err
 	}
@@ -186,6 +190,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// gofail: var hostSetUp struct{}
 	return r.serve(ctx, networks, host, cgroup)
 }
 
@@ -286,7 +291,9 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		case <-ctx.Done():
 			return nil
 		}
+		// gofail: var routerServes struct{}
 		r.keeper.Settle() // the orphans' jails were handed over before it was ready
+		// gofail: var routerSettled struct{}
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
@@ -319,9 +326,12 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
 	wg.Go(func() { r.complain("commands in jails", r.emperor.ServeExec(beside)) })
 	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
-	r.ran, r.leaves = true, false
+	r.ran, r.leaves = true, false // from here on they are ours
+	// gofail: var emperorServes struct{}
 	err = r.emperor.Run(ctx)
+	// gofail: var vassalsEnded struct{}
 	r.vault.End()
+	// gofail: var vaultEnded struct{}
 	return err
 }
 

@@ -88,6 +88,14 @@ func (p *program) try(ctx context.Context) error {
 	return nil
 }
 
+// become replaces this process by the program at the path. No child is just being
+// cloned then: until its exec it would have all our descriptors, the lock too.
+func (p *program) become() error {
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	return syscall.Exec(p.path, os.Args, p.env)
+}
+
 // upgrade says whether the program at its path can take the emperor's place, and
 // returns what has it do so.
 func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
@@ -101,7 +109,7 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 		r.log.Info("upgrading", "program", r.program.path)
 		err := r.emperor.Replace(func() error {
 			r.out.flush()
-			return syscall.Exec(r.program.path, os.Args, r.program.env)
+			return r.program.become()
 		})
 		r.log.Error("not upgraded; going on", "err", err)
 	}, nil

@@ -218,6 +218,7 @@ func (h *Host) reconcileFamily(v6 bool) error {
 			return err
 		}
 	}
+	// gofail: var forwardingOn struct{}
 	return h.remember(v6, names)
 }
 

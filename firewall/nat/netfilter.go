@@ -91,6 +91,7 @@ func (f *netfilter) write(text string, chains []chain) error {
 	if err := f.load(text); err != nil {
 		return fmt.Errorf("write our chains: %w", err)
 	}
+	// gofail: var chainsWritten struct{}
 	listed := map[string][]string{}
 	for _, c := range chains {
 		lines, err := f.list(c.table, c.name)
@@ -140,6 +141,7 @@ func (f *netfilter) placeJump(c chain) (placed bool, err error) {
 	if err := f.ipt.Append(c.table, c.hook, "-j", c.name); err != nil {
 		return false, fmt.Errorf("jump from %s to %s: %w", c.hook, c.name, err)
 	}
+	// gofail: var jumpPlaced struct{}
 	return true, nil
 }
 

@@ -267,6 +267,7 @@ func (f *File) turn() error {
 	}
 	f.failure = nil
 	err := f.setAside(now)
+	// gofail: var logSetAside struct{}
 	if err == nil {
 		err = f.open()
 	}

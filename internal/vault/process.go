@@ -28,12 +28,16 @@ func Main(args []string) int {
 	if err := giveUpRights(args); err != nil {
 		return 1
 	}
-	l, err := net.FileListener(os.NewFile(listenFD, "vault.sock"))
+	door, emperor := os.NewFile(listenFD, "vault.sock"), os.NewFile(firstFD, "emperor")
+	l, err := net.FileListener(door)
 	if err != nil {
 		return 1
 	}
-	first, err := net.FileConn(os.NewFile(firstFD, "emperor"))
+	first, err := net.FileConn(emperor)
 	if err != nil {
+		return 1
+	}
+	if errors.Join(door.Close(), emperor.Close()) != nil { // there are duplicates of both
 		return 1
 	}
 	b := &box{items: map[string]*item{}, lost: map[string]bool{}}

@@ -160,6 +160,7 @@ func (v *Vault) start() error {
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return errors.Join(err, ours.Close())
 	}
+	// gofail: var vaultCloned struct{}
 	go func() { _, _ = process.Wait() }() // it outlives us, or is killed
 	if v.Record != nil {
 		if err := v.Record(process.Pid); err != nil { // it holds what it is given all the same
@@ -211,6 +212,7 @@ func (v *Vault) launch(first *os.File) (process *os.Process, pidfd int, err erro
 		return nil, -1, err
 	}
 	defer door.Close()
+	// gofail: var vaultSocketMade struct{}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, -1, err

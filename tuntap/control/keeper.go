@@ -133,6 +133,7 @@ func (k *Keeper) once(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
+	// gofail: var routerStarted struct{}
 	k.mu.Lock()
 	k.current, k.pid = w, process.pid
 	k.mu.Unlock()
@@ -194,9 +195,11 @@ func (k *Keeper) lead(w *wire) error {
 	if err := k.addNetworks(w); err != nil {
 		return err
 	}
+	// gofail: var routerKnowsNetworks struct{}
 	if err := k.Rejoin(); err != nil {
 		k.Log.Error("a device could not be handed to the new router", "err", err)
 	}
+	// gofail: var routerHasDevices struct{}
 	return w.send(order{Serve: true})
 }
 

@@ -27,6 +27,7 @@ func (k *Keeper) start(theirs *os.File) (*os.Process, error) {
 		defer door.Close()
 		files = append(files, door)
 	}
+	// gofail: var routerDoorMade struct{}
 	sys := &syscall.SysProcAttr{Setsid: true}
 	if k.Cgroup != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, int(k.Cgroup.Fd())

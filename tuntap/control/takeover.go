@@ -85,9 +85,11 @@ func (k *Keeper) takeOver(w *wire, found map[string]*Network) error {
 	if err := k.adjustNetworks(w, found); err != nil {
 		return err
 	}
+	// gofail: var routerAdjusted struct{}
 	if err := k.Rejoin(); err != nil {
 		k.Log.Error("a device could not be handed to the adopted router", "err", err)
 	}
+	// gofail: var devicesRejoined struct{}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.settle()

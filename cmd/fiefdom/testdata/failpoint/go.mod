@@ -1,0 +1,3 @@
+module go.etcd.io/gofail
+
+go 1.26.0
