@@ -58,6 +58,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		explainCommand(&t),
 		captureCommand(&t),
 		upgradeCommand(&t),
+		endCommand(),
 		doctorCommand(&t),
 		manCommand(),
 		versionCommand(),
