@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -33,8 +34,8 @@ func (f *following) run(ctx context.Context, vassal string, stream func() error)
 	if err != nil {
 		return err
 	}
-	for {
-		if err := stream(); !hasHungUp(err) || ctx.Err() != nil {
+	for first := true; ; first = false {
+		if err := stream(); !hasHungUp(err) && (first || !hasGone(err)) || ctx.Err() != nil {
 			return err
 		}
 		fmt.Fprintf(f.errs, "fiefdom: emperor %s has ended, or becomes another program; waiting for the next\n", self.Instance)
@@ -79,4 +80,10 @@ func (f *following) await(ctx context.Context, vassal string, before emperor.Sel
 // hasHungUp says whether an answer broke off.
 func hasHungUp(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// hasGone says whether nobody was there to answer: an emperor who was, a moment
+// ago, has become another.
+func hasGone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF)
 }
