@@ -95,6 +95,21 @@ func (e *Emperor) apiLogs(w http.ResponseWriter, r *http.Request) {
 	if o := e.outputOf(s.Name); o != nil { // else it never started
 		sendLogs(w, r, o, q, write)
 	}
+	if q.Follow && r.Context().Err() == nil && e.isEnding() {
+		panic(http.ErrAbortHandler) // the vassal may be the next emperor's: this is no end of its output
+	}
+}
+
+// isEnding says whether the emperor ends all vassals.
+func (e *Emperor) isEnding() bool {
+	answer := make(chan bool, 1)
+	e.call(func() { answer <- e.ending })
+	select {
+	case ending := <-answer:
+		return ending
+	case <-e.stopped:
+		return true
+	}
 }
 
 // LastLines are at most n of the last lines of a vassal's output.
@@ -165,6 +180,8 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 	conn := http.NewResponseController(w)
 	out := bufio.NewWriter(w)
 	over := false // the vassal writes no more
+	f := o.follow()
+	defer o.leave(f)
 	for from := int64(0); ; {
 		kept, grown := o.tail(from)
 		lines, next := kept.lines(q.Follow && !over)
@@ -187,6 +204,7 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 		if out.Flush() != nil || !q.Follow || over || conn.Flush() != nil {
 			return
 		}
+		o.told(f, from)
 		select {
 		case <-grown:
 		case <-o.ended:

@@ -135,7 +135,7 @@ type EventQuery struct {
 }
 
 // Events gives events to take, the oldest first, until it fails; with Follow,
-// until ctx is done or the emperor ends.
+// until ctx is done, or io.ErrUnexpectedEOF: the emperor has ended.
 func (c *Client) Events(ctx context.Context, q EventQuery, take func(Event) error) error {
 	values := url.Values{}
 	if q.Vassal != "" {
@@ -155,7 +155,10 @@ func (c *Client) Events(ctx context.Context, q EventQuery, take func(Event) erro
 	for events := json.NewDecoder(body); ; {
 		var ev Event
 		if err := events.Decode(&ev); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil // a stream ends in the middle when the emperor does
+			if q.Follow {
+				return io.ErrUnexpectedEOF // such a stream ends when the emperor does
+			}
+			return nil
 		} else if err != nil {
 			return fmt.Errorf("read the events: %w", err)
 		}

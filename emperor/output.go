@@ -36,13 +36,14 @@ type output struct {
 	log   io.Writer      // the emperor's, by way of queue
 	queue *logfile.Queue // nil: log does not block
 
-	mu      sync.Mutex
-	logs    logs
-	history history
-	partial []byte        // of a line
-	grown   chan struct{} // closed when the history grows; nil: nobody waits
-	done    chan struct{} // closed when the FIFO is not read any more
-	ended   chan struct{} // closed when all that was in it is taken
+	mu        sync.Mutex
+	logs      logs
+	history   history
+	followers map[*follower]struct{}
+	partial   []byte        // of a line
+	grown     chan struct{} // closed when the history grows; nil: nobody waits
+	done      chan struct{} // closed when the FIFO is not read any more
+	ended     chan struct{} // closed when all that was in it is taken
 }
 
 // openOutput makes the FIFO and starts to read it. Writes to log may block; the

@@ -15,11 +15,14 @@ type Self struct {
 	Version    string    `json:"version"`
 	Goroutines int       `json:"goroutines"`
 	Instance   string    `json:"instance"`
-	Folders    []string  `json:"folders"` // that he looks for inis in, those of patterns aside
+	Ending     bool      `json:"ending,omitempty"` // it ends all vassals, then itself
+	Folders    []string  `json:"folders"`          // that he looks for inis in, those of patterns aside
 }
 
 func (e *Emperor) apiSelf(w http.ResponseWriter, _ *http.Request) {
-	answer(w, e.Self())
+	s := e.Self()
+	s.Ending = e.isEnding()
+	answer(w, s)
 }
 
 // began is when this program did.

@@ -80,6 +80,7 @@ func (b *Budget) Set(r Resources) error {
 		if err := b.force(option, &r); err != nil {
 			return fmt.Errorf("%s = %s: %w", option, r.Text(option), err)
 		}
+		b.inForce.take(option, &r) // it is lifted by the next Set, even if this one fails half-way
 	}
 	b.inForce = r
 	return b.watch()

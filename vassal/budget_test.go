@@ -149,3 +149,42 @@ func TestBudgetOverWhoRuns(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a change of limits has written before it failed is lifted by the next one.
+func TestHalfABudgetIsLifted(t *testing.T) {
+	c := legacyControllersOf(t)
+	b, err := c.Budget("half.1", "", Resources{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Set(Resources{CPU: 500, IO: []IOLimit{{Device: "4000:4000", ReadBytes: 1}}}); err == nil {
+		t.Fatal("a device that is not there is limited")
+	}
+	cpu := Cgroup(filepath.Join(c.v1["cpu"], "half.1"))
+	has(t, cpu, "cpu.cfs_quota_us", "50000")
+	if err := b.Set(Resources{}); err != nil {
+		t.Error(err)
+	}
+	has(t, cpu, "cpu.cfs_quota_us", "-1")
+	if err := b.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The watch for out of memory of a generation that outlives its controllers ends
+// in peace.
+func TestWatchOutlivesItsWatcher(t *testing.T) {
+	dir := Cgroup(t.TempDir())
+	fake(t, dir, "memory.events", "oom_kill 0\n")
+	var w oomWatch
+	o, err := w.add(&Budget{cgroup: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.close(); err != nil {
+		t.Error(err)
+	}
+	if err := o.close(); err != nil {
+		t.Error(err)
+	}
+}

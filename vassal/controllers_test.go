@@ -2,6 +2,7 @@ package vassal
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -260,10 +261,9 @@ func newRoom(t *testing.T) (own, instance Cgroup, controller string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := own.Remove(t.Context()); err != nil && t.Context().Err() == nil {
+		if err := own.Remove(context.Background()); err != nil {
 			t.Error(err)
 		}
-		_ = own.removeTree()
 	})
 	t.Cleanup(func() { _ = enter(string(root), os.Getpid()) })
 	if err := enter(string(own), os.Getpid()); err != nil {

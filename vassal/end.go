@@ -91,8 +91,8 @@ func (g *Generation) Wait() Exit {
 		}
 		// gofail: var generationCgroupRemoved struct{}
 		g.exit.Err = errors.Join(g.exit.Err, g.launch.Budget.Remove(ctx))
-		if g.names != nil {
-			g.exit.Err = errors.Join(g.exit.Err, g.names.close())
+		if names := g.takeNames(); names != nil {
+			g.exit.Err = errors.Join(g.exit.Err, names.close())
 		}
 		g.exit.Err = errors.Join(g.exit.Err, g.closeApp(), g.closeChannel())
 		if g.ground != nil {
@@ -103,6 +103,16 @@ func (g *Generation) Wait() Exit {
 		}
 	})
 	return g.exit
+}
+
+// takeNames takes the namespaces that are given away out of Keep's sight, before
+// their descriptors are closed and others get the numbers.
+func (g *Generation) takeNames() *nsServer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := g.names
+	g.names = nil
+	return names
 }
 
 // removeTimeout bounds the wait for killed processes: only one stuck in the

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/netns"
 	"fiefdom/internal/pidfd"
 )
 
@@ -48,7 +49,7 @@ func namespaceOfPID(pid int) (uint64, error) {
 // OwnNamespace is the inode of the emperor's own network namespace; 0 when it
 // cannot be read.
 func OwnNamespace() uint64 {
-	inode, err := namespaceOfPID(os.Getpid())
+	inode, err := netns.Own()
 	if err != nil {
 		return 0
 	}

@@ -96,6 +96,9 @@ func askNamespaces(path string) ([]int, error) {
 	}
 	b, oob := make([]byte, len(setnsGreeting)+4), make([]byte, unix.CmsgSpace(4*maxServed))
 	n, oobn, flags, _, err := unix.Recvmsg(sock, b, oob, unix.MSG_CMSG_CLOEXEC)
+	for errors.Is(err, unix.EINTR) { // with a timeout the kernel never restarts it (signal(7)), and Go's runtime signals its threads
+		n, oobn, flags, _, err = unix.Recvmsg(sock, b, oob, unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("its answer: %w", err)
 	}

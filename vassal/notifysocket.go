@@ -16,9 +16,8 @@ import (
 type NotifySocket struct {
 	Address string // for NOTIFY_SOCKET
 
-	file  *os.File
-	inode uint64 // of the namespace
-	over  chan struct{}
+	file *os.File
+	over chan struct{}
 }
 
 // Bounds of what an app may say: a flood waits in the app's own queue.
@@ -33,7 +32,7 @@ func (j *Jail) Notify(generation int) (*NotifySocket, error) {
 	if j.Inode == 0 {
 		return nil, errors.New("an app can notify only in a network namespace of its own, where no other's word can come from; give the vassal a device, or unshare = net")
 	}
-	s := j.notifySocket(generation, nil)
+	s := notifySocket(generation, nil)
 	err := j.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -55,8 +54,8 @@ func (j *Jail) Notify(generation int) (*NotifySocket, error) {
 	return s, nil
 }
 
-func (j *Jail) notifySocket(generation int, file *os.File) *NotifySocket {
-	return &NotifySocket{Address: fmt.Sprintf("@fiefdom/notify.%d", generation), file: file, inode: j.Inode, over: make(chan struct{})}
+func notifySocket(generation int, file *os.File) *NotifySocket {
+	return &NotifySocket{Address: fmt.Sprintf("@fiefdom/notify.%d", generation), file: file, over: make(chan struct{})}
 }
 
 // NotifyFile is the name of a NotifySocket's file among those that are kept.
@@ -77,7 +76,7 @@ func (j *Jail) RestoreNotify(generation int, files *vault.Files) *NotifySocket {
 	if f == nil {
 		return nil
 	}
-	return j.notifySocket(generation, f)
+	return notifySocket(generation, f)
 }
 
 // Close ends Listen.
@@ -109,7 +108,7 @@ func (s *NotifySocket) Listen(uid int, heard func(text []byte)) error {
 				return err
 			}
 		}
-		if flags&unix.MSG_TRUNC == 0 && s.ofJail(oob[:oobn], uid) {
+		if flags&unix.MSG_TRUNC == 0 && fromApp(oob[:oobn], uid) {
 			heard(b[:n])
 		}
 		earned := int(time.Since(last) / notifyInterval)
@@ -125,19 +124,16 @@ func (s *NotifySocket) Listen(uid int, heard func(text []byte)) error {
 	}
 }
 
-// ofJail says whether a message's sender is the app's user or root, in the
-// jail. One that has ended since can have been nowhere else, unless it was given
-// a socket.
-func (s *NotifySocket) ofJail(oob []byte, uid int) bool {
+// fromApp says whether a message's sender is the app's user or root. He is in the
+// jail: its network namespace alone has the address, and sockets of that
+// namespace are made nowhere else. One who was given such a socket by an app has that
+// app's leave. Where he is now is not asked: systemd-notify has ended when
+// its word is read.
+func fromApp(oob []byte, uid int) bool {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil || len(messages) == 0 {
 		return false
 	}
 	cred, err := unix.ParseUnixCredentials(&messages[0])
-	if err != nil || cred.Uid != 0 && int(cred.Uid) != uid {
-		return false
-	}
-	var st unix.Stat_t
-	err = unix.Stat(fmt.Sprintf("/proc/%d/ns/net", cred.Pid), &st)
-	return errors.Is(err, unix.ENOENT) || err == nil && st.Ino == s.inode
+	return err == nil && (cred.Uid == 0 || int(cred.Uid) == uid)
 }

@@ -165,9 +165,9 @@ func (w *oomWatch) add(b *Budget) (*oomWatched, error) {
 		w.watcher, w.heard, w.done = watcher, map[string]*Budget{}, make(chan struct{})
 		go w.run(watcher) // until close, which waits for it
 	}
-	path := b.cgroup.file("memory.events")
+	watcher, path := w.watcher, b.cgroup.file("memory.events")
 	w.heard[path] = b
-	if err := w.watcher.Add(path); err != nil {
+	if err := watcher.Add(path); err != nil {
 		delete(w.heard, path)
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (w *oomWatch) add(b *Budget) (*oomWatched, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.heard, path)
-		_ = w.watcher.Remove(path) // the cgroup may be gone, and the watch with it
+		_ = watcher.Remove(path) // the cgroup may be gone, and the watch with it; so may the watcher
 		return nil
 	}}, nil
 }

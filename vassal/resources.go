@@ -138,6 +138,20 @@ func (r *Resources) Text(option string) string {
 	return ""
 }
 
+// take takes one option over from another.
+func (r *Resources) take(option string, from *Resources) {
+	switch option {
+	case LimitCPU:
+		r.CPU = from.CPU
+	case LimitMemory:
+		r.Memory = from.Memory
+	case LimitPIDs:
+		r.PIDs = from.PIDs
+	case LimitIO:
+		r.IO = from.IO
+	}
+}
+
 // Same says whether two limit the same, wherever they stand.
 func (r *Resources) Same(other *Resources) bool {
 	return r.CPU == other.CPU && r.Memory == other.Memory && r.PIDs == other.PIDs && slices.Equal(r.IO, other.IO)

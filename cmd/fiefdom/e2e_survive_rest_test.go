@@ -67,3 +67,25 @@ func TestAdoptedVassalsAreServed(t *testing.T) {
 	r.await("sick", "is found unhealthy", func(s emperor.Status) bool { return strings.Contains(s.LastEnd, "unhealthy") })
 	r.stop(syscall.SIGTERM)
 }
+
+// What a killed emperor has left is ended by a word, whatever his ini is by now;
+// one who runs is left alone.
+func TestEndOfWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, survivors)
+	before := r.all()
+	if out, code := r.run("end", r.name); code != exitFailed || !strings.Contains(out, number(r.cmdPID())) {
+		t.Errorf("end beside an emperor: %d, %q", code, out)
+	}
+	r.same(before)
+	r.die()
+	r.write(realmDir+"/emperor.ini", "[uwsgi]\nemperor-frq = 3\n")
+	r.mustRun("end", r.name)
+	r.checkNothingLeft()
+	if out, code := r.run("end", r.name); code != exitNotFound {
+		t.Errorf("end of nothing: %d, %q", code, out)
+	}
+	if out, code := r.run("end", "../run"); code != exitUsage {
+		t.Errorf("end of no instance: %d, %q", code, out)
+	}
+}

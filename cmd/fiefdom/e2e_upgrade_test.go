@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -100,6 +102,9 @@ func TestNoLineIsLostByUpgrades(t *testing.T) {
 	const talks = "[uwsgi]\ncommand = /bin/sh -c 'i=0; while ! test -e /run/t/enough; do n=0; while test $n -lt 50; do i=$((i+1)); n=$((n+1)); echo line $i; done; sleep 0.002; done; echo end $i; exec sleep 1000'\n"
 	r := newRealm(t, logsEmperor, map[string]string{"told": talks, "filed": talks + "logto = /run/t/filed.log\n"})
 	r.logged("told | line 100", 1)
+	nettest.Eventually(t, patience, "filed talks", func() bool {
+		return r.exists("/run/t/filed.log") && strings.Contains(r.read("/run/t/filed.log"), "line 10\n")
+	})
 	for range scaled(5, 50) {
 		r.mustRun("upgrade")
 	}
@@ -199,6 +204,61 @@ func TestUpgradeToAnotherProgram(t *testing.T) {
 	r.write(realmDir+"/emperor.ini", nativeNetwork+"emperor-frq = 3\n")
 	if out, code := r.run("upgrade"); code != 1 || !strings.Contains(out, "emperor-frq") {
 		t.Errorf("a bad ini: %d, %q", code, out)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// Who follows a vassal's output or the events does so through upgrades and
+// restarts of the emperor, line by line.
+func TestFollowersSurviveUpgrades(t *testing.T) {
+	t.Parallel()
+	const talks = "[uwsgi]\ncommand = /bin/sh -c 'i=0; while ! test -e /run/t/enough; do i=$((i+1)); echo line $i; sleep 0.002; done; echo end; exec sleep 1000'\n"
+	r := newRealm(t, logsEmperor, map[string]string{"blog": talks})
+	r.logged("blog | line 10", 1)
+	follow := func(args ...string) (cmd *exec.Cmd, told, errs func() string) {
+		cmd = fiefdom(args...)
+		file := func(name string) (*os.File, func() string) {
+			f, err := os.Create(filepath.Join(t.TempDir(), name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			return f, func() string { b, _ := os.ReadFile(f.Name()); return string(b) }
+		}
+		cmd.Stdout, told = file("told")
+		cmd.Stderr, errs = file("errs")
+		r.Start(t, cmd)
+		return cmd, told, errs
+	}
+	logs, out, errs := follow("logs", "-f", "blog")
+	happened, events, _ := follow("events", "-f", "--since", "1h", "blog")
+	nettest.Eventually(t, patience, "the first line", func() bool { return out() != "" })
+	for i := range scaled(3, 50) {
+		r.mustRun("upgrade")
+		nettest.Eventually(t, patience, "the next emperor is met", func() bool { return strings.Count(errs(), "is there again") == i+1 })
+		had := len(out())
+		nettest.Eventually(t, patience, "he tells more", func() bool { return len(out()) > had })
+	}
+	r.write("/run/t/enough", "")
+	nettest.Eventually(t, patience, "the last line is told", func() bool { return strings.HasSuffix(out(), "\nend\n") })
+	r.die()
+	r.start()
+	r.mustRun("restart", "blog")
+	nettest.Eventually(t, patience, "the first line by the next emperor", func() bool { return strings.HasSuffix(out(), "\nend\nend\n") })
+	nettest.Eventually(t, patience, "his events", func() bool { return strings.Count(events(), "vassal adopted") > scaled(3, 50) })
+	for _, cmd := range []*exec.Cmd{logs, happened} {
+		if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
+			t.Errorf("%v: %v", cmd.Args, err)
+		}
+	}
+	n := 0
+	for line := range strings.Lines(out()) {
+		if n++; line != fmt.Sprintf("line %d\n", n) {
+			if line != "end\n" {
+				t.Errorf("line %d is %q", n, line)
+			}
+			break
+		}
 	}
 	r.stop(syscall.SIGTERM)
 }

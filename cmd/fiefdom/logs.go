@@ -24,7 +24,8 @@ func logsCommand(t *target) *cobra.Command {
 		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB. If
 -n or --since ask for more, and the vassal has a logto, that comes from the file and its
 backups, compressed or not. Lines of files have no times: --since begins with the first
-line of the file that was written then. Control bytes are shown as \xNN.`,
+line of the file that was written then. Control bytes are shown as \xNN. With -f it goes
+on after an upgrade or a restart of the emperor.`,
 		Example: "  fiefdom logs blog\n  fiefdom logs -f -n 20 blog\n  fiefdom logs --since 10m blog\n  fiefdom logs --since 14:30 --json blog",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Last < 0 {
@@ -39,7 +40,12 @@ line of the file that was written then. Control bytes are shown as \xNN.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			err = client.LogLines(ctx, args[0], q, logPrinter(cmd.OutOrStdout(), asJSON, times))
+			print := logPrinter(cmd.OutOrStdout(), asJSON, times)
+			if q.Follow {
+				err = followLogs(ctx, &following{client, cmd.ErrOrStderr(), successorPatience}, args[0], q, print)
+			} else {
+				err = client.LogLines(ctx, args[0], q, print)
+			}
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -52,6 +58,15 @@ line of the file that was written then. Control bytes are shown as \xNN.`,
 	c.Flags().BoolVarP(&times, "time", "t", false, "print when each line came")
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON object for each line")
 	return c
+}
+
+// followLogs prints a vassal's output as it comes. What the next emperor has of it
+// begins where the one before ended.
+func followLogs(ctx context.Context, f *following, vassal string, q emperor.LogQuery, print func(emperor.LogLine) error) error {
+	return f.run(ctx, vassal, func() error {
+		defer func() { q = emperor.LogQuery{Follow: true} }()
+		return f.client.LogLines(ctx, vassal, q, print)
+	})
 }
 
 // logPrinter prints lines one by one.

@@ -176,12 +176,13 @@ command = COMMAND
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,+-]+$`)
 
 // quoteWord quotes an argument for the option command. What the dialect would
-// replace is doubled, %x, or broken up by quotes that end and begin again, $(x), @(x).
+// replace is doubled, %x, or broken up by quotes that end and begin again, $(x), @(x);
+// so is what check would take for a comment that is none.
 func quoteWord(arg string) string {
 	if plainWord.MatchString(arg) {
 		return arg
 	}
-	return "'" + strings.NewReplacer("'", `'\''`, "%", "%%", "$(", "$''(", "@(", "@''(").Replace(arg) + "'"
+	return "'" + strings.NewReplacer("'", `'\''`, "%", "%%", "$(", "$''(", "@(", "@''(", " #", " ''#").Replace(arg) + "'"
 }
 
 // tellNext says what happens to the new ini.

@@ -59,6 +59,7 @@ described by an ini file each, behind a userspace router that decides what may p
 		captureCommand(&t),
 		firewallCommand(&t),
 		upgradeCommand(&t),
+		endCommand(),
 		doctorCommand(&t),
 		manCommand(),
 		versionCommand(),

@@ -97,7 +97,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err := lines.to(l.config, instance.Path(emperor.LogPipe)); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
-	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager, program: program}
+	r := &runner{loaded: l, instance: instance, log: log, out: lines, orders: orders, manager: manager, program: program, stopping: ctx.Done()}
 	if r.syslog, err = lines.toSyslog(l.config); err != nil {
 		return errors.Join(err, instance.Unlock())
 	}
@@ -127,12 +127,13 @@ type runner struct {
 	program  program
 	syslog   func(vassal string) io.Writer
 
-	emperor *emperor.Emperor
-	keeper  *control.Keeper
-	vault   *vault.Vault // nil: nobody is to be adopted
-	ran     bool         // it has come to run: what there is is its own
-	leaves  bool         // what was found is for the next emperor: this one does not come to run
-	undo    []func() error
+	emperor  *emperor.Emperor
+	keeper   *control.Keeper
+	vault    *vault.Vault    // nil: nobody is to be adopted
+	ran      bool            // it has come to run: what there is is its own
+	stopping <-chan struct{} // closed by the signals that end it
+	leaves   bool            // what was found is for the next emperor: this one does not come to run
+	undo     []func() error
 }
 
 func (r *runner) run(ctx context.Context) (err error) {

@@ -4,8 +4,12 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // orders are the signals by which uWSGI's emperor is told what to do; TERM,
@@ -32,12 +36,42 @@ func ownURG() error {
 		if err := os.Setenv("GODEBUG", settings+noPreemption); err != nil {
 			return err
 		}
+		defer ignoreOrders()()
 		return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	}
 	if was = strings.TrimSuffix(was, ","); was == "" {
 		return os.Unsetenv("GODEBUG")
 	}
 	return os.Setenv("GODEBUG", was)
+}
+
+// ignoreOrders has the kernel ignore the orders, and INT, until restore. Exec makes
+// each handler the default again, by which they would end the program that
+// begins, while it keeps what is ignored; Go's runtime leaves HUP and INT so until they
+// are asked for, and does nothing for the others. An emperor that begins does
+// anyway what the orders say. This is not os/signal's Ignore, which would have the
+// one who goes on after an exec that failed forget who asked for them.
+func ignoreOrders() (restore func()) {
+	// struct sigaction of the kernel, not of libc (linux/signal_types.h).
+	type sigaction struct {
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	var restores []func()
+	for _, sig := range append(slices.Clone(orders), os.Interrupt) {
+		n, ignore, was := uintptr(sig.(syscall.Signal)), sigaction{handler: 1}, sigaction{}
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&ignore)), uintptr(unsafe.Pointer(&was)), unsafe.Sizeof(was.mask), 0, 0)
+		if errno == 0 {
+			restores = append(restores, func() {
+				_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&was)), 0, unsafe.Sizeof(was.mask), 0, 0)
+			})
+		}
+	}
+	return func() {
+		for _, restore := range restores {
+			restore()
+		}
+	}
 }
 
 // takeOrders begins to receive the orders. Until then, and by default, USR1 and

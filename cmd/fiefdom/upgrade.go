@@ -109,10 +109,24 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 		r.log.Info("upgrading", "program", r.program.path)
 		err := r.emperor.Replace(func() error {
 			r.out.flush()
-			return r.program.become()
+			return r.become()
 		})
 		r.log.Error("not upgraded; going on", "err", err)
 	}, nil
+}
+
+// become is the exec of an upgrade. A TERM that came before is obeyed instead. One
+// that comes after it, before the new program's first words, ends the emperor and
+// nobody else: no mask would have it wait, since Go's runtime takes every
+// signal that ends a process out of the mask that it began with.
+func (r *runner) become() error {
+	defer ignoreOrders()()
+	select {
+	case <-r.stopping:
+		return errors.New("the emperor is stopping")
+	default:
+		return r.program.become()
+	}
 }
 
 // reapInherited waits for the children that an emperor before, whose process this

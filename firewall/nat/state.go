@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+
+	"fiefdom/internal/netns"
 )
 
 // switched is what this instance switched on, kept over its restarts: sysctl
@@ -34,13 +36,13 @@ func loadSwitched(dir string) (*switched, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the boot's id: %w", err)
 	}
-	ns, err := os.Readlink("/proc/thread-self/ns/net")
+	ns, err := netns.Own()
 	if err != nil {
-		return nil, fmt.Errorf("read the network namespace's number: %w", err)
+		return nil, err
 	}
 	s := &switched{
 		path:  filepath.Join(dir, "forwarding.json"),
-		scope: strings.TrimSpace(string(boot)) + " " + ns,
+		scope: fmt.Sprintf("%s net:[%d]", strings.TrimSpace(string(boot)), ns),
 		set:   map[knob]string{},
 	}
 	b, err := os.ReadFile(s.path)

@@ -59,6 +59,15 @@ func Inode(ns netns.NsHandle) (uint64, error) {
 	return st.Ino, nil
 }
 
+// Own is the Inode of the calling thread's namespace: of the process, outside of Do.
+func Own() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return 0, fmt.Errorf("our own network namespace: %w", err)
+	}
+	return st.Ino, nil
+}
+
 // visit calls enter, then fn, on a locked thread, and takes the thread back to
 // its first namespace. An enter that fails has not moved it.
 func visit(enter, fn func() error) error {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/netns"
 	"fiefdom/tuntap"
 )
 
@@ -112,7 +113,7 @@ func (h *heritage) take(ctx context.Context, door string) (devices []Adopted, er
 	if err := errors.Join(h.wire.send(order{Take: protocol}), h.wire.send(order{Tell: true})); err != nil {
 		return nil, err
 	}
-	own, err := ownNamespace()
+	own, err := netns.Own()
 	if err != nil {
 		return nil, err
 	}
@@ -244,13 +245,4 @@ func (t *telling) hearDevice(s deviceState, f *os.File) error {
 		Network: s.Network, Vassal: s.Vassal, Device: device, Inode: namespace, File: f, Registered: s.Registered,
 	})
 	return nil
-}
-
-// ownNamespace is the inode of the calling thread's network namespace.
-func ownNamespace() (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return 0, fmt.Errorf("our own network namespace: %w", err)
-	}
-	return st.Ino, nil
 }

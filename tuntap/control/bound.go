@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fiefdom/internal/netns"
 	"fiefdom/internal/unixsock"
 )
 
@@ -79,7 +80,7 @@ func boundAddress(fd int, network, address string) error {
 	}
 	defer unix.Close(ns)
 	var st unix.Stat_t
-	own, err := ownNamespace()
+	own, err := netns.Own()
 	if err := errors.Join(err, unix.Fstat(ns, &st)); err != nil {
 		return err
 	}
