@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,20 +75,29 @@ func (i *Instance) checkOwn() error {
 	return nil
 }
 
+// lockPatience is for children of a holder that is no more.
+const lockPatience = time.Second
+
 // takeLock opens and locks the lock file. A lock on a file that the holder
-// before us has just removed is worth nothing: then it tries again.
+// before us has just removed is worth nothing: then it tries again. So it does
+// for a while if the holder is dead, or was this very process before an upgrade:
+// a child that it had just cloned has the lock's descriptor until its own exec.
 func (i *Instance) takeLock() (*os.File, error) {
-	for {
+	for end := time.Now().Add(lockPatience); ; {
 		f, err := os.OpenFile(i.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			defer f.Close()
+			f.Close()
 			if !errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 			}
 			holder, _ := os.ReadFile(f.Name())
+			if isLeftBehind(string(holder)) && time.Now().Before(end) {
+				time.Sleep(time.Millisecond)
+				continue
+			}
 			return nil, fmt.Errorf("instance %q runs already (pid %s); stop it, or write instance = NAME for a second one",
 				i.Name, strings.TrimSpace(string(holder)))
 		}
@@ -102,6 +112,12 @@ func (i *Instance) takeLock() (*os.File, error) {
 			return nil, err
 		}
 	}
+}
+
+// isLeftBehind says that a lock's holder, by its pid, cannot be an emperor.
+func isLeftBehind(holder string) bool {
+	pid, err := strconv.Atoi(strings.TrimSpace(holder))
+	return err == nil && pid > 0 && (pid == os.Getpid() || errors.Is(unix.Kill(pid, 0), unix.ESRCH))
 }
 
 // Path is a file in the runtime directory.

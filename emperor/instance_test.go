@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 )
@@ -43,6 +46,33 @@ func TestLock(t *testing.T) {
 	}
 	if err := lock(t, c).Unlock(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A child that an emperor has cloned holds his lock until its own exec, also when
+// the emperor has become another program meanwhile.
+func TestLockWaitsForWhoIsLeftBehind(t *testing.T) {
+	for name, holder := range map[string]int{"this process before its exec": os.Getpid(), "dead": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			c := instanceConfig(t)
+			if err := os.MkdirAll(c.Runtime, 0o711); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(c.Runtime, "lock")
+			write(t, path, fmt.Sprintln(holder))
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			let := time.AfterFunc(20*time.Millisecond, func() { f.Close() })
+			defer let.Stop()
+			if err := lock(t, c).Unlock(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

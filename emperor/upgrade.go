@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -25,7 +26,11 @@ func (e *Emperor) Replace(exec func() error) error {
 		err := e.whole()
 		if err == nil {
 			resume := e.haltOutputs()
+			// A child between clone and exec has all our descriptors, the lock's among
+			// them, and would keep them from the next emperor.
+			syscall.ForkLock.Lock()
 			err = exec()
+			syscall.ForkLock.Unlock()
 			resume()
 		}
 		result <- err
