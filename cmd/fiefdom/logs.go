@@ -37,7 +37,12 @@ logto has all of it in a file. Control bytes are shown as \xNN.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			err = client.LogLines(ctx, args[0], q, logPrinter(cmd.OutOrStdout(), asJSON, times))
+			printed := 0
+			printLine := logPrinter(cmd.OutOrStdout(), asJSON, times)
+			err = client.LogLines(ctx, args[0], q, func(l emperor.LogLine) error { printed++; return printLine(l) })
+			if err == nil && printed == 0 && since == "" && !q.Follow && !asJSON {
+				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come since the emperor began; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
+			}
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -32,7 +32,7 @@ this folder, the app begins in this folder.`,
 		Example: "  fiefdom new hello -- python3 -m http.server 8000\n  fiefdom new --wait hello -- /srv/hello/run --port 80",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return errors.New("want NAME -- COMMAND [ARGUMENT...]")
+				return errors.New("no name, or no command behind --")
 			}
 			return nil
 		},
@@ -72,7 +72,7 @@ func (t *target) folder(ctx context.Context, client *emperor.Client) (string, er
 		self.Folders, err = l.config.Folders(), nil
 	}
 	if err == nil && len(self.Folders) == 0 {
-		err = fmt.Errorf("the emperor watches no folder: %w", emperor.ErrNotFound)
+		err = emperor.NotFound("the emperor watches no folder")
 	}
 	if err != nil {
 		return "", err
@@ -258,7 +258,7 @@ const (
 // once does not run.
 func awaitNew(ctx context.Context, out io.Writer, client *emperor.Client, path string) error {
 	if client == nil {
-		return fmt.Errorf("no emperor that runs was found to start it: %w", emperor.ErrNotFound)
+		return emperor.NotFound("no emperor that runs was found to start it")
 	}
 	name := emperor.NameOf(path)
 	ctx, cancel := context.WithTimeout(ctx, newTime)

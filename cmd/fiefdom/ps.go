@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ import (
 func psCommand(t *target) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "ps", Short: "List the vassals", Args: cobra.NoArgs,
+		Use: "ps", SuggestFor: []string{"ls", "list"}, Short: "List the vassals", Args: cobra.NoArgs,
 		Example: "  fiefdom ps\n  fiefdom ps --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := t.client()
@@ -33,6 +34,9 @@ func psCommand(t *target) *cobra.Command {
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), all)
+			}
+			if len(all) == 0 && os.Getuid() != 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "fiefdom: none of the inis is yours; root sees all vassals")
 			}
 			return table(cmd.OutOrStdout(), all)
 		},

@@ -28,8 +28,8 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Run an emperor", Args: cobra.ExactArgs(1),
 		Long: `Run starts the networks and the vassals that an emperor's ini describes, and
-keeps them running until TERM, INT or QUIT. HUP reads all inis again, or becomes the
-program that was installed meanwhile (see fiefdom upgrade), USR1 logs how they are,
+keeps them running until TERM, INT or QUIT. HUP reads all inis again, or takes the
+program that was installed meanwhile, or a changed FILE (see fiefdom upgrade); USR1 logs how they are,
 WINCH looks for changed inis at once, URG ends all back-offs.`,
 		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
 		RunE: func(cmd *cobra.Command, args []string) error {

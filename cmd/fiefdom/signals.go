@@ -48,8 +48,9 @@ func takeOrders() (received chan os.Signal, stop func()) {
 	return received, func() { signal.Stop(received) }
 }
 
-// renew becomes the program that is installed now, if it is another one and can
-// adopt the vassals; else it reads all inis again, as if all had been touched.
+// renew becomes the program that is installed now, if it is another one, or the
+// emperor's ini has changed, and it can adopt the vassals; else it reads all inis
+// again, as if all had been touched.
 func (r *runner) renew(ctx context.Context) {
 	if r.vault == nil || !r.program.changed() {
 		r.emperor.Reload()
