@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,9 +79,13 @@ func table(out io.Writer, all []emperor.Status) error {
 }
 
 // trouble is what ps says of a vassal that has an error. A crash loop is told
-// first: an error that is long shall not hide it.
+// first: an error that is long shall not hide it, nor shall the way to its own ini.
 func trouble(s emperor.Status) string {
-	text := firstLine(plain(s.Error), 60)
+	text := s.Error
+	if rest, own := strings.CutPrefix(text, s.File+":"); own && s.File != "" {
+		text = filepath.Base(s.File) + ":" + rest
+	}
+	text = firstLine(plain(text), 60)
 	if s.State == emperor.Backoff && s.Deaths > 1 {
 		return fmt.Sprintf("%d deaths, next start in %s: %s", s.Deaths, max(0, time.Until(s.NextStart)).Round(time.Second), text)
 	}
