@@ -146,6 +146,7 @@ func (e *Emperor) expanded(got []expansion) {
 				v.err = what
 				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
 			}
+			v.unfit = v.err
 			if x.Unrest {
 				e.lookAgain(v)
 			}
@@ -156,7 +157,7 @@ func (e *Emperor) expanded(got []expansion) {
 		if len(x.Config.Needless) > 0 {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
-		v.config = x.Config
+		v.config, v.unfit = x.Config, ""
 		if !v.adopted || v.begins {
 			v.err = ""
 			v.backoff.clear()

@@ -26,6 +26,7 @@ type member struct {
 
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
+	unfit    string         // what is wrong with the newest ini; empty: nothing
 	warnings []string
 
 	backoff  backoff
@@ -219,7 +220,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 		e.happen(v, failed)
 		return
 	}
-	v.gen, v.err = job.gen, ""
+	v.gen, v.err = job.gen, v.unfit // an ini that turned bad during the start is no less so
 	v.starts++
 	v.dates.ran()
 	level := slog.LevelInfo
