@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/ini"
 )
 
 // APISocket is the control API's socket in the runtime directory: HTTP and
@@ -192,11 +194,32 @@ func (e *Emperor) apiList(w http.ResponseWriter, r *http.Request) {
 // for a vassal that is not the asker's.
 func (e *Emperor) find(w http.ResponseWriter, r *http.Request) (Status, bool) {
 	name := r.PathValue("name")
-	if one := e.known(func(s *Status) bool { return s.Name == name && mayTouch(r, *s) }); len(one) > 0 {
+	var names []string // that the asker may see
+	one := e.known(func(s *Status) bool {
+		if !mayTouch(r, *s) {
+			return false
+		}
+		names = append(names, s.Name)
+		return s.Name == name
+	})
+	if len(one) > 0 {
 		return one[0], true
 	}
-	http.Error(w, fmt.Sprintf("no vassal %q", name), http.StatusNotFound)
+	uid, _ := r.Context().Value(peerKey{}).(uint32)
+	http.Error(w, noVassal(name, names, uid), http.StatusNotFound)
 	return Status{}, false
+}
+
+// noVassal says that there is none of this name among those that a user may see.
+func noVassal(name string, names []string, uid uint32) string {
+	text := fmt.Sprintf("no vassal %q", name)
+	if near := ini.Similar(name, names); near != "" {
+		return fmt.Sprintf("%s; did you mean %q?", text, near)
+	}
+	if uid != 0 && int(uid) != os.Getuid() {
+		text += fmt.Sprintf(" among those of uid %d; root sees all", uid)
+	}
+	return text
 }
 
 func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {

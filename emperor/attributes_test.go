@@ -179,8 +179,10 @@ func TestAttributesStay(t *testing.T) {
 	r.write(t, "site", strings.Replace(site, "gold", "silver", 1))
 	r.await(t, "site", "has another plan", func(s Status) bool { return reflect.DeepEqual(s.Attributes["plan"], []string{"silver"}) })
 	r.write(t, "site", strings.Replace(site, "home = /usr", "home = usr", 1))
-	bad := r.await(t, "site", "refuses its ini", func(s Status) bool { return strings.Contains(s.Error, "home = usr: want an absolute path") })
-	if bad.State != Running || bad.Attributes["plan"][0] != "silver" {
+	bad := r.await(t, "site", "refuses its ini", func(s Status) bool {
+		return s.State == Running && strings.Contains(s.Error, "home = usr: want an absolute path")
+	})
+	if bad.Attributes["plan"][0] != "silver" {
 		t.Errorf("a bad ini changed it: %+v", bad)
 	}
 }

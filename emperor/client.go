@@ -93,7 +93,7 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 	message := strings.TrimSpace(string(text))
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("%s: %w", message, ErrNotFound)
+		return nil, notFound(message)
 	}
 	if resp.StatusCode == http.StatusBadRequest {
 		return nil, badQuery(message)

@@ -285,7 +285,7 @@ func (e *Emperor) host(uid uint32, name string) (*vassal.Generation, error) {
 	case f := <-answer:
 		switch {
 		case f == nil:
-			return nil, fmt.Errorf("no vassal %q: %w", name, ErrNotFound)
+			return nil, NotFound("no vassal %q", name)
 		case f.gen == nil || f.state != Running && f.state != Starting:
 			return nil, fmt.Errorf("vassal %q is %s, and a command needs one that runs; see fiefdom status %s", name, f.state, name)
 		}

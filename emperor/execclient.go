@@ -92,5 +92,8 @@ func awaitExec(conn *net.UnixConn, started func()) (int, error) {
 // notFound is an answer of the emperor's that is ErrNotFound too.
 type notFound string
 
+// NotFound is an error that is ErrNotFound too, and says so in its own words.
+func NotFound(format string, args ...any) error { return notFound(fmt.Sprintf(format, args...)) }
+
 func (e notFound) Error() string   { return string(e) }
 func (e notFound) Is(t error) bool { return t == ErrNotFound }

@@ -153,6 +153,7 @@ func (e *Emperor) expanded(got []expansion) {
 				v.err = what
 				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
 			}
+			v.unfit = v.err
 			if x.Unrest {
 				e.lookAgain(v)
 			}
@@ -164,7 +165,7 @@ func (e *Emperor) expanded(got []expansion) {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
 		e.rereadVassal(v, x.Config)
-		v.config = x.Config
+		v.config, v.unfit = x.Config, ""
 		if !v.adopted || v.begins {
 			v.err = ""
 			v.backoff.clear()

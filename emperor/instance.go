@@ -80,7 +80,8 @@ func (i *Instance) checkOwn() error {
 const lockGrace = 2 * time.Second
 
 // takeLock opens and locks the lock file. A lock on a file that the holder
-// before us has just removed is worth nothing: then it tries again.
+// before us has just removed is worth nothing: then it tries again. So it does
+// for a while if the holder is dead.
 func (i *Instance) takeLock() (*os.File, error) {
 	for began := time.Now(); ; {
 		f, err := os.OpenFile(i.Path("lock"), os.O_RDWR|os.O_CREATE, 0o600)

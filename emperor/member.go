@@ -27,6 +27,7 @@ type member struct {
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
 	passing  int            // starts in a row that failed for a want which passes and is not its own
+	unfit    string         // what is wrong with the newest ini; empty: nothing
 	warnings []string
 
 	backoff  backoff
@@ -226,7 +227,7 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 		e.happen(v, failed)
 		return
 	}
-	v.gen, v.err, v.passing = job.gen, "", 0
+	v.gen, v.err, v.passing = job.gen, v.unfit, 0 // an ini that turned bad during the start is no less so
 	v.starts++
 	v.dates.ran()
 	level := slog.LevelInfo

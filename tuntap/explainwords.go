@@ -230,5 +230,8 @@ func (x *question) advice(o *outcome) string {
 	case DropRule:
 		return "the rule came with the device's own rule block, not from a file"
 	}
+	if containsAddr(x.cfg.Pool, x.dst) && !isOwn(&x.cfg, x.dst) && x.net.table.Load().owner(x.dst).kind != ownerPeer {
+		return fmt.Sprintf("no rule changes this: nobody has %s; fiefdom ps lists the addresses", x.dst)
+	}
 	return "no rule changes this"
 }

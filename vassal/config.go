@@ -105,6 +105,7 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	c.noteNeedless(f.Pairs)
 	errs = append(errs, c.attach(f.Pairs)...)
 	errs = append(errs, c.unrun(f.Pairs)...)
+	errs = append(errs, c.warnOfShell(f.Pairs)...)
 	return c, append(errs, c.Validate()...)
 }
 

@@ -235,7 +235,7 @@ func (plan *Plan) settle(ctx context.Context) error {
 	}
 	if plan.Chdir != "" {
 		if err := os.Chdir(plan.Chdir); err != nil {
-			return fmt.Errorf("chdir: %w", err)
+			return mayNot(err)
 		}
 	}
 	if plan.Umask >= 0 {
@@ -282,7 +282,7 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 func execute(program string, args []string) error {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return fmt.Errorf("command %q: %w", program, errors.Unwrap(err))
+		return noProgram(program, err)
 	}
 	err = syscall.Exec(path, append([]string{program}, args...), os.Environ())
 	if errors.Is(err, syscall.ENOENT) {

@@ -99,6 +99,9 @@ func TestStopStartRestartReload(t *testing.T) {
 	if out, code := r.run("reload", "blog"); code != exitFailed || r.ps("blog").PID != pid {
 		t.Errorf("reload of a broken ini: exit code %d, want 1 and the old process\n%s", code, out)
 	}
+	if out, code := r.run("status", "blogg"); code != exitNotFound || !strings.HasSuffix(out, "no vassal \"blogg\"; did you mean \"blog\"?\n") {
+		t.Errorf("exit code %d, %q", code, out)
+	}
 	for _, word := range []string{"status", "logs", "start", "stop", "restart", "reload"} {
 		if out, code := r.run(word, "nobody"); code != exitNotFound || !strings.Contains(out, `no vassal "nobody"`) {
 			t.Errorf("%s of a vassal that is not there: exit code %d, %q", word, code, out)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,4 +66,52 @@ func TestCheckAsAnotherUser(t *testing.T) {
 	if err == nil || !strings.Contains(out, "permission denied; run it as root") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// What a newcomer does not know yet, he is told where he meets it.
+func TestNewcomerIsTold(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r.drop("quiet", "[uwsgi]\ncommand = sleep 1000\n")
+	r.Run(t, "sh", "-ec", "mkdir -m 700 /run/t/mine; echo '#!/bin/sh' >/run/t/mine/run; cp /run/t/mine/run /run/t/plain; chmod 755 /run/t/mine/run; chmod 644 /run/t/plain")
+	r.drop("mine", "[uwsgi]\ncommand = /run/t/mine/run\n")
+	r.drop("plain", "[uwsgi]\ncommand = /run/t/plain\n")
+	r.drop("shell", "[uwsgi]\ncommand = cd /srv && ./run\n")
+	r.start()
+	quiet := r.awaitState("quiet", emperor.Running)
+	if out := r.mustRun("logs", "quiet"); !strings.Contains(out, "PYTHONUNBUFFERED=1") {
+		t.Errorf("logs of an app that says nothing: %q", out)
+	}
+	for vassal, want := range map[string]string{
+		"mine":  "/run/t/mine/run: permission denied; uid %d, the app's, may not enter a folder on the way there",
+		"plain": "permission denied; uid %d, the app's, may not run it",
+		"shell": "that is a word of the shell's: write command = sh -c",
+	} {
+		s := r.await(vassal, "says why it does not run", func(s emperor.Status) bool { return s.Error != "" && s.UID > 0 })
+		if want = strings.ReplaceAll(want, "%d", strconv.Itoa(s.UID)); !strings.Contains(s.Error, want) {
+			t.Errorf("%s: %q does not say %q", vassal, s.Error, want)
+		}
+	}
+	fiefdom := filepath.Join(filepath.Dir(agentPath(t)), "fiefdom")
+	for command, want := range map[string]string{
+		"ps":           "none of the inis is yours; root sees all",
+		"status quiet": `no vassal "quiet" among those of uid 1501; root sees all`,
+	} {
+		args := append([]string{"--reuid=1501", "--regid=1501", "--clear-groups", fiefdom}, strings.Fields(command)...)
+		if out, _ := r.Try(t, "setpriv", args...); !strings.Contains(out, want) {
+			t.Errorf("%s of somebody else: %q does not say %q", command, out, want)
+		}
+	}
+
+	// A reload takes a changed ini of the emperor, and the apps go on; a bad one changes nothing.
+	r.write(realmDir+"/emperor.ini", r.read(realmDir+"/emperor.ini")+"emperor-frq = 3\n")
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.logged("not upgraded; going on", 1)
+	r.write(realmDir+"/emperor.ini", strings.Replace(r.read(realmDir+"/emperor.ini"), "emperor-frq = 3", "vassal-set = env=A=1", 1))
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.logged("vassal adopted", 1)
+	if why := unlike(quiet, r.await("quiet", "runs", func(s emperor.Status) bool { return s.State == emperor.Running })); why != "" {
+		t.Error(why)
+	}
+	r.stop(syscall.SIGTERM)
 }

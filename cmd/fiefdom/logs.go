@@ -40,11 +40,16 @@ on after an upgrade or a restart of the emperor.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			print := logPrinter(cmd.OutOrStdout(), asJSON, times)
+			printed := 0
+			printLine := logPrinter(cmd.OutOrStdout(), asJSON, times)
+			count := func(l emperor.LogLine) error { printed++; return printLine(l) }
 			if q.Follow {
-				err = followLogs(ctx, &following{client, cmd.ErrOrStderr(), successorPatience}, args[0], q, print)
+				err = followLogs(ctx, &following{client, cmd.ErrOrStderr(), successorPatience}, args[0], q, count)
 			} else {
-				err = client.LogLines(ctx, args[0], q, print)
+				err = client.LogLines(ctx, args[0], q, count)
+			}
+			if err == nil && printed == 0 && since == "" && !q.Follow && !asJSON {
+				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come since the emperor began; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
 			}
 			if ctx.Err() != nil {
 				return nil

@@ -27,11 +27,12 @@ func newCommand(t *target) *cobra.Command {
 		Long: `New writes NAME.ini with the command, and with what is usual beside it in
 comments, into the folder of the emperor that runs, of the one that --config
 names, or into --dir. An ini that is there is never overwritten. A command that
-is a relative path becomes an absolute one.`,
+is a relative path becomes an absolute one; if it or an argument names a file of
+this folder, the app begins in this folder.`,
 		Example: "  fiefdom new hello -- python3 -m http.server 8000\n  fiefdom new --wait hello -- /srv/hello/run --port 80",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
-				return errors.New("want NAME -- COMMAND [ARGUMENT...]")
+				return errors.New("no name, or no command behind --")
 			}
 			return nil
 		},
@@ -80,7 +81,7 @@ func (t *target) folder(ctx context.Context, client *emperor.Client) (string, er
 		self.Folders, err = l.config.Folders(), nil
 	}
 	if err == nil && len(self.Folders) == 0 {
-		err = fmt.Errorf("the emperor watches no folder: %w", emperor.ErrNotFound)
+		err = emperor.NotFound("the emperor watches no folder")
 	}
 	if err != nil {
 		return "", err
@@ -99,13 +100,14 @@ func scaffold(dir, name string, argv []string) (path string, err error) {
 		return "", fmt.Errorf("%w: %.100q is no name for a new vassal; want up to 64 letters, digits, dots, dashes and underscores, without .ini", errUsage, name)
 	}
 	argv = slices.Clone(argv)
+	home := homeOf(argv)
 	if strings.Contains(argv[0], "/") {
 		if argv[0], err = filepath.Abs(argv[0]); err != nil {
 			return "", err
 		}
 	}
 	if _, err := exec.LookPath(argv[0]); err != nil {
-		return "", fmt.Errorf("%w; install it, or write its whole path", err)
+		return "", notRunnable(argv[0], err)
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", err
@@ -113,17 +115,20 @@ func scaffold(dir, name string, argv []string) (path string, err error) {
 	path = filepath.Join(dir, name+".ini")
 	// No emperor takes a file of such a name for an ini.
 	tmp, err := os.CreateTemp(dir, "."+name+".new-")
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "", fmt.Errorf("%s: you (uid %d) may not write there; run it as root, or have the folder's owner let you", dir, os.Geteuid())
+	case err != nil:
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
-	_, err = io.WriteString(tmp, scaffoldText(name, argv))
+	_, err = io.WriteString(tmp, scaffoldText(name, argv, home))
 	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return "", err
 	}
 	config, errs := emperor.ReadVassal(name, tmp.Name(), nil)
-	if errs.Failed() || !slices.Equal(config.Command, argv) {
-		return "", fmt.Errorf("the command cannot stand in an ini, as one with line breaks or bytes that are no text cannot; put it into a script: %q", argv)
+	if errs.Failed() || !slices.Equal(config.Command, argv) || config.Chdir != home {
+		return "", fmt.Errorf("the command or this folder's name cannot stand in an ini, as one with line breaks or bytes that are no text cannot; put it into a script: %q", argv)
 	}
 	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("%s is there already; choose another name, or edit it", path)
@@ -133,13 +138,51 @@ func scaffold(dir, name string, argv []string) (path string, err error) {
 	return path, nil
 }
 
-// scaffoldText is the ini of a new vassal.
-func scaffoldText(name string, argv []string) string {
+// notRunnable says why a program cannot be an app.
+func notRunnable(program string, err error) error {
+	err = errors.Unwrap(err)
+	switch {
+	case !strings.Contains(program, "/"):
+		return fmt.Errorf("%s: %w; install it, or write its whole path", program, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: %w; is it executable (chmod +x)?", program, err)
+	}
+	return fmt.Errorf("%s: %w", program, err)
+}
+
+// homeOf is the folder in which a command names files, if it does: who types
+// "python3 app.py" means the app.py that is there.
+func homeOf(argv []string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	for i, arg := range argv {
+		if _, value, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(arg, "-") {
+			arg = value
+		}
+		if filepath.IsAbs(arg) || arg == "" || strings.HasPrefix(arg, "-") || i == 0 && !strings.Contains(arg, "/") {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(here, arg)); err == nil {
+			return here
+		}
+	}
+	return ""
+}
+
+// scaffoldText is the ini of a new vassal. Its app begins in the folder home, if
+// that is not "".
+func scaffoldText(name string, argv []string, home string) string {
+	chdir := ";chdir = /srv/" + name
+	if home != "" {
+		chdir = "chdir = " + strings.ReplaceAll(home, "%", "%%")
+	}
 	words := make([]string, len(argv))
 	for i, arg := range argv {
 		words[i] = quoteWord(arg)
 	}
-	return strings.NewReplacer("NAME", name, "COMMAND", strings.Join(words, " ")).Replace(scaffoldLines)
+	return strings.NewReplacer("NAME", name, "COMMAND", strings.Join(words, " "), "CHDIR", chdir).Replace(scaffoldLines)
 }
 
 const scaffoldLines = `; The vassal NAME. The emperor reads this file again when it changes: the app is
@@ -151,19 +194,29 @@ command = COMMAND
 
 ; Take away a semicolon to have one of these.
 
-; Where the app begins. Without it: in this folder.
-;chdir = /srv/NAME
+; The folder in which the app begins. Without it: /
+CHDIR
 
-; Who it is. Without these it has a uid of its own, which "fiefdom ps" shows.
+; Who it is, and so what files it may read and write. Without these it has a uid of
+; its own, which "fiefdom ps" shows: chown what it writes to that.
 ;uid = www-data
 ;gid = www-data
 
-; What it finds in its environment, a line each.
+; What it finds in its environment, a line each. (A python that is to print at once:
+; PYTHONUNBUFFERED=1.)
 ;env = PORT=8000
 
 ; An address to rely on, of the network's pool. Without it the emperor finds one,
 ; which stays the same.
 ;tuntap-device-address = 10.9.0.7
+
+; What it may use at most, with all that it starts.
+;limit-memory = 512M
+;limit-cpu = 0.5
+
+; When it is ready, and how to ask whether it is well.
+;ready = tcp:8000
+;health = http:8000/
 
 ; A file for its output, which "fiefdom logs NAME" shows in any case.
 ;logto = /var/log/NAME.log
@@ -261,7 +314,7 @@ const (
 // awaitNew waits until a new vassal runs. An app that dies at once does not run.
 func awaitNew(ctx context.Context, client *emperor.Client, path string) (s emperor.Status, err error) {
 	if client == nil {
-		return s, fmt.Errorf("no emperor that runs was found to start it: %w", emperor.ErrNotFound)
+		return s, emperor.NotFound("no emperor that runs was found to start it")
 	}
 	name := emperor.NameOf(path)
 	ctx, cancel := context.WithTimeout(ctx, newTime)

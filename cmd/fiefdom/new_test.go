@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/ini"
 )
 
 // What new writes gives back the very command, or it writes nothing.
@@ -35,6 +36,8 @@ func TestNewQuotesEveryCommand(t *testing.T) {
 		}
 		written++
 		c, errs := emperor.ReadVassal("x", path, nil)
+		// What looks like a shell's word is warned of in any ini.
+		errs = slices.DeleteFunc(errs, func(e ini.Error) bool { return e.Warning && strings.Contains(e.Message, "no shell runs") })
 		if len(errs) > 0 || !slices.Equal(c.Command, argv) {
 			t.Fatalf("%q became %q (%v)", argv, c.Command, errs)
 		}
@@ -71,9 +74,42 @@ func TestNewQuotesEveryCommand(t *testing.T) {
 	}
 }
 
+// An app whose command names files of the folder that one is in begins there.
+func TestNewBeginsWhereItsFilesAre(t *testing.T) {
+	dir, here := t.TempDir(), filepath.Join(t.TempDir(), "100%")
+	if err := os.Mkdir(here, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(here, "app.py"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(here)
+	for name, tt := range map[string]struct {
+		argv []string
+		want string
+	}{
+		"script":   {[]string{"cat", "-u", "app.py"}, here},
+		"program":  {[]string{"./app.py"}, here},
+		"value":    {[]string{"cat", "--app=app.py"}, here},
+		"folder":   {[]string{"ls", "."}, here},
+		"absolute": {[]string{"cat", filepath.Join(here, "app.py")}, ""},
+		"no file":  {[]string{"cat", "8000", "-", "--app=", ""}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, err := scaffold(dir, strings.ReplaceAll(name, " ", "-"), tt.argv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, errs := emperor.ReadVassal("x", path, nil); len(errs) > 0 || c.Chdir != tt.want {
+				t.Errorf("it begins in %q (%v), want %q", c.Chdir, errs, tt.want)
+			}
+		})
+	}
+}
+
 // Each line that waits in a comment is fit to be taken.
 func TestNewSuggestsWhatIsFit(t *testing.T) {
-	text := scaffoldText("blog", []string{"true"})
+	text := scaffoldText("blog", []string{"true"}, "")
 	text = strings.NewReplacer("/srv/blog", "/", "www-data", "nobody").Replace(text)
 	text = strings.Replace(text, "gid = nobody", "gid = nogroup", 1)
 	path := filepath.Join(t.TempDir(), "blog.ini")

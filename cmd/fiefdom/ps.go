@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +24,7 @@ import (
 func psCommand(t *target) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "ps", Short: "List the vassals", Args: cobra.NoArgs,
+		Use: "ps", SuggestFor: []string{"ls", "list"}, Short: "List the vassals", Args: cobra.NoArgs,
 		Example: "  fiefdom ps\n  fiefdom ps --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := t.client()
@@ -35,6 +37,9 @@ func psCommand(t *target) *cobra.Command {
 			all, err := client.List(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if len(all) == 0 && os.Getuid() != 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "fiefdom: none of the inis is yours; root sees all vassals")
 			}
 			return table(cmd.OutOrStdout(), all)
 		},
@@ -91,9 +96,13 @@ func table(out io.Writer, all []emperor.Status) error {
 }
 
 // trouble is what ps says of a vassal that has an error. A crash loop is told
-// first: an error that is long shall not hide it.
+// first: an error that is long shall not hide it, nor shall the way to its own ini.
 func trouble(s emperor.Status) string {
-	text := firstLine(plain(s.Error), 60)
+	text := s.Error
+	if rest, own := strings.CutPrefix(text, s.File+":"); own && s.File != "" {
+		text = filepath.Base(s.File) + ":" + rest
+	}
+	text = firstLine(plain(text), 60)
 	if s.State == emperor.Backoff && s.Deaths > 1 {
 		return fmt.Sprintf("%d deaths, next start in %s: %s", s.Deaths, max(0, time.Until(s.NextStart)).Round(time.Second), text)
 	}

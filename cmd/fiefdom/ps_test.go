@@ -14,7 +14,7 @@ func TestTable(t *testing.T) {
 		Name: "blog", State: emperor.Running, PID: 94, UID: 62390, Addresses: []netip.Addr{netip.MustParseAddr("10.9.171.241")},
 		Restarts: 1, Since: time.Now(), RxBytes: 75 << 20, TxBytes: 861 << 10, Drops: map[string]uint64{"isolate": 1, "spoofed": 2},
 	}
-	shop := emperor.Status{Name: "shop", State: emperor.Invalid, UID: -1, Since: time.Now(), Error: "shop.ini:3: no\nmore"}
+	shop := emperor.Status{Name: "shop", State: emperor.Invalid, UID: -1, Since: time.Now(), File: "/etc/vassals/shop.ini", Error: "/etc/vassals/shop.ini:3: no\nmore"}
 	for _, c := range []struct {
 		name string
 		all  []emperor.Status

@@ -29,8 +29,9 @@ func newRoot() *cobra.Command {
 		Long: `Fiefdom supervises apps that each live in a network namespace of their own,
 described by an ini file each, behind a userspace router that decides what may pass.`,
 		Example:       "  fiefdom run /etc/fiefdom/emperor.ini\n  fiefdom ps",
-		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+		Version: versionText(),
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return cmd.Help()
@@ -38,6 +39,7 @@ described by an ini file each, behind a userspace router that decides what may p
 			return runEmperor(cmd.Context(), file, os.Stderr, "text")
 		},
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.Flags().StringVar(&file, "ini", "", "run this emperor's ini, as uwsgi --ini does")
 	root.PersistentFlags().StringVar(&t.instance, "instance", "", "the emperor's name, when several run")
@@ -78,7 +80,7 @@ func usageErrors(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return fmt.Errorf("%w: %w; see: %s --help", errUsage, err, cmd.CommandPath())
+				return fmt.Errorf("%w: %w%s; see: %s --help", errUsage, err, wanted(cmd, args), cmd.CommandPath())
 			}
 			return nil
 		}
@@ -86,6 +88,17 @@ func usageErrors(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		usageErrors(sub)
 	}
+}
+
+// wanted is what would have been right: a command's arguments, or another command.
+func wanted(cmd *cobra.Command, args []string) string {
+	if cmd.HasParent() {
+		return "; want: " + cmd.Parent().CommandPath() + " " + cmd.Use
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return ""
 }
 
 func versionCommand() *cobra.Command {
@@ -137,14 +150,14 @@ func (t *target) runtimeDir() (string, error) {
 	case t.instance != "":
 		dir := filepath.Join(runtimeRoot, t.instance)
 		if !answers(dir) {
-			return "", fmt.Errorf("no emperor %q runs: %w", t.instance, emperor.ErrNotFound)
+			return "", emperor.NotFound("no emperor %q runs", t.instance)
 		}
 		return dir, nil
 	}
 	names := instances()
 	switch len(names) {
 	case 0:
-		return "", fmt.Errorf("no emperor runs (looked in %s); start one (systemctl start fiefdom@emperor, or fiefdom run FILE), or name its ini with --config FILE if its runtime-dir is elsewhere: %w", runtimeRoot, emperor.ErrNotFound)
+		return "", emperor.NotFound("no emperor runs (looked in %s); start one (systemctl start fiefdom@emperor, or fiefdom run FILE), or name its ini with --config FILE if its runtime-dir is elsewhere", runtimeRoot)
 	case 1:
 		return filepath.Join(runtimeRoot, names[0]), nil
 	}

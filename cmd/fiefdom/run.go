@@ -28,10 +28,9 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run FILE", Short: "Run an emperor", Args: cobra.ExactArgs(1),
 		Long: `Run starts the networks and the vassals that an emperor's ini describes, and
-keeps them running until TERM, INT or QUIT. HUP becomes the program that was installed
-meanwhile (see fiefdom upgrade), or takes the chains of the emperor's ini if they have
-changed, else it reads all inis again; USR1 logs how they are, WINCH looks for changed
-inis at once, URG ends all back-offs.`,
+keeps them running until TERM, INT or QUIT. HUP takes the program that was installed
+meanwhile, or a changed FILE (see fiefdom upgrade), else it reads all inis again; USR1
+logs how they are, WINCH looks for changed inis at once, URG ends all back-offs.`,
 		Example: "  fiefdom run /etc/fiefdom/emperor.ini",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {

@@ -82,9 +82,9 @@ func takeOrders() (received chan os.Signal, stop func()) {
 	return received, func() { signal.Stop(received) }
 }
 
-// renew becomes the program that is installed now, if it is another one and can
-// adopt the vassals; else it puts the chains of the emperor's ini in force, if they
-// are others; else it reads all inis again, as if all had been touched.
+// renew becomes the program that is installed now, if it is another one or the
+// emperor's ini has changed, and it can adopt the vassals; who cannot puts at least
+// other chains in force. Else it reads all inis again, as if all had been touched.
 func (r *runner) renew(ctx context.Context) {
 	if r.vault == nil || !r.program.changed() {
 		// Other chains are what was meant, and take nobody's process.

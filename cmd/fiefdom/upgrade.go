@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,8 @@ func upgradeCommand(t *target) *cobra.Command {
 		Long: `Upgrade replaces the program of a running emperor by the one that is installed
 now at the same path. Vassals, the router and all connections go on; the inis are
 read again. A program that does not start, or an emperor's ini with errors, changes
-nothing. (systemctl reload does the same when the program has changed.)`,
+nothing. (systemctl reload does the same when the program or the emperor's ini has
+changed.)`,
 		Example: "  fiefdom upgrade",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,15 +58,23 @@ type program struct {
 	path string   // where it was when the emperor began
 	file string   // the emperor's ini
 	env  []string // that the emperor began with
+
+	read fs.FileInfo // the ini, before it was read; nil: it could not be
 }
 
 func findProgram(file string) (program, error) {
 	path, err := os.Executable()
-	return program{path, file, os.Environ()}, err
+	read, _ := os.Stat(file)
+	return program{path, file, os.Environ(), read}, err
 }
 
-// changed says whether another program is at the path by now.
+// changed says whether another program is at the path by now, or another text in
+// the emperor's ini.
 func (p *program) changed() bool {
+	if now, err := os.Stat(p.file); err == nil && p.read != nil &&
+		(!os.SameFile(now, p.read) || now.Size() != p.read.Size() || !now.ModTime().Equal(p.read.ModTime())) {
+		return true
+	}
 	ours, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		return false

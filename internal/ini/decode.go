@@ -93,7 +93,7 @@ func Unknown(f *File, known func(string) bool, names []string) Errors {
 		seen[p.Key] = true
 		message := fmt.Sprintf("unknown option %q", p.Key)
 		if len(seen) <= maxSuggestions {
-			if name := similar(p.Key, names); name != "" {
+			if name := Similar(p.Key, names); name != "" {
 				message += fmt.Sprintf("; did you mean %q?", name)
 			}
 		}
@@ -102,9 +102,9 @@ func Unknown(f *File, known func(string) bool, names []string) Errors {
 	return errs
 }
 
-// similar is the name nearest to key, the first of equals, or "" if none is
+// Similar is the name nearest to key, the first of equals, or "" if none is
 // near enough to be a slip.
-func similar(key string, names []string) string {
+func Similar(key string, names []string) string {
 	if len(key) > maxSlipKey {
 		return ""
 	}
