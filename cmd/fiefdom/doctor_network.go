@@ -39,7 +39,7 @@ func checkIPTables(tool, missing string) finding {
 		if os.Geteuid() != 0 {
 			fix = "run it as root"
 		}
-		return finding{Level: missing, Detail: fmt.Sprintf("%s -t nat -S: %v: %s", tool, err, strings.TrimSpace(string(out))), Fix: fix}
+		return finding{Level: missing, Detail: strings.TrimRight(fmt.Sprintf("%s -t nat -S: %v: %s", tool, err, strings.TrimSpace(string(out))), ": "), Fix: fix}
 	}
 	return fine("%s, runs", strings.TrimSpace(string(version)))
 }
