@@ -15,7 +15,7 @@ func TestRouterDeathAfterAnEditCostsNoApp(t *testing.T) {
 	const vassals = 12
 	ini := func(version int) string {
 		return fmt.Sprintf("[uwsgi]\ntuntap-device = eth0\ntuntap-device-address = auto\n"+
-			"tuntap-device-rule = out 0.0.0.0 203.0.113.%d deny\ncommand = /bin/sleep infinity\n", version)
+			"tuntap-device-mtu = %d\ncommand = /bin/sleep infinity\n", 1400+version)
 	}
 	inis := map[string]string{}
 	for i := range vassals {

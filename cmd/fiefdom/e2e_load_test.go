@@ -272,7 +272,7 @@ func (c *court) change() {
 func (c *court) guestIni() string {
 	c.versions++
 	var b strings.Builder
-	b.WriteString("[uwsgi]\ncommand = /bin/sleep infinity\n")
+	fmt.Fprintf(&b, "[uwsgi]\ncommand = /bin/sleep infinity\nenv = VERSION=%d\n", c.versions) // other rules alone would be no other start
 	b.WriteString("tuntap-device = eth0\ntuntap-device-address = auto\n")
 	for i := range 1 + c.versions%20 {
 		fmt.Fprintf(&b, "tuntap-device-rule = out 0.0.0.0 203.0.%d.%d/32 deny\n", c.versions%256, i)
