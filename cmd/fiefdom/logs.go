@@ -49,7 +49,7 @@ on after an upgrade or a restart of the emperor.`,
 				err = client.LogLines(ctx, args[0], q, count)
 			}
 			if err == nil && printed == 0 && since == "" && !q.Follow && !asJSON {
-				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come since the emperor began; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
+				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come yet; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
 			}
 			if ctx.Err() != nil {
 				return nil
@@ -65,12 +65,17 @@ on after an upgrade or a restart of the emperor.`,
 	return c
 }
 
-// followLogs prints a vassal's output as it comes. What the next emperor has of it
-// begins where the one before ended.
+// followLogs prints a vassal's output as it comes, from the next emperor what comes
+// after the last line.
 func followLogs(ctx context.Context, f *following, vassal string, q emperor.LogQuery, print func(emperor.LogLine) error) error {
 	return f.run(ctx, vassal, func() error {
-		defer func() { q = emperor.LogQuery{Follow: true} }()
-		return f.client.LogLines(ctx, vassal, q, print)
+		defer func() { q.Last = 0 }() // there was none, or the next one is after the last
+		return f.client.LogLines(ctx, vassal, q, func(l emperor.LogLine) error {
+			if l.Next != "" {
+				q.Next, q.Since, l.Next = l.Next, time.Time{}, ""
+			}
+			return print(l)
+		})
 	})
 }
 
