@@ -21,7 +21,8 @@ func logsCommand(t *target) *cobra.Command {
 	var asJSON, times bool
 	c := &cobra.Command{
 		Use: "logs NAME", Short: "Print what a vassal wrote last", Args: cobra.ExactArgs(1),
-		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB. If
+		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB,
+also of what came before an upgrade, or before an emperor that was killed. If
 -n or --since ask for more, and the vassal has a logto, that comes from the file and its
 backups, compressed or not. Lines of files have no times: --since begins with the first
 line of the file that was written then. Control bytes are shown as \xNN. With -f it goes
