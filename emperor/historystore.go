@@ -230,7 +230,7 @@ func (h *history) since(pos int64) *piece {
 			p.marks = append(p.marks, mark{at.text, milli})
 		}
 		if p.kept == nil {
-			p.kept = make([]byte, 0, h.head-at.ring)
+			p.kept = text[:0] // what follows moves up to it
 		}
 		p.kept = append(p.kept, text...)
 	})
