@@ -208,3 +208,30 @@ func TestHistoryWithoutMemory(t *testing.T) {
 		t.Errorf("%q, want %q and again", got, text)
 	}
 }
+
+// Whoever follows goes on where he was, if it is still the same history.
+func TestFollowersGoOn(t *testing.T) {
+	o := direct("blog", &lines{})
+	o.history.began = someTime
+	o.take([]byte("one\ntwo\nthree\n"))
+	kept, _ := o.tail(0)
+	all, _ := kept.lines(true)
+	next := kept.next(all[1])
+	for name, tc := range map[string]struct {
+		next string
+		want string
+	}{
+		"the same":      {next, "three\n"},
+		"nothing yet":   {"", "one\ntwo\nthree\n"},
+		"another":       {"a" + next, "one\ntwo\nthree\n"},
+		"beyond":        {next + "0", "one\ntwo\nthree\n"},
+		"before":        {strings.Replace(next, ".", ".-", 1), "one\ntwo\nthree\n"},
+		"not even that": {"x", "one\ntwo\nthree\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, _ := o.tail(o.position(tc.next)); string(got.kept) != tc.want {
+				t.Errorf("%q gives %q, want %q", tc.next, got.kept, tc.want)
+			}
+		})
+	}
+}
