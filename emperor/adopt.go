@@ -199,6 +199,12 @@ func (e *Emperor) restoreOutput(v *member, o *orphan) {
 			e.Log.Warn("output", "vassal", v.name, "err", err)
 		}
 	}
+	switch {
+	case v.output == nil:
+		closeFile(o.wrote)
+	case e.Vault != nil:
+		v.output.outlive(o.wrote, e.Log)
+	}
 	if v.output == nil || o.gen == nil {
 		closeFile(o.log)
 	} else {

@@ -17,6 +17,7 @@ import (
 type LogQuery struct {
 	Since  time.Time // not those that came before; zero: all that are kept
 	Last   int       // at most so many of those that are there; 0: all
+	Next   string    // only those after the line that had this; of another history all
 	Follow bool      // go on with those that come
 }
 
@@ -28,6 +29,9 @@ func (q LogQuery) values() url.Values {
 	if q.Last > 0 {
 		v.Set("last", strconv.Itoa(q.Last))
 	}
+	if q.Next != "" {
+		v.Set("next", q.Next)
+	}
 	if q.Follow {
 		v.Set("follow", "")
 	}
@@ -35,7 +39,7 @@ func (q LogQuery) values() url.Values {
 }
 
 func parseLogQuery(v url.Values) (q LogQuery, err error) {
-	q.Follow = v.Has("follow")
+	q.Follow, q.Next = v.Has("follow"), v.Get("next")
 	if v.Has("since") {
 		if q.Since, err = time.Parse(time.RFC3339Nano, v.Get("since")); err != nil {
 			return q, fmt.Errorf("since: %w", err)
@@ -63,7 +67,7 @@ func (q LogQuery) choose(lines []LogLine) []LogLine {
 }
 
 // reachesBack says whether a query wants more than memory has.
-func (q LogQuery) reachesBack(kept *history, lines []LogLine) bool {
+func (q LogQuery) reachesBack(kept *piece, lines []LogLine) bool {
 	switch {
 	case !q.Since.IsZero() && kept.first() == 0 && q.Since.After(kept.began):
 		return false // nothing came before, under this emperor
@@ -151,7 +155,7 @@ var readLogs = make(chan struct{}, 2)
 
 // sendOlder sends what files have from before what memory has, as far as that is
 // asked for.
-func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, kept *history, lines []LogLine, write func(LogLine) error) error {
+func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, kept *piece, lines []LogLine, write func(LogLine) error) error {
 	if !mayTouch(r, Status{owner: owner{uid: 0}}) { // unpacking costs
 		select {
 		case readLogs <- struct{}{}:
@@ -180,9 +184,7 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 	conn := http.NewResponseController(w)
 	out := bufio.NewWriter(w)
 	over := false // the vassal writes no more
-	f := o.follow()
-	defer o.leave(f)
-	for from := int64(0); ; {
+	for from := o.position(q.Next); ; {
 		kept, grown := o.tail(from)
 		lines, next := kept.lines(q.Follow && !over)
 		if from == 0 && q.reachesBack(kept, lines) {
@@ -195,6 +197,9 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 			return
 		}
 		for i, l := range q.choose(lines) {
+			if q.Follow {
+				l.Next = kept.next(l)
+			}
 			const often = 256 // a client that reads is given time, however slow it is
 			if i%often == 0 && conn.SetWriteDeadline(time.Now().Add(apiSilence)) != nil || write(out, l) != nil {
 				return
@@ -204,7 +209,6 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 		if out.Flush() != nil || !q.Follow || over || conn.Flush() != nil {
 			return
 		}
-		o.told(f, from)
 		select {
 		case <-grown:
 		case <-o.ended:
@@ -213,6 +217,20 @@ func sendLogs(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, wri
 			return
 		}
 	}
+}
+
+// next names the place after a line, for whoever has the history later.
+func (p *piece) next(l LogLine) string { return fmt.Sprintf("%x.%x", p.began.UnixNano(), l.end) }
+
+// position is what next named; 0: nothing, or it was in another history.
+func (o *output) position(next string) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var began, pos int64
+	if n, err := fmt.Sscanf(next, "%x.%x", &began, &pos); n < 2 || err != nil || began != o.history.began.UnixNano() || pos < 0 || pos > o.history.total {
+		return 0
+	}
+	return pos
 }
 
 // Logs copies a vassal's output to w, line by line and without control bytes;

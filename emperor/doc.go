@@ -41,7 +41,7 @@
 //	the emperor's protocol   protocol.go stats.go orders.go
 //	on demand                demand.go address.go door.go sleep.go
 //	attached processes       crew.go crewjob.go crewtouch.go cronclock.go processes.go
-//	what it writes           output.go logs.go history.go logconfig.go
+//	what it writes           output.go logs.go history.go historystore.go logconfig.go
 //	beside it                errands.go below.go folder.go exec.go execclient.go
 //	for the next emperor     keep.go note.go orphans.go adopt.go adoptcrew.go upgrade.go halt.go
 //	the instance itself      config.go instance.go self.go pulse.go

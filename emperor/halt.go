@@ -35,7 +35,6 @@ func (e *Emperor) haltOutputs() (resume func()) {
 			q.Flush(time.Until(until))
 		}
 	}
-	awaitFollowers(halted, until)
 	return func() {
 		for _, o := range halted {
 			o.resume()

@@ -13,13 +13,19 @@ type LogLine struct {
 	Time time.Time `json:"time,omitzero"`  // when it came, as the emperor saw it; zero: it is from a file
 	Text string    `json:"text"`           // without its end; control bytes and what is no UTF-8 as \xNN
 	File string    `json:"file,omitempty"` // that it was read from, of those that logto has; empty: memory
+
+	// Next is what to ask for after this line, of whoever has the vassal by then.
+	// Only followers get it.
+	Next string `json:"next,omitempty"`
+
+	end int64 // the position behind it
 }
 
-// history is the last of what a vassal wrote, with the times at which it came.
-type history struct {
+// piece is a part of a history, copied out of it.
+type piece struct {
 	kept  []byte
 	marks []mark // by position; the first is at or before the first byte kept
-	total int64  // bytes ever taken: the position behind the last
+	total int64  // the position behind the last byte
 	began time.Time
 }
 
@@ -29,36 +35,20 @@ type mark struct {
 	at   int64 // milliseconds since 1970
 }
 
-// maxMarks bounds the moments that are remembered; what is older than the last
-// of them is forgotten, however short.
-const maxMarks = 8192
+// first is the position of the first byte kept.
+func (p *piece) first() int64 { return p.total - int64(len(p.kept)) }
 
-// add remembers what came just now.
-func (h *history) add(b []byte, now time.Time) {
-	if at := now.UnixMilli(); len(h.marks) == 0 || h.marks[len(h.marks)-1].at != at {
-		h.marks = append(h.marks, mark{h.total, at})
-	}
-	h.total += int64(len(b))
-	h.kept = append(h.kept, b...)
-	if len(h.kept) > 2*outputKept {
-		h.forget(h.total - outputKept)
-	}
-	if len(h.marks) > 2*maxMarks {
-		h.forget(h.marks[len(h.marks)-maxMarks].from)
-	}
+// from leaves out what is before a position.
+func (p *piece) from(pos int64) {
+	p.kept = p.kept[min(max(pos-p.first(), 0), int64(len(p.kept))):]
+	p.marks = marksFrom(p.marks, p.first())
 }
 
-// first is the position of the first byte kept.
-func (h *history) first() int64 { return h.total - int64(len(h.kept)) }
-
-// forget forgets what is before a position, and the rest of the line there.
-func (h *history) forget(before int64) {
-	rest := h.kept[before-h.first():]
-	if i := bytes.IndexByte(rest[:min(len(rest), outputLine)], '\n'); i >= 0 {
-		rest = rest[i+1:]
+// fromLine leaves out the rest of the line that it begins in.
+func (p *piece) fromLine() {
+	if i := bytes.IndexByte(p.kept[:min(len(p.kept), outputLine)], '\n'); i >= 0 {
+		p.from(p.first() + int64(i) + 1)
 	}
-	h.kept = bytes.Clone(rest)
-	h.marks = append([]mark(nil), marksFrom(h.marks, h.first())...)
 }
 
 // marksFrom are the marks of what comes from a position on.
@@ -69,17 +59,11 @@ func marksFrom(marks []mark, from int64) []mark {
 	return marks
 }
 
-// since copies what is kept from a position on.
-func (h *history) since(from int64) *history {
-	from = min(max(from, h.first()), h.total)
-	return &history{kept: bytes.Clone(h.kept[from-h.first():]), marks: append([]mark(nil), marksFrom(h.marks, from)...), total: h.total, began: h.began}
-}
-
 // lines are the lines that are kept, and the position behind them. One without
 // an end counts only if the end is not to be waited for.
-func (h *history) lines(wait bool) ([]LogLine, int64) {
+func (p *piece) lines(wait bool) ([]LogLine, int64) {
 	var all []LogLine
-	rest, pos, marks := h.kept, h.first(), h.marks
+	rest, pos, marks := p.kept, p.first(), p.marks
 	for len(rest) > 0 {
 		n, line := cutLine(rest)
 		if n == 0 {
@@ -89,8 +73,8 @@ func (h *history) lines(wait bool) ([]LogLine, int64) {
 			n, line = len(rest), rest
 		}
 		marks = marksFrom(marks, pos)
-		all = append(all, LogLine{Time: time.UnixMilli(marks[0].at), Text: printable(line)})
 		rest, pos = rest[n:], pos+int64(n)
+		all = append(all, LogLine{Time: time.UnixMilli(marks[0].at), Text: printable(line), end: pos})
 	}
 	return all, pos
 }

@@ -22,7 +22,7 @@ func TestHistoryTellsWhen(t *testing.T) {
 		{true, "0 one|0 two and more|2 three|", "no end"},
 		{false, "0 one|0 two and more|2 three|4 no end|", ""},
 	} {
-		lines, next := h.lines(tc.wait)
+		lines, next := h.since(0).lines(tc.wait)
 		got := ""
 		for _, l := range lines {
 			got += fmt.Sprintf("%.0f %s|", l.Time.Sub(at).Seconds(), l.Text)
@@ -46,11 +46,15 @@ func TestHistoryIsBounded(t *testing.T) {
 			const count = 50_000
 			for i := range count {
 				h.add(fmt.Appendf(nil, "%0*d\n", size-1, i), at.Add(time.Duration(i)*time.Millisecond))
-				if len(h.kept) > 2*outputKept || len(h.marks) > 2*maxMarks {
-					t.Fatalf("%d bytes, %d marks", len(h.kept), len(h.marks))
+				if n := len(h.store.(*memory).b); n > historySize || len(h.index) > historyRing/indexStep+1 {
+					t.Fatalf("%d bytes, %d spots", n, len(h.index))
 				}
 			}
-			lines, _ := h.lines(true)
+			kept := h.since(0)
+			lines, _ := kept.lines(true)
+			if size >= 16 && len(kept.kept) < min(outputKept, count*size) {
+				t.Fatalf("%d bytes in %d lines", len(kept.kept), len(lines))
+			}
 			if len(lines) < 50 {
 				t.Fatalf("%d lines", len(lines))
 			}

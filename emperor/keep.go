@@ -150,23 +150,24 @@ func (e *Emperor) keepVassal(name string) {
 	e.put(key, n, &files, hear)
 }
 
-// keepOutput adds the file of logto, if there is one, and the pipe: what is in
-// it would go with the last who has it open.
+// keepOutput adds the history, the file of logto, if there is one, and the pipe:
+// what is in it would go with the last who has it open.
 func (e *Emperor) keepOutput(o *output, files *vault.Files, name string) {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := errors.Join(files.Add(logFile, o.logs.folder()), files.Add(pipeFile, o.fifo)); err != nil {
+	if err := errors.Join(files.Add(historyFile, o.history.file), files.Add(logFile, o.logs.folder()), files.Add(pipeFile, o.fifo)); err != nil {
 		e.Log.Debug("output is not kept", "vassal", name, "err", err)
 	}
 }
 
 // The names of an output's files.
 const (
-	logFile  = "log"
-	pipeFile = "pipe"
+	logFile     = "log"
+	pipeFile    = "pipe"
+	historyFile = "history"
 )
 
 // keepRun keeps a run of a crew's process.

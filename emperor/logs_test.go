@@ -226,7 +226,7 @@ func TestSoakHostileOutput(t *testing.T) {
 	}
 	w.Close()
 	nettest.Eventually(t, 60*time.Second, "all is taken", func() bool { return o.status().Bytes == uint64(len(hostile)+times*len(long)) })
-	if n := cap(o.partial) + cap(o.history.kept); n > 2<<20 {
+	if n := cap(o.partial) + cap(o.history.store.(*memory).b); n > 2<<20 {
 		t.Errorf("%d bytes are held", n)
 	}
 	if err := o.close(); err != nil {

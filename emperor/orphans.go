@@ -49,6 +49,7 @@ type orphan struct {
 	gen    *vassal.Generation
 	log    *os.File // of logto
 	pipe   *os.File // of its output
+	wrote  *os.File // the history of it
 	heard  []byte
 	notify *vassal.NotifySocket
 	door   *door
@@ -130,7 +131,7 @@ func (o *Orphans) vassal(i vault.Item, jails map[uint64]*vassal.Jail) *orphan {
 	if n.Running == nil {
 		n.Running = n.Config
 	}
-	v.log, v.pipe = i.Files.Take(logFile), i.Files.Take(pipeFile)
+	v.log, v.pipe, v.wrote = i.Files.Take(logFile), i.Files.Take(pipeFile), i.Files.Take(historyFile)
 	switch {
 	case n.Jailed && n.Jail == 0:
 		v.jail, _ = vassal.NewJail(n.Name, false, nil) // makes nothing

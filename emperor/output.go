@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -36,14 +37,13 @@ type output struct {
 	log   io.Writer      // the emperor's, by way of queue
 	queue *logfile.Queue // nil: log does not block
 
-	mu        sync.Mutex
-	logs      logs
-	history   history
-	followers map[*follower]struct{}
-	partial   []byte        // of a line
-	grown     chan struct{} // closed when the history grows; nil: nobody waits
-	done      chan struct{} // closed when the FIFO is not read any more
-	ended     chan struct{} // closed when all that was in it is taken
+	mu      sync.Mutex
+	logs    logs
+	history history
+	partial []byte        // of a line
+	grown   chan struct{} // closed when the history grows; nil: nobody waits
+	done    chan struct{} // closed when the FIFO is not read any more
+	ended   chan struct{} // closed when all that was in it is taken
 }
 
 // openOutput makes the FIFO and starts to read it. Writes to log may block; the
@@ -170,9 +170,27 @@ func (o *output) print(line []byte) {
 	_, _ = io.WriteString(o.log, printable([]byte(o.name))+" | "+text+"\n")
 }
 
+// outlive has the next emperor go on with the history: with that of a former
+// one, or else with a new one. Nobody reads the FIFO yet.
+func (o *output) outlive(former *os.File, log *slog.Logger) {
+	if former != nil {
+		h, err := restoreHistory(former)
+		if err == nil {
+			o.history = h
+			return
+		}
+		closeFile(former)
+		log.Warn("what it wrote before is not shown any more", "vassal", o.name, "err", err)
+	}
+	var err error
+	if o.history, err = newHistory(time.Now()); err != nil {
+		log.Warn("what it writes is not kept for the next emperor", "vassal", o.name, "err", err)
+	}
+}
+
 // tail copies what is kept of the output from a position on, and returns a
 // channel that is closed when there is more.
-func (o *output) tail(from int64) (*history, <-chan struct{}) {
+func (o *output) tail(from int64) (*piece, <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.grown == nil {
@@ -201,6 +219,7 @@ func (o *output) shut() error {
 		o.print(o.partial)
 		o.partial = nil
 	}
+	o.history.part() // some may still read it
 	return err
 }
 

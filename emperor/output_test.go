@@ -104,7 +104,7 @@ func TestOutputTail(t *testing.T) {
 	if b, _ = o.tail(0); len(b.kept) < outputKept || len(b.kept) > 2*outputKept {
 		t.Errorf("%d bytes are kept", len(b.kept))
 	}
-	if n := cap(o.history.kept); n > 4*outputKept {
+	if n := cap(o.history.store.(*memory).b); n > 4*outputKept {
 		t.Errorf("%d bytes are held", n)
 	}
 }

@@ -58,11 +58,15 @@ func (s *startJob) run(ctx context.Context) error {
 	}
 	defer give()
 	if s.output == nil {
-		o, err := openOutput(s.name, s.e.Instance.Path(outFolder, safeName(s.name)), s.e.Output)
+		o, err := makeOutput(s.name, s.e.Instance.Path(outFolder, safeName(s.name)), s.e.Output)
 		if err != nil {
 			return err
 		}
+		if s.e.Vault != nil {
+			o.outlive(nil, s.e.Log)
+		}
 		s.output = o
+		go o.read()
 	}
 	// gofail: var outputOpened struct{}
 	if s.jail != nil && s.lost(ctx) {

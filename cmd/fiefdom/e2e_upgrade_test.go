@@ -208,6 +208,24 @@ func TestUpgradeToAnotherProgram(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+// background starts a command, whose output can be read as it comes.
+func (r *realm) background(args ...string) (cmd *exec.Cmd, told, errs func() string) {
+	r.t.Helper()
+	cmd = fiefdom(args...)
+	file := func(name string) (*os.File, func() string) {
+		f, err := os.Create(filepath.Join(r.t.TempDir(), name))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { f.Close() })
+		return f, func() string { b, _ := os.ReadFile(f.Name()); return string(b) }
+	}
+	cmd.Stdout, told = file("told")
+	cmd.Stderr, errs = file("errs")
+	r.Start(r.t, cmd)
+	return cmd, told, errs
+}
+
 // Who follows a vassal's output or the events does so through upgrades and
 // restarts of the emperor, line by line.
 func TestFollowersSurviveUpgrades(t *testing.T) {
@@ -215,23 +233,8 @@ func TestFollowersSurviveUpgrades(t *testing.T) {
 	const talks = "[uwsgi]\ncommand = /bin/sh -c 'i=0; while ! test -e /run/t/enough; do i=$((i+1)); echo line $i; sleep 0.002; done; echo end; exec sleep 1000'\n"
 	r := newRealm(t, logsEmperor, map[string]string{"blog": talks})
 	r.logged("blog | line 10", 1)
-	follow := func(args ...string) (cmd *exec.Cmd, told, errs func() string) {
-		cmd = fiefdom(args...)
-		file := func(name string) (*os.File, func() string) {
-			f, err := os.Create(filepath.Join(t.TempDir(), name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			return f, func() string { b, _ := os.ReadFile(f.Name()); return string(b) }
-		}
-		cmd.Stdout, told = file("told")
-		cmd.Stderr, errs = file("errs")
-		r.Start(t, cmd)
-		return cmd, told, errs
-	}
-	logs, out, errs := follow("logs", "-f", "blog")
-	happened, events, _ := follow("events", "-f", "--since", "1h", "blog")
+	logs, out, errs := r.background("logs", "-f", "blog")
+	happened, events, _ := r.background("events", "-f", "--since", "1h", "blog")
 	nettest.Eventually(t, patience, "the first line", func() bool { return out() != "" })
 	for i := range scaled(3, 50) {
 		r.mustRun("upgrade")

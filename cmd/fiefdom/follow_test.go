@@ -52,12 +52,15 @@ func twoEmperors(t *testing.T, second bool, streams ...string) (dir string, aske
 
 func TestFollowGoesOnWithTheNextEmperor(t *testing.T) {
 	var errs, got strings.Builder
-	dir, _ := twoEmperors(t, true, `{"text":"one"}`+"\n", `{"text":"two"}`+"\n")
+	dir, asked := twoEmperors(t, true, `{"text":"one","next":"a.5"}`+"\n", `{"text":"two","next":"a.9"}`+"\n")
 	f := &following{emperor.NewClient(dir), &errs, time.Minute}
-	if err := followLogs(t.Context(), f, "blog", emperor.LogQuery{Follow: true, Last: 1}, logPrinter(&got, false, false)); err != nil {
+	if err := followLogs(t.Context(), f, "blog", emperor.LogQuery{Follow: true, Last: 1}, logPrinter(&got, true, false)); err != nil {
 		t.Error(err)
 	}
-	if got.String() != "one\ntwo\n" || !strings.Contains(errs.String(), "emperor shops has ended") || !strings.Contains(errs.String(), "with pid 2") {
+	if want := "follow=&json=&next=a.5"; len(*asked) != 2 || (*asked)[1] != want {
+		t.Errorf("asked %q, want %q then", *asked, want)
+	}
+	if got.String() != `{"text":"one"}`+"\n"+`{"text":"two"}`+"\n" || !strings.Contains(errs.String(), "emperor shops has ended") || !strings.Contains(errs.String(), "with pid 2") {
 		t.Errorf("printed %q and %q", got.String(), errs.String())
 	}
 }

@@ -21,7 +21,8 @@ func logsCommand(t *target) *cobra.Command {
 	var asJSON, times bool
 	c := &cobra.Command{
 		Use: "logs NAME", Short: "Print what a vassal wrote last", Args: cobra.ExactArgs(1),
-		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB. If
+		Long: `Logs prints what the emperor keeps of a vassal's output in memory: the last 256 KB,
+also of what came before an upgrade, or before an emperor that was killed. If
 -n or --since ask for more, and the vassal has a logto, that comes from the file and its
 backups, compressed or not. Lines of files have no times: --since begins with the first
 line of the file that was written then. Control bytes are shown as \xNN. With -f it goes
@@ -49,7 +50,7 @@ on after an upgrade or a restart of the emperor.`,
 				err = client.LogLines(ctx, args[0], q, count)
 			}
 			if err == nil && printed == 0 && since == "" && !q.Follow && !asJSON {
-				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come since the emperor began; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
+				fmt.Fprintf(cmd.ErrOrStderr(), "fiefdom: nothing of %s has come yet; a program may hold back what it writes where it sees no terminal (python does, without env = PYTHONUNBUFFERED=1)\n", args[0])
 			}
 			if ctx.Err() != nil {
 				return nil
@@ -65,12 +66,17 @@ on after an upgrade or a restart of the emperor.`,
 	return c
 }
 
-// followLogs prints a vassal's output as it comes. What the next emperor has of it
-// begins where the one before ended.
+// followLogs prints a vassal's output as it comes, from the next emperor what comes
+// after the last line.
 func followLogs(ctx context.Context, f *following, vassal string, q emperor.LogQuery, print func(emperor.LogLine) error) error {
 	return f.run(ctx, vassal, func() error {
-		defer func() { q = emperor.LogQuery{Follow: true} }()
-		return f.client.LogLines(ctx, vassal, q, print)
+		defer func() { q.Last = 0 }() // there was none, or the next one is after the last
+		return f.client.LogLines(ctx, vassal, q, func(l emperor.LogLine) error {
+			if l.Next != "" {
+				q.Next, q.Since, l.Next = l.Next, time.Time{}, ""
+			}
+			return print(l)
+		})
 	})
 }
 
