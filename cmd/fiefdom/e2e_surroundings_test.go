@@ -89,6 +89,9 @@ command = /usr/bin/python3 -c "exec(open('/run/t/tell.py').read())"
 				if want := "descriptor 0\ndescriptor 1\ndescriptor 2\nkey keyring _ses: empty\ntold\n"; told != want {
 					t.Errorf("%s has\n%swant\n%s", name, told, want)
 				}
+				if keys := r.mustRun("exec", name, "--", "cat", "/proc/keys"); strings.Count(keys, "\n") != 1 || !strings.HasSuffix(keys, " _ses: empty\n") {
+					t.Errorf("%s: a command beside the app has the keys\n%s", name, keys)
+				}
 			}
 			r.stop(syscall.SIGTERM)
 		})
