@@ -50,7 +50,32 @@ func TestBackoffNeverOverflows(t *testing.T) {
 	}
 }
 
-// An app that ends at once is started a few times in ten minutes, not more.
+// However the jitter falls, no delay is shorter than this table's, and by the
+// table's an app that ends at once is started 16 times in ten minutes at most. // T50
+func TestBackoffWithTheLeastJitter(t *testing.T) {
+	least := []time.Duration{
+		0, 100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 12800e6, 25600e6, 51200e6, 102400e6,
+		144e9, 144e9, 144e9, 144e9, // the cap, and a fifth less
+	}
+	for range 1000 {
+		b := newBackoff(&Config{})
+		for i, want := range least {
+			if got := b.died(time.Nanosecond, false); got < want {
+				t.Fatalf("death %d: %v, want no less than %v", i+1, got, want)
+			}
+		}
+	}
+	starts := 1
+	for at, i := time.Duration(0), 0; at+least[i] < 10*time.Minute; i++ {
+		at += least[i]
+		starts++
+	}
+	if starts > 16 {
+		t.Errorf("%d starts in ten minutes", starts)
+	}
+}
+
+// An app that ends at once is started a few times in ten minutes, not more. // T50
 func TestBackoffOfACrashLoop(t *testing.T) {
 	for range 1000 {
 		b := newBackoff(&Config{})

@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -10,12 +11,15 @@ import (
 )
 
 // confine takes the app's rights away, in the only order that works: the
-// bounding set while we may still change it, then groups, gid and uid, then
-// what is left of the capabilities, then no_new_privs. Capabilities and
-// no_new_privs belong to a thread, so the caller's must be locked: it is the
-// one that execs.
+// emperor's keys, the bounding set while we may still change it, then groups,
+// gid and uid, then what is left of the capabilities, then no_new_privs. Keyring,
+// capabilities and no_new_privs belong to a thread, so the caller's must be
+// locked: it is the one that execs.
 func (plan *Plan) confine() error {
 	if err := plan.bound(); err != nil { // whatever way led here
+		return err
+	}
+	if err := leaveKeyring(); err != nil {
 		return err
 	}
 	keep := plan.capNumbers()
@@ -54,6 +58,19 @@ func (plan *Plan) confine() error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("no_new_privs: %w", err)
 		}
+	}
+	return nil
+}
+
+// leaveKeyring gives the app an empty session keyring of its own, instead of the
+// emperor's with whatever an operator's login or the service manager keeps in it.
+// It is made as root: neighbours of one uid neither see it nor share its quota.
+func leaveKeyring() error {
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) // 0: no name that others could join
+	// No keyrings in this kernel, or the emperor's own container forbids them; it
+	// then forbids them to the app, too.
+	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("session keyring of its own: %w (are there too many keys of one user? see kernel.keys.maxkeys)", err)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func TestReady(t *testing.T) {
 	r.await("file", "was asked to stop", func(emperor.Status) bool { return strings.HasSuffix(r.mustRun("logs", "file"), "asked\n") })
 }
 
-// A hung app is found and started again in time; a slow one is left alone.
+// A hung app is found and started again in time; a slow one is left alone. // T51
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	const interval, timeout, count = time.Second, 500 * time.Millisecond, 2
