@@ -198,14 +198,18 @@ func withoutTargets(rules []vassal.Rule) []vassal.Rule {
 func (e *Emperor) apiRules(w http.ResponseWriter, r *http.Request) {
 	sees := e.sees(r)
 	query := r.URL.Query()
-	all, err := e.listRules(r.Context(), query.Get("of"), query.Get("device"))
+	of := query.Get("of")
+	all, err := e.listRules(r.Context(), of, query.Get("device"))
 	if err != nil {
+		if !sees(strings.TrimPrefix(of, "vassal:")) { // who may not see a vassal does not learn whether there is one
+			err = noSuchRules{fmt.Errorf("no network and no vassal %q", of)}
+		}
 		refuseRules(w, err)
 		return
 	}
 	visible := slices.DeleteFunc(all, func(c RuleChain) bool { return !sees(c.Vassal) })
-	if len(visible) == 0 && query.Get("of") != "" {
-		refuseRules(w, noSuchRules{fmt.Errorf("no network and no vassal %q", query.Get("of"))})
+	if len(visible) == 0 && of != "" {
+		refuseRules(w, noSuchRules{fmt.Errorf("no network and no vassal %q", of)})
 		return
 	}
 	answer(w, visible)

@@ -132,6 +132,7 @@ func (e *Emperor) expanded(got []expansion) {
 		current = append(current, x)
 	}
 	var fine []*member
+	ours := map[*member]bool{} // whose ini we have changed ourselves
 	for _, x := range current {
 		v := e.vassals[x.Name]
 		var r *resolved
@@ -141,13 +142,7 @@ func (e *Emperor) expanded(got []expansion) {
 				x.Errors = append(x.Errors, *err)
 			}
 		}
-		v.warnings = nil
-		for _, err := range x.Errors {
-			if err.Warning {
-				v.warnings = append(v.warnings, err.Error())
-				e.Log.Warn(err.Error(), "vassal", v.name)
-			}
-		}
+		e.warn(v, x.Errors)
 		if x.Errors.Failed() {
 			if what := failures(x.Errors); what != v.err {
 				v.err = what
@@ -164,8 +159,14 @@ func (e *Emperor) expanded(got []expansion) {
 		if len(x.Config.Needless) > 0 {
 			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
 		}
-		e.rereadVassal(v, x.Config)
+		if e.rereadVassal(v, x.Config) {
+			ours[v] = true
+		}
 		v.config, v.unfit = x.Config, ""
+		if v.err == v.unread {
+			v.err = "" // it has been read by now
+		}
+		v.unread = ""
 		if !v.adopted || v.begins {
 			v.err = ""
 			v.backoff.clear()
@@ -177,6 +178,7 @@ func (e *Emperor) expanded(got []expansion) {
 	e.reserve()
 	for _, v := range fine {
 		switch e.mark(v); {
+		case ours[v] && v.state == Stopped: // nobody asked for a start
 		case e.unchanged(v):
 			e.relimit(v) // it may have changed while there was no emperor
 		case e.relimit(v):
@@ -191,10 +193,21 @@ func (e *Emperor) expanded(got []expansion) {
 	}
 }
 
+// warn tells what is doubtful about a vassal's ini.
+func (e *Emperor) warn(v *member, errs ini.Errors) {
+	v.warnings = nil
+	for _, err := range errs {
+		if err.Warning {
+			v.warnings = append(v.warnings, err.Error())
+			e.Log.Warn(err.Error(), "vassal", v.name)
+		}
+	}
+}
+
 // expandLater has an ini read once the emperor can. Until then all stays as it is.
 func (e *Emperor) expandLater(v *member, why string) {
 	if v.err != why {
-		v.err = why
+		v.err, v.unread = why, why
 		e.Log.Warn("ini not read yet", "vassal", v.name, "err", why)
 	}
 	file := v.file

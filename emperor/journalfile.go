@@ -110,8 +110,8 @@ func (w *journalFile) open() error {
 	}
 	w.f, w.size, w.room = f, st.Size(), w.most
 	var fs unix.Statfs_t
-	if unix.Fstatfs(int(f.Fd()), &fs) == nil {
-		w.room = min(w.most, int64(fs.Blocks)*fs.Bsize/journalShare)
+	if unix.Fstatfs(int(f.Fd()), &fs) == nil && fs.Blocks > 0 { // some file systems do not know
+		w.room = int64(min(uint64(w.most), fs.Blocks/journalShare*uint64(fs.Bsize))) //nolint:gosec // both are positive, and the smaller one fits
 	}
 	if w.size == 0 {
 		return nil

@@ -17,6 +17,7 @@ const (
 	logsSettle = time.Second // for what waits to get into the file
 	logsSlack  = 1 << 20     // bytes that may have come into the files since memory was looked at
 	logsLast   = 16 << 20    // bytes of lines that -n is given at most
+	lineCost   = 64          // bytes that a line takes beside its text
 )
 
 // logFiles are the files of an output.
@@ -99,9 +100,9 @@ type lastOf struct {
 
 func (k *lastOf) take(l LogLine) error {
 	k.lines = append(k.lines, l)
-	k.bytes += len(l.Text)
+	k.bytes += len(l.Text) + lineCost
 	for len(k.lines) > 0 && (len(k.lines) > k.most || k.bytes > k.room) {
-		k.bytes -= len(k.lines[0].Text)
+		k.bytes -= len(k.lines[0].Text) + lineCost
 		k.lines = k.lines[1:]
 	}
 	return nil

@@ -27,6 +27,7 @@ type member struct {
 	config   *vassal.Config // the newest good ini
 	err      string         // why it is invalid, or failed, or did not take its new ini
 	passing  int            // starts in a row that failed for a want which passes and is not its own
+	unread   string         // why the newest ini could not be read yet
 	unfit    string         // what is wrong with the newest ini; empty: nothing
 	warnings []string
 

@@ -2,6 +2,7 @@ package emperor
 
 import (
 	"slices"
+	"time"
 
 	"fiefdom/vassal"
 )
@@ -32,9 +33,19 @@ func (e *Emperor) ruled(v *member, jail *vassal.Jail, err error) {
 	case err != nil:
 		v.unruled = err.Error()
 		e.Log.Error("the router does not take the rules; those of before go on", "vassal", v.name, "err", err)
+		if vassal.Passing(err) {
+			time.AfterFunc(passingDelay(), func() { e.call(func() { e.reruleAgain(v, jail) }) })
+		}
 	case v.jail == jail:
 		e.Log.Info("rules changed", "vassal", v.name)
 		e.rerule(v) // there may be others by now
+	}
+}
+
+// reruleAgain asks a router that did not answer once more.
+func (e *Emperor) reruleAgain(v *member, jail *vassal.Jail) {
+	if e.vassals[v.name] == v && v.jail == jail && v.unruled != "" && !e.ending {
+		e.rerule(v)
 	}
 }
 

@@ -95,7 +95,7 @@ func (e *Emperor) changeRule(ctx context.Context, o RuleOrder) (*RuleAnswer, err
 	e.ruling.Lock() // one change at a time, so that what is saved is what was judged
 	defer e.ruling.Unlock()
 	c := &ruleChange{RuleOrder: o}
-	if err := e.inLoop(func() error { return e.planRule(c) }); err != nil {
+	if err := e.planSettled(ctx, c); err != nil {
 		return nil, err
 	}
 	if o.Save {
@@ -110,6 +110,34 @@ func (e *Emperor) changeRule(ctx context.Context, o RuleOrder) (*RuleAnswer, err
 		return nil, err
 	}
 	return e.ruleAnswer(ctx, c)
+}
+
+// How an ini that we have changed is waited for until it is read again.
+const (
+	settlePause = 10 * time.Millisecond
+	settleTime  = 5 * time.Second
+)
+
+// planSettled says what is to be changed, once our former change of that ini has
+// been read: what is planned before would not be what is in force then.
+func (e *Emperor) planSettled(ctx context.Context, c *ruleChange) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		wrote := false
+		if err := e.inLoop(func() error {
+			err := e.planRule(c)
+			wrote = e.edits[c.target.ruleOwner].Wrote
+			return err
+		}); err != nil || !wrote {
+			return err
+		}
+		select {
+		case <-time.After(settlePause):
+		case <-ctx.Done():
+			return errors.New("its ini has just been changed, and is not read again yet; try again")
+		}
+	}
 }
 
 // planRule says what is to be changed.

@@ -127,13 +127,15 @@ func (e *Emperor) rulesOf(o ruleOwner, files []vassal.Rule) vassal.Edits {
 
 // reread is told that a file was read which has somebody's rules. Its word
 // counts: what was changed and is not in it is gone. It is not if the emperor is
-// new, or has changed the file himself, and it says what it said.
-func (e *Emperor) reread(o ruleOwner, files []vassal.Rule, first bool) {
+// new, or has changed the file himself, and it says what it said. ours says that he
+// has.
+func (e *Emperor) reread(o ruleOwner, files []vassal.Rule, first bool) (ours bool) {
 	u, ok := e.edits[o]
 	if !ok {
-		return
+		return false
 	}
 	edits, fits := u.Edits.Over(files)
+	ours = fits && u.Wrote
 	if fits && (first || u.Wrote) {
 		u.Edits, u.Wrote = edits, false
 	} else {
@@ -145,6 +147,7 @@ func (e *Emperor) reread(o ruleOwner, files []vassal.Rule, first bool) {
 	if err := e.setEdits(u); err != nil {
 		e.Log.Error("unsaved rules are not on record", "err", err)
 	}
+	return ours
 }
 
 // tellLost tells of unsaved rules that are gone.
@@ -163,7 +166,7 @@ func (e *Emperor) tellLost(o ruleOwner, edits vassal.Edits) {
 }
 
 // rereadVassal is reread for all devices of a vassal.
-func (e *Emperor) rereadVassal(v *member, c *vassal.Config) {
+func (e *Emperor) rereadVassal(v *member, c *vassal.Config) (ours bool) {
 	for o := range e.edits {
 		if o.Vassal != v.name {
 			continue
@@ -173,8 +176,9 @@ func (e *Emperor) rereadVassal(v *member, c *vassal.Config) {
 		if i := slices.IndexFunc(specs, func(d vassal.DeviceSpec) bool { return d.Name == o.Device }); i >= 0 {
 			files = specs[i].Rules
 		}
-		e.reread(o, files, v.config == nil || v.adopted || v.begins)
+		ours = e.reread(o, files, v.config == nil || v.adopted || v.begins) || ours
 	}
+	return ours
 }
 
 // forgetRules drops the unsaved rules of a vassal that is gone.

@@ -58,7 +58,8 @@ type Lifeline struct {
 	once   sync.Once
 	err    error
 	asking sync.Mutex // one question at a time
-	answer chan error // to the one that is asked
+	answer chan error // to those that were asked, in their order
+	late   int        // answers that nobody waits for any more
 }
 
 // HandOver gives dev to the router that listens on socket and waits for its
@@ -80,7 +81,7 @@ func HandOver(socket string, dev *Device, h Handover) (*Lifeline, error) {
 		conn.Close()
 		return fail(unanswered(err))
 	}
-	l := &Lifeline{conn: conn, lost: make(chan struct{}), answer: make(chan error, 1)}
+	l := &Lifeline{conn: conn, lost: make(chan struct{}), answer: make(chan error, mostLate)}
 	go l.watch() // ends with the connection; Close waits for it
 	return l, nil
 }
@@ -131,16 +132,32 @@ func (l *Lifeline) watch() {
 		if err != nil {
 			return // why it ended does not matter
 		}
+		l.answer <- answer // there is room: nobody asks while so many are late
+	}
+}
+
+// mostLate is how many questions to a router that is held up may go unanswered.
+const mostLate = 16
+
+// skip takes the answers that came too late.
+func (l *Lifeline) skip() {
+	for l.late > 0 {
 		select {
-		case l.answer <- answer:
-		default: // nobody waits any more
+		case <-l.answer:
+			l.late--
+		default:
+			return
 		}
 	}
 }
 
-// ask sends frames and waits for the answer. A router that does not answer is
-// taken for one that hangs: its line is no good any more.
+// ask sends frames and waits for the answer. A router that is held up may answer
+// later: that answer is skipped.
 func (l *Lifeline) ask(frames []byte) error {
+	l.skip()
+	if l.late == mostLate {
+		return ErrNoAnswer
+	}
 	err := l.conn.SetWriteDeadline(time.Now().Add(handoverTimeout))
 	if err == nil {
 		_, err = l.conn.Write(frames)
@@ -148,13 +165,18 @@ func (l *Lifeline) ask(frames []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLineLost, err)
 	}
-	select {
-	case answer := <-l.answer:
-		return answer
-	case <-l.lost:
-		return ErrLineLost
-	case <-time.After(handoverTimeout):
-		return errors.Join(fmt.Errorf("%w: no answer within %v", ErrLineLost, handoverTimeout), l.conn.Close())
+	late := time.After(handoverTimeout)
+	for l.late++; ; {
+		select {
+		case answer := <-l.answer:
+			if l.late--; l.late == 0 {
+				return answer
+			}
+		case <-l.lost:
+			return ErrLineLost
+		case <-late:
+			return fmt.Errorf("%w: nothing came within %v", ErrNoAnswer, handoverTimeout)
+		}
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoAnswer says that a router did not answer to a hand-over: it has no
-// descriptors left, hangs, or died just now.
+// ErrNoAnswer says that a router did not answer to a hand-over, or not yet to other
+// rules: it has no descriptors left, is held up, or died just now.
 var ErrNoAnswer = errors.New("the router does not answer; is it out of descriptors (ulimit -n)?")
 
 // unanswered tells the router's silence from what it has against a device.

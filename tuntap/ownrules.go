@@ -107,7 +107,8 @@ func (p *peer) ruled(rules []DeviceRule) bool {
 // SetRules gives the device other rules than it was handed over with, and waits
 // for the router's answer. Its connections, addresses and counters stay. An
 // error of the router's leaves it the rules that it has; ErrLineLost says that
-// the router ended, and the next one gets the rules with the device.
+// the router ended, and the next one gets the rules with the device; ErrNoAnswer
+// that nobody knows which rules it has until it is asked again.
 func (l *Lifeline) SetRules(rules []DeviceRule) error {
 	if rules == nil {
 		rules = []DeviceRule{}

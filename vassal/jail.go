@@ -63,6 +63,7 @@ type link struct {
 	broken     bool                  // the bridge found the device gone
 	announced  []tuntap.Announcement // by the bridge
 	restored   bool                  // it is another emperor's
+	unsure     bool                  // the router has not said yet which rules it has
 	registered []netip.Addr
 	ready      chan struct{} // closed when every native address is registered
 	once       sync.Once     // of ready

@@ -3,6 +3,7 @@ package vassal
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 
 	"fiefdom/tuntap"
@@ -22,7 +23,7 @@ func (j *Jail) SetRules(links []Link) error {
 	var errs []error
 	for _, l := range j.links {
 		for i := range links {
-			if links[i].Device == l.Device && l.Network != "" && !SameRules(l.Rules, links[i].Rules) {
+			if !j.hasRules(l, &links[i]) {
 				errs = append(errs, j.setRules(l, links[i].Rules))
 			}
 		}
@@ -33,17 +34,17 @@ func (j *Jail) SetRules(links []Link) error {
 func (j *Jail) setRules(l *link, rules []tuntap.DeviceRule) error {
 	j.mu.Lock()
 	old, life := l.Rules, l.life
-	l.Rules = rules
+	l.Rules, l.unsure = rules, false
 	j.mu.Unlock()
 	if life == nil {
 		return nil
 	}
 	err := life.SetRules(rules)
-	if err == nil || errors.Is(err, tuntap.ErrLineLost) {
-		return nil
+	if err == nil || errors.Is(err, tuntap.ErrLineLost) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // the next router gets them
 	}
 	j.mu.Lock()
-	l.Rules = old
+	l.Rules, l.unsure = old, errors.Is(err, tuntap.ErrNoAnswer)
 	j.mu.Unlock()
 	return fmt.Errorf("rules of device %s: %w", l.Device, err)
 }
@@ -53,15 +54,25 @@ func SameRules(a, b []tuntap.DeviceRule) bool {
 	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
 }
 
-// HasRules says whether the jail's devices have the rules of the links.
+// HasRules says whether the jail's devices have the rules of the links. Of a device
+// without a router nobody has any.
 func (j *Jail) HasRules(links []Link) bool {
-	own := j.Links()
-	for i := range links {
-		for k := range own {
-			if own[k].Device == links[i].Device && !SameRules(own[k].Rules, links[i].Rules) {
+	j.mu.Lock()
+	own := j.links
+	j.mu.Unlock()
+	for _, l := range own {
+		for i := range links {
+			if !j.hasRules(l, &links[i]) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// hasRules says whether a device has the rules of a link, if that is its own.
+func (j *Jail) hasRules(l *link, of *Link) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return l.Device != of.Device || l.Network == "" || !l.unsure && SameRules(l.Rules, of.Rules)
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+
+	"fiefdom/vassal"
 )
 
 // Bounds of the metrics' server.
@@ -24,7 +26,7 @@ const (
 
 // metricsListener listens where metrics says; nil if it does not.
 func (r *runner) metricsListener() (net.Listener, error) {
-	return r.listenFor("metrics", r.config.Metrics)
+	return r.listenFor("metrics", r.config.Metrics, vassal.SocketRights{})
 }
 
 // collector joins the metrics with what they are read from.

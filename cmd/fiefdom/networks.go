@@ -25,6 +25,9 @@ import (
 // makeNetworks makes every router's device, with its address if it is native,
 // and the listening sockets.
 func (r *runner) makeNetworks() ([]*control.Network, error) {
+	if err := clashes(r.networks); err != nil { // before anything of a former emperor's goes
+		return nil, err
+	}
 	if err := r.removeNetworks(); err != nil {
 		return nil, err
 	}
@@ -39,12 +42,21 @@ func (r *runner) makeNetworks() ([]*control.Network, error) {
 	return all, nil
 }
 
-func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*control.Network, error) {
-	if o.Native() {
+// clashes says which network's pool is a network of the host.
+func clashes(networks []tuntap.NetworkOptions) error {
+	for i := range networks {
+		o := &networks[i]
+		if !o.Native() {
+			continue
+		}
 		if err := nat.Clash(o.Pool(), o.Device); err != nil {
-			return nil, err
+			return fmt.Errorf("%s: network %s: %w", o.Pos, o.Device, err)
 		}
 	}
+	return nil
+}
+
+func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*control.Network, error) {
 	n, err := r.openNetwork(o)
 	if err != nil {
 		return nil, err
@@ -91,11 +103,11 @@ func (r *runner) openNetwork(o *tuntap.NetworkOptions) (*control.Network, error)
 	r.later(dev.Close)
 	n := &control.Network{Device: dev}
 	// gofail: var hostDeviceMade struct{}
-	if n.Listener, err = r.listen("unix", o.Socket, r.config.SocketMode); err != nil {
+	if n.Listener, err = r.listen("unix", o.Socket, vassal.SocketRights{Mode: &r.config.SocketMode}); err != nil {
 		return nil, err
 	}
 	if o.Stats != "" {
-		if n.Stats, err = r.listen(statsNetwork(o.Stats), o.Stats, statsMode); err != nil {
+		if n.Stats, err = r.listen(statsNetwork(o.Stats), o.Stats, rootOnly(vassal.SocketRights{})); err != nil {
 			return nil, err
 		}
 	}

@@ -297,27 +297,29 @@ func (r *runner) serve(ctx context.Context, networks []*control.Network, host *n
 		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
 		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
 		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
-		r.emperor.SetChains, r.emperor.ReadRules, r.emperor.Counted = r.setChains, r.readRules, r.counted
+		r.emperor.SetChains, r.emperor.Counted = r.setChains, r.counted
 	}
+	r.emperor.ReadRules = r.readRules
 	if host != nil {
 		wg.Go(func() { r.complain("host network", host.Watch(beside)) })
 	}
+	// No vassal waits for those who only look.
 	stats, err := r.statsListener()
 	if err != nil {
-		return err
+		r.log.Error("no stats server", "err", err)
 	}
 	if stats != nil {
 		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
 	}
 	scrapes, err := r.metricsListener()
 	if err != nil {
-		return err
+		r.log.Error("no metrics", "err", err)
 	}
 	if scrapes != nil {
 		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
 	}
 	if err := r.startWeb(beside, &wg); err != nil {
-		return err
+		r.log.Error("no web page", "err", err)
 	}
 	wg.Go(func() { r.obey(beside) })
 	if r.vault != nil {

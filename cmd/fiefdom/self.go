@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"unsafe"
+
+	"fiefdom/vassal"
 )
 
 // writePIDFile writes the emperor's pid where emperor-pidfile says, and removes
@@ -31,7 +33,7 @@ func (r *runner) writePIDFile() error {
 
 // statsListener listens where emperor-stats says; nil if it does not.
 func (r *runner) statsListener() (net.Listener, error) {
-	return r.listenFor("emperor-stats", r.config.Stats)
+	return r.listenFor("emperor-stats", r.config.Stats, vassal.SocketRights{})
 }
 
 // commandLine is the memory where the kernel finds this process' command line.

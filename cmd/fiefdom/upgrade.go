@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"fiefdom/emperor"
 	"fiefdom/internal/pidfd"
 )
 
@@ -85,9 +86,6 @@ func (p *program) changed() bool {
 
 // try says why the program at the path cannot take the emperor's place.
 func (p *program) try(ctx context.Context) error {
-	if _, err := loadEmperor(p.file); err != nil {
-		return fmt.Errorf("%s: %w", p.file, err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, trialTime)
 	defer cancel()
 	trial := exec.CommandContext(ctx, p.path, "version")
@@ -98,12 +96,35 @@ func (p *program) try(ctx context.Context) error {
 	return nil
 }
 
-// become replaces this process by the program at the path. No child is just being
-// cloned then: until its exec it would have all our descriptors, the lock too.
-func (p *program) become() error {
+// become replaces this process by the program at the path, unless stopping says
+// otherwise. No child is just being cloned then: until its exec it would have all
+// our descriptors, the lock too.
+func (p *program) become(stopping <-chan struct{}) error {
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
-	return syscall.Exec(p.path, os.Args, p.env)
+	select {
+	case <-stopping:
+		return errors.New("the emperor is stopping")
+	default:
+		return syscall.Exec(p.path, os.Args, p.env)
+	}
+}
+
+// takes says why an emperor with the ini as it is now could not go on with what
+// this one has.
+func (r *runner) takes() error {
+	l, err := loadEmperor(r.program.file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.program.file, err)
+	}
+	was, now := r.config, l.config
+	switch {
+	case now.Instance != was.Instance || now.Runtime != was.Runtime || now.State != was.State:
+		return fmt.Errorf("%s: instance, runtime-dir and state-dir say where everything is that runs; another one counts from a restart on", r.program.file)
+	case now.Orphans == emperor.KillOrphans:
+		return fmt.Errorf("%s: emperor-orphans = kill would end all vassals; it counts from a restart on", r.program.file)
+	}
+	return clashes(l.networks)
 }
 
 // upgrade says whether the program at its path can take the emperor's place, and
@@ -111,6 +132,9 @@ func (p *program) become() error {
 func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 	if r.vault == nil {
 		return nil, errors.New("the vassals would end with this emperor (emperor-orphans = kill)")
+	}
+	if err := r.takes(); err != nil {
+		return nil, err
 	}
 	if err := r.program.try(ctx); err != nil {
 		return nil, err
@@ -131,12 +155,7 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 // signal that ends a process out of the mask that it began with.
 func (r *runner) become() error {
 	defer ignoreOrders()()
-	select {
-	case <-r.stopping:
-		return errors.New("the emperor is stopping")
-	default:
-		return r.program.become()
-	}
+	return r.program.become(r.stopping)
 }
 
 // reapInherited waits for the children that an emperor before, whose process this

@@ -31,14 +31,9 @@ func (r *runner) startWeb(ctx context.Context, wg *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	l, err := r.listenFor("emperor-web", address)
+	l, err := r.listenFor("emperor-web", address, r.config.Web.Rights)
 	if err != nil {
 		return err
-	}
-	if filepath.IsAbs(address) {
-		if err := giveSocket(address, r.config.Web.Rights); err != nil {
-			return fmt.Errorf("emperor-web: %w", err)
-		}
 	}
 	r.log.Info("web page served", "addr", address, "key", cmp.Or(o.KeyFile, "none"))
 	wg.Go(func() { r.complain("web page", web.Serve(ctx, l, o)) })

@@ -96,7 +96,7 @@ func (m *machine) read(page []string) (lines []string, commands int) {
 }
 
 // asks are commands that only look: what they show may take a moment to be so.
-var asks = regexp.MustCompile(`^(fiefdom (ps|status|logs|check|events|explain|exec)|curl|cat|head|tail|ls|grep|iptables) `)
+var asks = regexp.MustCompile(`^(fiefdom (ps|status|logs|check|events|explain|exec|firewall list)|curl|cat|head|tail|ls|grep|iptables) `)
 
 // do runs a command and compares what it prints.
 func (m *machine) do(line int, command string, want []string) []string {

@@ -116,7 +116,12 @@ func (w *watch) take(l look) {
 	l.samples = make(map[string]sample, len(l.vassals))
 	for i := range l.vassals {
 		s := &l.vassals[i]
-		l.samples[s.Name] = sample{s.RxBytes, s.TxBytes, drops(s), s.CPUSeconds}
+		now := sample{s.RxBytes, s.TxBytes, drops(s), s.CPUSeconds}
+		if now.rx+now.tx+now.drops == 0 { // the router did not answer, or began anew
+			was := w.now.samples[s.Name]
+			now.rx, now.tx, now.drops = was.rx, was.tx, was.drops
+		}
+		l.samples[s.Name] = now
 	}
 	if l.at.Sub(w.now.at) >= fresh/2 || w.before.at.IsZero() {
 		w.before = w.now
