@@ -20,6 +20,6 @@ func Disk(t testing.TB) string {
 			return strings.TrimSpace(string(b))
 		}
 	}
-	t.Skip("no block device here")
+	NotHere(t, "there is no disk")
 	return ""
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/moby/sys/mountinfo"
 )
 
 // legacyControllers are those of cgroup v1 that an emperor limits vassals by.
@@ -17,12 +15,8 @@ var legacyControllers = []string{"cpu", "memory", "pids", "blkio"}
 // what it needs below.
 func (w *World) makeLegacy(t testing.TB) []string {
 	t.Helper()
-	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup"))
-	if err != nil {
-		t.Fatalf("look for v1 cgroup trees: %v", err)
-	}
 	var binds []string
-	for _, m := range mounts {
+	for _, m := range trees(t, "cgroup") {
 		if !slices.ContainsFunc(strings.Split(m.VFSOptions, ","), func(o string) bool { return slices.Contains(legacyControllers, o) }) {
 			continue
 		}

@@ -9,8 +9,8 @@ import (
 	"fiefdom/internal/netns"
 )
 
-// RootEnv is the environment variable that turns a missing ability from a
-// skipped test into a failed one, when it is "1".
+// RootEnv is the environment variable that turns a missing ability or program from
+// a skipped test into a failed one, when it is "1".
 const RootEnv = "FIEFDOM_TEST_ROOT"
 
 // able says once per test binary what stands in the way of root tests. It tries
@@ -34,12 +34,7 @@ var able = sync.OnceValue(func() error {
 // instead, so that a green run cannot mean that nothing ran.
 func Root(t testing.TB) {
 	t.Helper()
-	err := able()
-	switch {
-	case err == nil:
-	case os.Getenv(RootEnv) == "1":
-		t.Fatalf("needs root (%s=1 forbids to skip): %v", RootEnv, err)
-	default:
-		t.Skipf("needs root: %v", err)
+	if err := able(); err != nil {
+		Lacks(t, "needs root: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // Snapshot is what an emperor may leave behind on the world's host, one thing a
 // line, sorted: processes, cgroups, devices, addresses, routes, iptables rules,
-// mounts and the files of /etc, /run and /var/lib. Compare two by [Diff].
+// tables of nftables, mounts and the files of /etc, /run and /var/lib. Compare two by [Diff].
 func (w *World) Snapshot(t testing.TB) string {
 	t.Helper()
 	var lines []string
@@ -33,6 +34,7 @@ func (w *World) Snapshot(t testing.TB) string {
 	add("route6", split(w.Host.Run(t, "ip", "-6", "route", "show", "table", "all")))
 	add("iptables", rules(w.Run(t, "iptables-save")))
 	add("ip6tables", rules(w.Run(t, "ip6tables-save")))
+	add("nft", w.tables(t))
 	add("mount", w.mounts(t))
 	for _, dir := range []string{"/etc", "/run", "/var/lib"} {
 		add("file", w.files(t, dir))
@@ -172,6 +174,27 @@ func rules(saved string) []string {
 			n++
 			lines = append(lines, fmt.Sprintf("%s %3d %s", table, n, line))
 		case strings.HasPrefix(line, ":") && !strings.HasSuffix(line, " ACCEPT"):
+			lines = append(lines, table+" "+line)
+		}
+	}
+	return lines
+}
+
+// tables lists the tables of nftables that are nobody's but an emperor's: those of
+// iptables come and go with it.
+func (w *World) tables(t testing.TB) []string {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		return nil
+	}
+	var lines []string
+	for _, table := range split(w.Run(t, "nft", "list", "tables")) {
+		if !strings.Contains(table, "fiefdom") {
+			continue
+		}
+		// Its chains, and no counters. One that is just going has none.
+		text, _ := w.Try(t, "nft", append([]string{"-s", "-t", "list"}, strings.Fields(table)...)...)
+		for _, line := range split(text) {
 			lines = append(lines, table+" "+line)
 		}
 	}
