@@ -23,6 +23,7 @@ func (e *Emperor) Adopt(orphans *Orphans) {
 			e.jails.Store(o.jail.Inode, o.jail)
 		}
 	}
+	e.adoptPorts(orphans)
 }
 
 // adopt makes vassals of the orphans, as they were. Their inis are read once
@@ -38,6 +39,9 @@ func (e *Emperor) adopt() {
 		e.drop(key)
 	}
 	for _, o := range orphans.all {
+		e.keepPorts(o.note.Name)
+	}
+	for _, o := range orphans.all {
 		e.leaseAgain(o)
 	}
 	for _, o := range orphans.all {
@@ -48,6 +52,7 @@ func (e *Emperor) adopt() {
 		e.restore(e.vassals[o.note.Name], o)
 		// gofail: var vassalRestored struct{}
 	}
+	e.enforcePolicy()
 	e.settleLeases()
 	e.reserve()
 }
@@ -58,6 +63,9 @@ func (e *Emperor) leaseAgain(o *orphan) {
 	n := &o.note
 	if g := n.Generation; g != nil && n.Running.UID == nil {
 		e.Leases.renewUID(n.Name, g.Plan.UID)
+	}
+	if g := n.Generation; g != nil && g.Plan.Users != nil {
+		e.Leases.renewRange(n.Name, g.Plan.Users.First)
 	}
 	if o.jail == nil {
 		return
@@ -102,7 +110,7 @@ func (e *Emperor) restore(v *member, o *orphan) {
 	e.restoreDoor(v, o.door)
 	e.restoreOutput(v, o)
 	if v.jail = o.jail; v.jail != nil {
-		v.key = jailID(v.jail.Inode != 0, v.jail.Links())
+		v.key = jailID(v.jail.Inode != 0, v.jail.Lone, v.jail.Links())
 		e.bridgeAgain(v)
 	}
 	v.gen = o.gen
@@ -247,14 +255,18 @@ func closeFile(f *os.File) {
 	}
 }
 
-// bridgeAgain gives the devices of foreign routers bridges of this emperor.
+// bridgeAgain gives the devices of foreign routers bridges of this emperor, and
+// those in kernel's bridges to who keeps the rules there.
 func (e *Emperor) bridgeAgain(v *member) {
 	jail := v.jail
-	if !slices.ContainsFunc(jail.Links(), func(l vassal.Link) bool { return l.Foreign }) {
+	if !slices.ContainsFunc(jail.Links(), func(l vassal.Link) bool { return l.Foreign || l.Bridge != "" }) {
 		return
 	}
 	e.jobs.Go(func() {
-		err := jail.Bridge(e.Bridge, func() { e.keepJail(jail) }, func(why string) { e.Lost(v.name, why) })
+		err := jail.Plug(e.plugger())
+		if err == nil {
+			err = jail.Bridge(e.Bridge, func() { e.keepJail(jail) }, func(why string) { e.Lost(v.name, why) })
+		}
 		if err == nil {
 			return
 		}
@@ -290,12 +302,13 @@ func (e *Emperor) unchanged(v *member) bool {
 
 // jailID tells jails apart. Rules are no part of it where they can be changed: a
 // foreign router is told them once.
-func jailID(own bool, links []vassal.Link) string {
+func jailID(own, lone bool, links []vassal.Link) string {
 	links = slices.Clone(links)
 	for i := range links {
+		links[i].Open = false
 		if !links[i].Foreign {
 			links[i].Rules = nil
 		}
 	}
-	return fmt.Sprint(own, links)
+	return fmt.Sprint(own, lone, links)
 }

@@ -8,10 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/ini"
 )
@@ -22,7 +20,6 @@ const APISocket = "api.sock"
 
 // Bounds of the API.
 const (
-	apiClients = 16               // connections of one uid; root may have all it likes
 	apiSilence = 5 * time.Second  // for a request to come, and for an answer to be taken
 	apiTimeout = 30 * time.Second // for a stop or start to be done
 )
@@ -39,7 +36,7 @@ func (e *Emperor) ServeAPI(ctx context.Context) error {
 		return errors.Join(err, l.Close())
 	}
 	server := &http.Server{
-		Handler:           bounded(e.routes()),
+		Handler:           brisk(e.routes()),
 		ReadHeaderTimeout: apiSilence,
 		IdleTimeout:       apiSilence,
 		MaxHeaderBytes:    8 << 10,
@@ -49,7 +46,7 @@ func (e *Emperor) ServeAPI(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(&limitedListener{Listener: l, held: map[uint32]int{}}); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(newCallers(l, apiClients, e.turnAway)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("control API: %w", err)
 	}
 	return nil
@@ -57,86 +54,9 @@ func (e *Emperor) ServeAPI(ctx context.Context) error {
 
 type peerKey struct{}
 
-// peerUID is the uid of the process that connected; nobody's when unknown.
-func peerUID(c net.Conn) uint32 {
-	const nobody = 65534
-	if known, ok := c.(*slotConn); ok {
-		return known.uid
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nobody
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nobody
-	}
-	uid := uint32(nobody)
-	err = raw.Control(func(fd uintptr) {
-		if cred, cerr := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); cerr == nil {
-			uid = cred.Uid
-		}
-	})
-	if err != nil {
-		return nobody
-	}
-	return uid
-}
-
-// limitedListener bounds the connections of each uid, so that no user keeps
-// the others, and root, out.
-type limitedListener struct {
-	net.Listener
-	mu   sync.Mutex
-	held map[uint32]int // connections by uid
-}
-
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		uid := peerUID(c)
-		if l.take(uid) {
-			return &slotConn{Conn: c, uid: uid, release: sync.OnceFunc(func() { l.give(uid) })}, nil
-		}
-		_ = c.Close()
-	}
-}
-
-func (l *limitedListener) take(uid uint32) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if uid != 0 && l.held[uid] >= apiClients {
-		return false
-	}
-	l.held[uid]++
-	return true
-}
-
-func (l *limitedListener) give(uid uint32) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[uid]--; l.held[uid] == 0 {
-		delete(l.held, uid)
-	}
-}
-
-type slotConn struct {
-	net.Conn
-	uid     uint32
-	release func()
-}
-
-func (c *slotConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}
-
-// bounded waits neither for bodies, which no request of ours has, nor for
+// brisk waits neither for bodies, which no request of ours has, nor for
 // clients that do not read.
-func bounded(next http.Handler) http.Handler {
+func brisk(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn := http.NewResponseController(w)
 		if r.ContentLength != 0 {
@@ -152,23 +72,38 @@ func bounded(next http.Handler) http.Handler {
 
 func (e *Emperor) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /emperor", e.apiSelf)
-	mux.HandleFunc("POST /emperor/upgrade", e.apiUpgrade)
-	mux.HandleFunc("GET /events", e.apiEvents)
-	mux.HandleFunc("GET /firewall", e.apiRules)
-	mux.HandleFunc("POST /firewall/change", e.apiChangeRule)
-	mux.HandleFunc("POST /firewall/reload", e.apiReloadRules)
-	mux.HandleFunc("GET /vassals", e.apiList)
-	mux.HandleFunc("GET /vassals/{name}", e.apiOne)
-	mux.HandleFunc("GET /vassals/{name}/logs", e.apiLogs)
-	mux.HandleFunc("GET /vassals/{name}/explain", e.apiExplain)
-	mux.HandleFunc("GET /vassals/{name}/drops", e.apiDrops)
-	mux.HandleFunc("GET /vassals/{name}/capture", e.apiCapture)
-	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
-		mux.HandleFunc("POST /vassals/{name}/"+word, func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) })
+	for pattern, handle := range e.endpoints() {
+		mux.HandleFunc(pattern, handle)
 	}
-	mux.HandleFunc("POST /vassals/{name}/reload", e.apiReload)
 	return mux
+}
+
+// endpoints are all that can be asked. Who may ask is each one's to say: a test
+// goes through all of them as an owner.
+func (e *Emperor) endpoints() map[string]http.HandlerFunc {
+	all := map[string]http.HandlerFunc{
+		"GET /emperor":                 e.apiSelf,
+		"POST /emperor/upgrade":        e.apiUpgrade,
+		"GET /events":                  e.apiEvents,
+		"GET /firewall":                e.apiRules,
+		"POST /firewall/change":        e.apiChangeRule,
+		"POST /firewall/reload":        e.apiReloadRules,
+		"GET /hosts":                   e.apiHosts,
+		"POST /hosts":                  e.apiHosts,
+		"GET /security":                e.apiSecurity,
+		"GET /vassals":                 e.apiList,
+		"GET /vassals/{name}":          e.apiOne,
+		"GET /vassals/{name}/logs":     e.apiLogs,
+		"GET /vassals/{name}/explain":  e.apiExplain,
+		"GET /vassals/{name}/drops":    e.apiDrops,
+		"GET /vassals/{name}/capture":  e.apiCapture,
+		"GET /vassals/{name}/security": e.apiSecurityOf,
+		"POST /vassals/{name}/reload":  e.apiReload,
+	}
+	for word, ev := range map[string]event{"start": start, "stop": stop, "restart": restart} {
+		all["POST /vassals/{name}/"+word] = func(w http.ResponseWriter, r *http.Request) { e.apiDo(w, r, ev) }
+	}
+	return all
 }
 
 func mayTouch(r *http.Request, s Status) bool {
@@ -226,6 +161,9 @@ func (e *Emperor) apiOne(w http.ResponseWriter, r *http.Request) {
 	if s, ok := e.find(w, r); ok {
 		one := []Status{s}
 		e.measure(r.Context(), one)
+		if e.Closed != nil && len(s.Published) > 0 {
+			one[0].Warnings = append(slices.Clone(s.Warnings), e.Closed(s.Addresses)...)
+		}
 		answer(w, one[0])
 	}
 }
@@ -286,7 +224,7 @@ func (e *Emperor) awaitState(w http.ResponseWriter, r *http.Request, name string
 		now := make(chan seen, 1)
 		e.call(func() {
 			if v := e.vassals[name]; v != nil {
-				now <- seen{v.status(), v.turns(), true}
+				now <- seen{e.statusOf(v), v.turns(), true}
 			} else {
 				now <- seen{}
 			}

@@ -24,10 +24,7 @@ import (
 // as asks the API under another uid, by curl, since threads share a uid.
 func (r *realm) as(t *testing.T, uid int, method, path string) (int, string) {
 	t.Helper()
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("needs curl")
-	}
+	curl := nettest.Program(t, "curl")
 	cmd := exec.CommandContext(t.Context(), curl, "-sS", "-X", method, "-w", "\n%{http_code}", "--unix-socket", r.Instance.Path(APISocket), "http://emperor"+path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	out, err := cmd.CombinedOutput()
@@ -189,8 +186,8 @@ func TestClientWithoutEmperor(t *testing.T) {
 
 // Connections are bounded by uid: who holds all of his keeps nobody else out.
 func TestListenerBoundsEachUID(t *testing.T) {
-	l := &limitedListener{held: map[uint32]int{}}
-	for i := range apiClients {
+	l := newCallers(nil, 100, nil)
+	for i := range callerConns {
 		if !l.take(61200) {
 			t.Fatalf("connection %d was refused", i)
 		}
@@ -210,6 +207,17 @@ func TestListenerBoundsEachUID(t *testing.T) {
 	if !l.take(61200) {
 		t.Error("a place that was given back is lost")
 	}
+	// Nor do many uids of somebody's keep root out, or cost more than so much.
+	for uid := range uint32(65536) {
+		l.take(100000 + uid)
+	}
+	if l.others != 100 || !l.take(0) {
+		t.Errorf("%d connections of others, and root is kept out", l.others)
+	}
+	l.give(61200)
+	if !l.take(300000) {
+		t.Error("a place that was given back is lost to others")
+	}
 }
 
 func TestListenerGivesPlacesBack(t *testing.T) {
@@ -217,7 +225,7 @@ func TestListenerGivesPlacesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &limitedListener{Listener: inner, held: map[uint32]int{}}
+	l := newCallers(inner, 100, nil)
 	defer l.Close()
 	c, err := net.Dial("unix", inner.Addr().String())
 	if err != nil {
@@ -259,7 +267,7 @@ func TestRequestsHaveNoBody(t *testing.T) {
 
 // A client that does not read does not hold its handler for ever.
 func TestSilentClient(t *testing.T) {
-	handler := bounded(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	handler := brisk(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 			t.Error(err)
 		}

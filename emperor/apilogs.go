@@ -150,21 +150,18 @@ func writeText(w io.Writer, l LogLine) error {
 
 func writeJSON(w io.Writer, l LogLine) error { return json.NewEncoder(w).Encode(l) }
 
-// readLogs is a place for each request of an owner's that reads files.
-var readLogs = make(chan struct{}, 2)
+// readLogs are the places of those who read files of logs: unpacking costs.
+var readLogs = newPlaces(8)
 
 // sendOlder sends what files have from before what memory has, as far as that is
 // asked for.
 func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, kept *piece, lines []LogLine, write func(LogLine) error) error {
-	if !mayTouch(r, Status{owner: owner{uid: 0}}) { // unpacking costs
-		select {
-		case readLogs <- struct{}{}:
-			defer func() { <-readLogs }()
-		case <-time.After(apiSilence):
-			return errors.New("others read theirs now; try again")
-		case <-r.Context().Done():
-			return r.Context().Err()
+	if uid, known := r.Context().Value(peerKey{}).(uint32); !known || !mayBeTouched(uid, Status{owner: owner{uid: 0}}) {
+		give, err := readLogs.take(r.Context(), uid, apiSilence)
+		if err != nil {
+			return err
 		}
+		defer give()
 	}
 	f, err := o.files()
 	if f == nil || err != nil {
@@ -172,10 +169,7 @@ func sendOlder(w http.ResponseWriter, r *http.Request, o *output, q LogQuery, ke
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	conn := http.NewResponseController(w)
-	return f.older(q, kept.kept, len(q.choose(lines)), func(l LogLine) error {
-		if err := r.Context().Err(); err != nil {
-			return err
-		}
+	return f.older(r.Context(), q, kept.kept, len(q.choose(lines)), func(l LogLine) error {
 		return errors.Join(conn.SetWriteDeadline(time.Now().Add(apiSilence)), write(l))
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
@@ -15,11 +17,12 @@ import (
 // rights of each file's owner or, who is not root, of the caller, and says
 // what is wrong with them, also with one another. It changes nothing.
 func Check(c *Config, networks []Network) (ini.Errors, error) {
-	seen := c.scan()
+	seen := c.scan(nil)
 	var errs ini.Errors
 	for _, p := range seen.errs {
 		errs = append(errs, ini.Error{Message: p.Error(), Warning: errors.Is(p, errDangling)})
 	}
+	errs = append(errs, c.passedOver()...)
 	all, err := c.checkAll(seen, networks)
 	for _, x := range all {
 		errs = append(errs, x.Errors...)
@@ -27,13 +30,45 @@ func Check(c *Config, networks []Network) (ini.Errors, error) {
 	return errs, err
 }
 
+// forms are endings of files that somebody may take for inis of vassals.
+var forms = []string{iniSuffix, ".conf", ".cfg", ".config", ".xml", ".yaml", ".yml", ".json"}
+
+// passedOver warns of files beside inis that look like some, and are nobody's.
+func (c *Config) passedOver() (errs ini.Errors) {
+	for _, m := range c.Monitors {
+		entries, err := os.ReadDir(m.Dir)
+		if m.Dir == "" || err != nil {
+			continue // the scan has said so
+		}
+		for _, e := range entries {
+			name := e.Name()
+			if name[0] != '.' && !c.isIni(name) && !e.IsDir() && slices.Contains(forms, strings.ToLower(filepath.Ext(name))) {
+				errs = append(errs, ini.Error{
+					Pos: ini.Pos{File: filepath.Join(m.Dir, name)}, Warning: true,
+					Message: "no vassal: the names of inis end in " + iniSuffix,
+				})
+			}
+		}
+	}
+	return errs
+}
+
+// Owner is a user, with the group that his inis belong to.
+type Owner struct{ UID, GID uint32 }
+
 // CheckAmong is Check of one vassal among the others of its emperor, also of
-// one that the emperor does not see yet.
-func CheckAmong(c *Config, networks []Network, path string) (ini.Errors, error) {
-	seen := c.scan()
+// one that the emperor does not see yet. With as, its ini is taken for one of
+// that owner's.
+func CheckAmong(c *Config, networks []Network, path string, as *Owner) (ini.Errors, error) {
+	seen := c.scan(nil)
 	name, err := seen.join(c, path)
 	if err != nil {
 		return ini.Errors{{Message: err.Error()}}, nil // which names the file
+	}
+	if as != nil {
+		f := seen.found[name]
+		f.owner, f.skeleton, f.refused = owner{as.UID, as.GID}, true, "" // root's word for it, as a link to it would be
+		seen.found[name] = f
 	}
 	all, err := c.checkAll(seen, networks)
 	for _, x := range all {
@@ -46,12 +81,8 @@ func CheckAmong(c *Config, networks []Network, path string) (ini.Errors, error) 
 
 // checkAll judges what was seen, in its order.
 func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) {
-	leases, err := LoadLeases(filepath.Join(c.State, leasesFile))
+	e, err := c.checker(networks)
 	if err != nil {
-		return nil, err
-	}
-	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
-	if e.Controllers, err = vassal.MachineControllers(); err != nil {
 		return nil, err
 	}
 	for _, f := range seen.found {
@@ -65,6 +96,7 @@ func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) 
 		all = append(all, x)
 	}
 	sockets := e.ownSockets()
+	var hosts hostListeners
 	for _, x := range all {
 		if x.Errors.Failed() {
 			continue
@@ -75,11 +107,26 @@ func (c *Config) checkAll(seen *inis, networks []Network) ([]*expansion, error) 
 			x.Errors = append(x.Errors, e.unserved(x.Config, r)...)
 			e.vassals[x.Name].config = x.Config
 			x.Errors = append(x.Errors, stillRoot(x.Config, r)...)
+			x.Errors = append(x.Errors, unheeded(x.Config, r.level)...)
+			x.Errors = append(x.Errors, unlistened(x.Config, r)...)
 			x.Errors = append(x.Errors, e.shadowed(x.Config)...)
 			x.Errors = append(x.Errors, sockets.add(x.Config)...)
+			x.Errors = append(x.Errors, hosts.taken(x.Config, r)...)
+			x.Errors = append(x.Errors, e.lacking(x.Config)...)
 		}
 	}
 	return all, nil
+}
+
+// checker is an emperor who judges inis and starts nothing.
+func (c *Config) checker(networks []Network) (*Emperor, error) {
+	leases, err := LoadLeases(filepath.Join(c.State, leasesFile))
+	if err != nil {
+		return nil, err
+	}
+	e := &Emperor{Config: c, Networks: networks, Leases: leases, vassals: map[string]*member{}}
+	e.Controllers, err = vassal.MachineControllers()
+	return e, err
 }
 
 // join finds the file among those that were seen, or adds it as the last one.

@@ -6,7 +6,7 @@ import (
 )
 
 // CheckTyrant says what tyrant mode refuses of a vassal whose ini belongs to
-// uid and gid.
+// uid and gid, where no policy says more.
 func CheckTyrant(c *vassal.Config, uid, gid uint32) ini.Errors {
-	return tyrant(c, owner{uid, gid})
+	return append(tyrant(c, owner{uid, gid}), lowPorts(c)...)
 }

@@ -74,6 +74,15 @@ func (c *Client) ask(ctx context.Context, method, path string, into any) error {
 	return json.NewDecoder(body).Decode(into)
 }
 
+// notHeard is why an emperor that runs may hang up.
+var notHeard = fmt.Sprintf("it hears nobody who is in a jail, and has %d connections for each user", callerConns)
+
+// atDial says that an error came before there was a connection.
+func atDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://emperor"+path, nil)
 	if err != nil {
@@ -81,8 +90,13 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) { // it is gone, or went
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
 			err = fmt.Errorf("it does not run (%w): %w", err, ErrNotFound)
+		case errors.Is(err, syscall.ECONNRESET):
+			err = fmt.Errorf("it does not run any more, or %s (%w): %w", notHeard, err, ErrNotFound)
+		case ctx.Err() == nil && !atDial(err): // net/http has several words for it
+			err = fmt.Errorf("it hung up: %s (%w)", notHeard, err)
 		}
 		return nil, fmt.Errorf("ask the emperor: %w", err)
 	}

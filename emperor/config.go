@@ -24,22 +24,28 @@ type Config struct {
 	State    string // directory: /var/lib/fiefdom/INSTANCE
 
 	Monitors   []Monitor
-	Looking                  // how it looks at inis
-	Common     Common        // what it gives to all vassals
-	Wrappers   Wrappers      // of vassals' uwsgi
-	ChdirAttr  string        // the attribute that says where an app begins; empty: none
-	Freq       time.Duration // between rescans
-	Namespaces uintptr       // CLONE_NEW… for every vassal
-	Tyrant     bool          // vassals run under the owner of their ini
-	SocketMode uint32        // of routers' sockets
-	Threads    int           // of the router, that move packets
-	BusyPoll   time.Duration // how long each of them polls before it sleeps, at most; 0: never
+	Looking                   // how it looks at inis
+	Common     Common         // what it gives to all vassals
+	Wrappers   Wrappers       // of vassals' uwsgi
+	ChdirAttr  string         // the attribute that says where an app begins; empty: none
+	Freq       time.Duration  // between rescans
+	Namespaces uintptr        // CLONE_NEW… for every vassal
+	Tyrant     bool           // vassals run under the owner of their ini
+	PolicyFile string         // what their inis may ask for; empty: what tyrant mode allows
+	PolicyPos  ini.Pos        // where that is named
+	Policy     *Policy        // as it was read; see ReadPolicy
+	SocketMode uint32         // of routers' sockets
+	Threads    int            // of the router, that move packets
+	BusyPoll   time.Duration  // how long each of them polls before it sleeps, at most; 0: never
+	Bridges    []KernelBridge // of the kernel's, that vassals may have devices in
 	Hooks      []vassal.Hook
 	OnDemand   OnDemand
 	Bound      []string // with BoundSet the capabilities that a vassal can have at most
 	BoundSet   bool
 	Resources  vassal.Resources // of each vassal whose ini does not say
 	OOMScore   *int             // likewise
+	Confine    vassal.Level     // likewise; empty: as the kind of vassal
+	UsersPool  IDPool           // of userns = auto; none: the usual one
 
 	// Of vassals that fail, and those that speak the emperor protocol. 0 means the default.
 	Throttle       time.Duration // the second restart's delay
@@ -96,10 +102,10 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
 	}
 	if c.Runtime == "" {
-		c.Runtime = filepath.Join("/run/fiefdom", c.Instance)
+		c.Runtime = filepath.Join(runtimeRoot, c.Instance)
 	}
 	if c.State == "" {
-		c.State = filepath.Join("/var/lib/fiefdom", c.Instance)
+		c.State = filepath.Join(stateRoot, c.Instance)
 	}
 	return c, errs
 }
@@ -107,7 +113,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Options are the emperor's own options.
-var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, limitOptions, []ini.Option[Config]{
+var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, limitOptions, confineOptions, bridgeOptions, []ini.Option[Config]{
 	{
 		Name: "emperor", Kind: ini.Path, Since: "0.1", Repeats: true, Set: addMonitor,
 		Meaning: "where the vassals' inis are: a directory, dir://DIRECTORY, glob://PATTERN or a pattern; one such as /srv/*/app.ini names its vassals by their folders",
@@ -128,6 +134,8 @@ var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attri
 		Name: "emperor-tyrant", Kind: ini.Bool, Since: "0.1", Set: func(c *Config, p ini.Pair) error { c.Tyrant = ini.ParseBool(p.Value); return nil },
 		Meaning: "run every vassal under the owner and group of its ini; hooks, cap and other ids are errors there",
 	},
+	policyOption,
+	poolOption,
 	{
 		Name: "emperor-throttle", Kind: ini.Int, Since: "0.1", Set: func(c *Config, p ini.Pair) error { return setMilliseconds(&c.Throttle, p) },
 		Meaning: "milliseconds before the second restart of a vassal that dies young; each one after it waits twice as long (100)",

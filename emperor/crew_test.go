@@ -20,9 +20,10 @@ func newCrewRealm(t *testing.T, change func(*Emperor)) *realm {
 	t.Helper()
 	nettest.Root(t)
 	nettest.NoLeaks(t)
+	nettest.Unified(t)
 	own, err := vassal.OwnCgroup()
 	if err != nil {
-		t.Skipf("needs a cgroup v2 tree: %v", err)
+		t.Fatal(err)
 	}
 	dir := nettest.NewCgroup(t, string(own))
 	t.Cleanup(func() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -114,15 +113,7 @@ func (j *crewJob) plan() vassal.Plan {
 	if d.Daemonize {
 		p.Pidfile = d.Pidfile
 	}
-	if d.UID != nil {
-		p.UID, p.GID, p.Groups, p.SetGroups = d.UID.ID, d.UID.Main, slices.Clone(d.UID.Groups), true
-		if p.GID < 0 {
-			p.GID = p.UID
-		}
-	}
-	if d.GID != nil {
-		p.GID, p.SetGroups = d.GID.ID, true
-	}
+	otherUser(&p, d)
 	return p
 }
 
@@ -153,6 +144,9 @@ func (e *Emperor) checkAttached(r *resolved, c *vassal.Config) *ini.Error {
 				"leave user out of emperor-use-clone and unshare, or give each process an ini of its own"}
 		case d.UID != nil && d.UID.ID != 0 && (d.UID.ID == e.RouterUID || d.UID.ID == e.BridgeUID):
 			return &ini.Error{Pos: d.Pos, Message: fmt.Sprintf("uid %s is that of the emperor's own processes; choose another", d.UID.Name)}
+		}
+		if err := strangers(&r.plan, &d); err != nil {
+			return &ini.Error{Pos: d.Pos, Message: err.Error()}
 		}
 	}
 	return nil

@@ -251,7 +251,8 @@ func (e *Emperor) doorOf(r *resolved, c *vassal.Config) error {
 	s := doorSpec{address: a, rights: doorRights{uid: r.plan.UID, gid: r.plan.GID, mode: 0o666}} // uWSGI's mode
 	s.rights.allow(e.Config.OnDemand.Rights)
 	if e.Config.Tyrant {
-		own := owner{uint32(r.plan.UID), uint32(r.plan.GID)}
+		uid, gid := r.plan.OnDisk()
+		own := owner{uint32(uid), uint32(gid)}
 		if rights := c.Socket; rights.UID != nil && *rights.UID != int(own.uid) || rights.GID != nil && *rights.GID != int(own.gid) {
 			return errors.New("chown-socket names somebody else than the ini's owner, which is not allowed in tyrant mode")
 		}

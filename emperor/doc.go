@@ -35,7 +35,9 @@
 //
 //	which inis there are     monitor.go look.go distrust.go inis.go
 //	what is in them          expander.go read.go common.go attributes.go, under the owner's uid
-//	what a vassal gets       resolve.go claims.go leases.go rights.go foreign.go farends.go admit.go wrapper.go limits.go
+//	what a vassal gets       resolve.go claims.go leases.go rights.go foreign.go farends.go admit.go wrapper.go limits.go checkhost.go
+//	what owners may ask for  policy.go policyoptions.go policyjudge.go policed.go
+//	what it publishes        ports.go portholder.go publish.go republish.go portkeep.go publishstatus.go
 //	its life                 emperor.go member.go states.go start.go backoff.go router.go ends.go
 //	whether it is well       ready.go health.go notify.go
 //	the emperor's protocol   protocol.go stats.go orders.go
@@ -48,5 +50,5 @@
 //	what it left             leftovers.go leftcgroups.go leftlimits.go recorded.go
 //	what happened            event.go eventkinds.go journal.go journalfile.go journalhandler.go journalapi.go
 //	what others are told     api.go apilogs.go client.go inspect.go status.go usage.go metrics.go
-//	before anything runs     check.go checktyrant.go crosscheck.go
+//	before anything runs     check.go checktyrant.go checkports.go crosscheck.go
 package emperor

@@ -22,15 +22,23 @@ type Network struct {
 	Device    string         // the router's
 	Socket    string         // that the router listens on
 	Addresses []netip.Prefix // the router's; empty: not native
+	Gateways  []netip.Addr   // default routes; empty: the router's addresses
 	AttachAll bool
 	Resolv    string           // the resolv.conf of its vassals; empty: the host's
+	Names     bool             // a responder answers at the router's addresses
 	Gateway   bool             // it has a UDP gateway
 	FarEnds   []netip.AddrPort // that devices' own rules may route to
 
-	Pos      ini.Pos                             // where it is written
 	Isolated bool                                // after chain out
-	Rules    []vassal.Rule                       // of the chains, as the emperor's ini has them
 	Shadowed func(*vassal.DeviceSpec) ini.Errors // warns of a device's rules that the network's leave nothing of; for Check
+
+	Written // as it was read last
+}
+
+// Written is what is read again of a network in the emperor's ini while it runs.
+type Written struct {
+	Pos   ini.Pos       // where the network is
+	Rules []vassal.Rule // of the chains
 }
 
 // Traffic is what the router counted for a vassal, seen from the vassal.
@@ -55,8 +63,11 @@ type Emperor struct {
 	RouterUID int // that no vassal may have; 0: there is no router
 	BridgeUID int // the same of bridges
 
+	ResponderUID int // the same of the responder
+
 	Vault  *vault.Vault   // keeps what the next emperor would need; nil: nothing is kept
 	Bridge vassal.Bridger // joins devices with foreign routers
+	Kernel *KernelSide    // the host's side of kernel's bridges; nil: there is nobody who makes it
 
 	Version string                                               // of the program
 	Upgrade func(ctx context.Context) (become func(), err error) // asks whether another program can take over, and has it do so
@@ -69,8 +80,15 @@ type Emperor struct {
 	Drops   func(ctx context.Context, vassal string) (any, error)                              // asks the router for examples of drops
 	Capture func(ctx context.Context, vassal string, query url.Values) (net.Conn, error)       // has the router copy packets
 
-	SetChains func(network string, rules []vassal.Rule) error   // tells the router
-	ReadRules func() (map[string][]vassal.Rule, error)          // reads the emperor's ini again: the chains, by network
+	Named func(all []Named, whole bool) // takes who there is, whenever that has changed, and does not wait; nil: nobody asks
+	Hosts func(keep *bool) (any, error) // tells the block for /etc/hosts; keeps it there from now on, or takes it away
+
+	Publish func(all []Published) error    // has the host, and the router, lead these ports to vassals, and no others
+	Closed  func(to []netip.Addr) []string // what the host's own firewall keeps others from, of what leads to these addresses
+
+	SetChains func(network string, now Written) error           // tells the router
+	Nameless  func() string                                     // why vassals' questions for names are not answered; "" where they are
+	ReadRules func() (map[string]Written, error)                // reads the emperor's ini again, by network
 	Counted   func(ctx context.Context) ([]CountedChain, error) // asks the router
 
 	made    sync.Once
@@ -93,7 +111,8 @@ type Emperor struct {
 	expand    func(owner, []iniFile) []expansion // by an expander process
 	noExpand  context.CancelFunc                 // at the end no ini is worth waiting for
 
-	watching atomic.Int32 // who follows the events
+	watching       atomic.Int32 // who follows the events, of root's
+	othersWatching atomic.Int32 // the same, of all others'
 
 	orphans *Orphans            // of the emperor before, until Run begins
 	marked  map[string]struct{} // vassals that the vault is to be told of
@@ -102,6 +121,13 @@ type Emperor struct {
 	unkept  unkept
 	jails   sync.Map // inode of a namespace → *vassal.Jail, for Identify
 	jobs    sync.WaitGroup
+
+	renamed bool // Named is to be told; the loop's own
+
+	nameHolders map[string]string // who has each name in DNS
+	nameless    map[string]bool   // vassals that have none, since another has it
+	naming      bool              // and will be, soon
+	ports       publications
 
 	edits  map[ruleOwner]unsaved // the loop's own
 	ruling sync.Mutex            // one order about rules at a time
@@ -139,6 +165,7 @@ func (e *Emperor) Run(ctx context.Context) error {
 		e.Config.watch(watching, e.Log, func() { e.call(e.rescan) })
 	})
 	e.adopt()
+	e.renamed = true // also where nobody is
 	e.rescan()
 	e.flush()
 	e.loop(ctx)

@@ -52,7 +52,7 @@ func (e *Emperor) greet(v *member, pid int) {
 	ctx, end := context.WithCancel(context.Background())
 	v.errands.end = end
 	e.send(ctx, v, string(vassal.AsEmperor), func(ctx context.Context) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, "/proc/self/exe")
+		cmd := exec.CommandContext(ctx, vassal.Program)
 		cmd.Args = []string{os.Args[0], HookProcess}
 		cmd.Stdin = bytes.NewReader(in)
 		return cmd

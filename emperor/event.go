@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,6 +39,38 @@ func (ev *Event) encode() []byte {
 		line, _ = json.Marshal(ev) // texts and numbers always can
 	}
 	return append(line, '\n')
+}
+
+// Text is the event's message and " key=value" of each of its fields, by key. It
+// may be anybody's word.
+func (ev *Event) Text() string {
+	var s strings.Builder
+	s.WriteString(ev.Message)
+	for _, key := range slices.Sorted(maps.Keys(ev.Fields)) {
+		text := fieldText(ev.Fields[key])
+		if text == "" || strings.ContainsAny(text, " \t\n\"=") {
+			text = strconv.Quote(text)
+		}
+		s.WriteString(" " + key + "=" + text)
+	}
+	return s.String()
+}
+
+// fieldText is a field as it came from JSON.
+func fieldText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case []any:
+		var all []string
+		for _, x := range v {
+			all = append(all, fieldText(x))
+		}
+		return strings.Join(all, ",")
+	}
+	return fmt.Sprint(v)
 }
 
 // take adds a log line's value to the event.

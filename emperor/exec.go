@@ -72,16 +72,22 @@ func (e *Emperor) ServeExec(ctx context.Context) error {
 	if err := os.Chmod(path, 0o666); err != nil { // as the control API
 		return errors.Join(err, l.Close())
 	}
-	limited := &limitedListener{Listener: l, held: map[uint32]int{}}
+	limited := newCallers(l, execClients, e.turnAway)
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	for {
 		c, err := limited.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
-			if ctx.Err() != nil {
+			e.Log.Warn("commands in jails", "err", err)
+			select {
+			case <-time.After(acceptPause): // out of descriptors, most likely
+				continue
+			case <-ctx.Done():
 				return nil
 			}
-			return fmt.Errorf("commands in jails: %w", err)
 		}
 		clients.Go(func() {
 			defer c.Close()
@@ -159,7 +165,11 @@ func receiveExec(conn *net.UnixConn) (req ExecRequest, files []*os.File, err err
 	if err := conn.SetReadDeadline(time.Now().Add(apiSilence)); err != nil {
 		return req, nil, err
 	}
-	b, oob := make([]byte, maxExecRequest+1), make([]byte, unix.CmsgSpace(4*execFiles))
+	size, err := awaitMessage(conn) // who asks nothing costs no buffer
+	if err != nil {
+		return req, nil, err
+	}
+	b, oob := make([]byte, min(size, maxExecRequest+1)), make([]byte, unix.CmsgSpace(4*execFiles))
 	n, oobn, _, _, err := conn.ReadMsgUnix(b, oob)
 	if err != nil {
 		return req, nil, err
@@ -193,6 +203,20 @@ func receiveExec(conn *net.UnixConn) (req ExecRequest, files []*os.File, err err
 		req.Term = ""
 	}
 	return req, files, conn.SetReadDeadline(time.Time{})
+}
+
+// awaitMessage waits for a message, and says how many bytes it has.
+func awaitMessage(conn *net.UnixConn) (size int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var result error
+	err = raw.Read(func(fd uintptr) bool {
+		size, _, result = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		return !errors.Is(result, unix.EAGAIN) && !errors.Is(result, unix.EINTR)
+	})
+	return size, errors.Join(err, result)
 }
 
 func closeFiles(files []*os.File) {

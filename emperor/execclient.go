@@ -42,7 +42,7 @@ func Exec(ctx context.Context, runtime string, req ExecRequest, files []*os.File
 		fds = append(fds, int(f.Fd()))
 	}
 	if _, _, err := conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil); err != nil {
-		return 0, fmt.Errorf("ask the emperor: %w", err)
+		return 0, fmt.Errorf("ask the emperor: %s (%w)", notHeard, err)
 	}
 	over := make(chan struct{})
 	defer close(over)
@@ -65,8 +65,11 @@ func Exec(ctx context.Context, runtime string, req ExecRequest, files []*os.File
 
 func awaitExec(conn *net.UnixConn, started func()) (int, error) {
 	b := make([]byte, 64<<10)
-	for {
+	for running := false; ; {
 		n, err := conn.Read(b)
+		if (n == 0 || err != nil) && !running {
+			return 0, errors.Join(errors.New("the emperor hung up: "+notHeard), err)
+		}
 		if n == 0 || err != nil {
 			return 0, errors.Join(errors.New("the emperor hung up, and the command has ended with that"), err)
 		}
@@ -79,8 +82,10 @@ func awaitExec(conn *net.UnixConn, started func()) (int, error) {
 			return 0, notFound(a.Error)
 		case a.Error != "":
 			return 0, errors.New(a.Error)
-		case a.Running && started != nil:
-			started()
+		case a.Running:
+			if running = true; started != nil {
+				started()
+			}
 		case a.Ended && a.Signal != 0:
 			return 128 + a.Signal, nil
 		case a.Ended:

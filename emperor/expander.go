@@ -118,7 +118,7 @@ func (x *expanders) expandOnce(ctx context.Context, o owner, files []iniFile) ([
 		return nil, err
 	}
 	var out, complaints bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd := exec.CommandContext(ctx, vassal.Program)
 	cmd.Args = []string{os.Args[0], ExpanderProcess, strconv.Itoa(int(o.uid)), strconv.Itoa(int(o.gid))}
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Stdout = &limitedBuffer{Buffer: &out, left: expandAnswers}

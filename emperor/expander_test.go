@@ -159,10 +159,8 @@ func TestExpanderBounds(t *testing.T) {
 
 func TestExpanderEndsWithItsEmperor(t *testing.T) {
 	nettest.Root(t)
+	nettest.Unified(t)
 	cgroup := testCgroup(t) // its command is found by it alone
-	if cgroup == "" {
-		t.Skip("no cgroup v2 tree to make a cgroup in")
-	}
 	r := newRealm(t, func(e *Emperor) { e.Cgroup = cgroup })
 	r.write(t, "sleeps", "[uwsgi]\ncommand = /bin/app\nenv = A=@(exec://sleep 100)\n")
 	r.awaitState(t, "sleeps", Stopped) // seen, not expanded yet

@@ -1,6 +1,7 @@
 package emperor
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -66,7 +67,7 @@ func usedFiles() (open, most int, err error) {
 // passing counts the starts in a row that failed for a want that passes and is
 // not the vassal's own.
 func passing(before int, err error) int {
-	if !vassal.Passing(err) {
+	if taken, ok := errors.AsType[*takenError](err); !vassal.Passing(err) && (!ok || !taken.waits()) {
 		return 0
 	}
 	return before + 1

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"fiefdom/vassal"
 )
@@ -20,7 +21,8 @@ type RuleChain struct {
 	Device    string       `json:"device,omitempty"`
 	Direction string       `json:"direction"`
 	Rules     []RuleStatus `json:"rules"`
-	Then      string       `json:"then,omitempty"` // what comes after the rules: isolate
+	Then      string       `json:"then,omitempty"`  // what comes after the rules: isolate
+	Error     string       `json:"error,omitempty"` // why the router may have other rules than these
 }
 
 // RuleStatus is a rule of a chain.
@@ -133,6 +135,9 @@ func (t *ruleTarget) chains(counted []CountedChain) (all []RuleChain) {
 				c.Then = "isolate"
 			}
 		}
+		if t.member != nil {
+			c.Error = t.member.unruled
+		}
 		hits := t.hits(dir, counted)
 		for i := range t.edits {
 			x := &t.edits[i]
@@ -226,15 +231,19 @@ func refuseRules(w http.ResponseWriter, err error) {
 	http.Error(w, err.Error(), status)
 }
 
+// countTime is how long a list waits for the router's counters; without them it
+// says what is to be in force.
+const countTime = 3 * time.Second
+
 // listRules are the chains of a name, of everybody without one.
 func (e *Emperor) listRules(ctx context.Context, name, device string) ([]RuleChain, error) {
 	var counted []CountedChain
 	if e.Counted != nil {
-		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		ctx, cancel := context.WithTimeout(ctx, countTime)
 		defer cancel()
 		var err error
 		if counted, err = e.Counted(ctx); err != nil {
-			e.Log.Debug("no counters of rules", "err", err) // the router is being started
+			e.Log.Debug("no counters of rules", "err", err) // the router is being started, or held up
 		}
 	}
 	all := []RuleChain{}

@@ -40,7 +40,7 @@ func (r *resolved) introduce(c *vassal.Config) {
 			l.Greeting = vassal.Greeting{Credentials: true, UID: max(r.plan.UID, 0), GID: max(r.plan.GID, 0)}
 		}
 	}
-	r.key = jailID(r.net, r.links)
+	r.key = jailID(r.net, r.lone, r.links)
 }
 
 // unserved warns of foreign routers that are not there: it may be a typing

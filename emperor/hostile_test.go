@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,13 +17,6 @@ import (
 
 	"fiefdom/internal/nettest"
 )
-
-// raced says whether this is built with the race detector, with which times and
-// memory mean little.
-func raced() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
-}
 
 // tellPeak has the expander of a test tell its memory's peak. What wait4 says of
 // it is at least what its parent had when it was forked (exec_mmap in fs/exec.c).
@@ -128,7 +119,7 @@ func TestHostileIniCosts(t *testing.T) {
 			if tt.want != "" && (!got.Errors.Failed() || !strings.Contains(got.Errors.Error(), tt.want)) {
 				t.Errorf("%.300v, want %q", got.Errors, tt.want)
 			}
-			if raced() {
+			if nettest.Raced() {
 				return
 			}
 			for range 4 { // others' work makes ours longer: the least is what it costs
@@ -187,7 +178,7 @@ func TestHostileFiles(t *testing.T) {
 	write(t, in("a\x1b[2Jb"), text)
 	write(t, in("a\xffb"), text)
 	c := &Config{Monitors: []Monitor{{Dir: dir}}, Tyrant: true}
-	s := c.scan()
+	s := c.scan(nil)
 	all := errors.Join(s.errs...).Error()
 	for _, want := range []string{
 		"fifo.ini is not a regular file", "socket.ini is not a regular file", "device.ini is not a regular file", "dir.ini is not a regular file",
@@ -247,7 +238,7 @@ func TestTyrantDistrusts(t *testing.T) {
 			}
 			e := testEmperor(t)
 			e.Config = &Config{Monitors: []Monitor{{Dir: dir}}, Tyrant: true}
-			f := e.Config.scan().found["blog"]
+			f := e.Config.scan(nil).found["blog"]
 			e.newMember(f)
 			x := new(expanders).expandAll(t.Context(), f.owner, []iniFile{f})[0]
 			x.Errors = append(x.Errors, e.claim(e.vassals["blog"], &x)...)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"fiefdom/internal/ini"
+	"fiefdom/vassal"
 )
 
 // rescan compares the inis with what the loop knows of them.
@@ -17,7 +18,7 @@ func (e *Emperor) rescan() {
 	if e.Leases.unsaved {
 		e.saveLeases()
 	}
-	seen := e.Config.scan()
+	seen := e.Config.scan(e.holders())
 	if err := errors.Join(seen.errs...); err != nil && err.Error() != e.complaint {
 		e.complaint = err.Error()
 		e.Log.Warn("scan", "err", err)
@@ -56,10 +57,24 @@ func (e *Emperor) rescan() {
 		}
 	}
 	if freed {
+		e.claims.freed = true // leases, too
 		e.reserve()
 	}
+	e.readBlocked(func(*member) bool { return e.claims.freed })
 	e.expandQueued()
 	e.checkDoors()
+}
+
+// holders are the owners of the vassals that there are, in tyrant mode.
+func (e *Emperor) holders() map[string]owner {
+	if !e.Config.Tyrant {
+		return nil
+	}
+	all := make(map[string]owner, len(e.vassals))
+	for name, v := range e.vassals {
+		all[name] = v.file.owner
+	}
+	return all
 }
 
 func (e *Emperor) remove(v *member) {
@@ -71,8 +86,10 @@ func (e *Emperor) remove(v *member) {
 
 // Reload reads every ini again and restarts its vassal, as SIGHUP does.
 func (e *Emperor) Reload() {
+	policy, errs := e.Config.rereadPolicy(e.Networks)
 	e.call(func() {
 		e.Log.Info("reloading all vassals")
+		e.takePolicy(policy, errs)
 		for _, v := range e.vassals {
 			e.queue(v.file)
 		}
@@ -117,20 +134,11 @@ func (e *Emperor) expandQueued() {
 // before anything is leased, and the router is told before the first of their
 // vassals starts.
 func (e *Emperor) expanded(got []expansion) {
-	var current []*expansion
-	for i := range got {
-		x := &got[i]
-		v := e.vassals[x.Name]
-		if v == nil || v.removed || v.dethroned || v.file != x.file || e.ending {
-			continue // overtaken by another scan: another file, or another owner, whose word this is not
-		}
-		if x.later {
-			e.expandLater(v, failures(x.Errors))
-			continue
-		}
-		x.Errors = append(x.Errors, e.claim(v, x)...)
-		current = append(current, x)
+	current, fresh := e.admitAll(got)
+	for _, x := range current {
+		defer e.vassals[x.Name].settle()
 	}
+	e.claimRead(current, fresh)
 	var fine []*member
 	ours := map[*member]bool{} // whose ini we have changed ourselves
 	for _, x := range current {
@@ -140,57 +148,100 @@ func (e *Emperor) expanded(got []expansion) {
 			var err *ini.Error
 			if r, err = e.resolve(x.Config); err != nil {
 				x.Errors = append(x.Errors, *err)
+			} else {
+				x.Errors = append(x.Errors, unlistened(x.Config, r)...)
 			}
 		}
 		e.warn(v, x.Errors)
 		if x.Errors.Failed() {
-			if what := failures(x.Errors); what != v.err {
-				v.err = what
-				e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
-			}
-			v.unfit = v.err
-			if x.Unrest {
-				e.lookAgain(v)
-			}
-			v.adopted = false
-			e.happen(v, bad)
+			e.refuse(v, x)
 			continue
 		}
-		if len(x.Config.Needless) > 0 {
-			e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(x.Config.Needless, " "))
-		}
-		if e.rereadVassal(v, x.Config) {
-			ours[v] = true
-		}
-		v.config, v.unfit = x.Config, ""
-		if v.err == v.unread {
-			v.err = "" // it has been read by now
-		}
-		v.unread = ""
-		if !v.adopted || v.begins {
-			v.err = ""
-			v.backoff.clear()
-		}
+		ours[v] = e.take(v, x.Config)
 		e.setDoor(v, r.door)
 		fine = append(fine, v)
 	}
 	e.settleLeases()
 	e.reserve()
 	for _, v := range fine {
-		switch e.mark(v); {
-		case ours[v] && v.state == Stopped: // nobody asked for a start
-		case e.unchanged(v):
-			e.relimit(v) // it may have changed while there was no emperor
-		case e.relimit(v):
-		case e.reruled(v):
-		case e.reloadsItself(v):
-			e.happen(v, same)
-		default:
-			v.readings++
-			e.happen(v, v.asGood())
-		}
-		e.rerule(v)
+		e.comply(v, ours[v])
 	}
+}
+
+// admitAll leaves what is said of the vassals' newest inis, each checked against
+// the instance's policy. One that could not be read is tried again later. Fresh are those that were
+// not read before.
+func (e *Emperor) admitAll(got []expansion) (current []*expansion, fresh map[*expansion]bool) {
+	fresh = map[*expansion]bool{}
+	for i := range got {
+		x := &got[i]
+		v := e.vassals[x.Name]
+		if v == nil || v.removed || v.dethroned || v.file != x.file || e.ending {
+			continue // overtaken by another scan: another file, or another owner, whose word this is not
+		}
+		v.again = nil // this was it
+		if x.later {
+			e.expandLater(v, failures(x.Errors))
+			continue
+		}
+		fresh[x] = v.read != x.file
+		v.read = x.file
+		x.Errors = append(x.Errors, e.admit(v, x)...)
+		current = append(current, x)
+	}
+	return current, fresh
+}
+
+// refuse tells that a vassal's ini is bad; what runs goes on.
+func (e *Emperor) refuse(v *member, x *expansion) {
+	if what := failures(x.Errors); what != v.err {
+		v.err = what
+		e.Log.Error("bad ini", "vassal", v.name, "err", v.err)
+	}
+	v.unfit = v.err
+	if x.Unrest {
+		e.lookAgain(v)
+	}
+	v.adopted = false
+	e.happen(v, bad)
+}
+
+// take gives a vassal its newest good ini; ours says that we have changed it
+// ourselves.
+func (e *Emperor) take(v *member, c *vassal.Config) (ours bool) {
+	if len(c.Needless) > 0 {
+		e.Log.Info("options that do nothing for a command", "vassal", v.name, "options", strings.Join(c.Needless, " "))
+	}
+	ours = e.rereadVassal(v, c)
+	v.config, v.unfit = c, ""
+	if v.err == v.unread {
+		v.err = "" // it has been read by now
+	}
+	v.unread = ""
+	if !v.adopted || v.begins {
+		v.err = ""
+		v.backoff.clear()
+	}
+	return ours
+}
+
+// comply does what a vassal's newest ini asks for, without a reload where that can
+// be. One that we have changed ourselves is no reason to start.
+func (e *Emperor) comply(v *member, ours bool) {
+	switch e.mark(v); {
+	case ours && v.state == Stopped: // nobody asked for a start
+	case e.unchanged(v):
+		e.relimit(v) // it may have changed while there was no emperor
+	case e.relimit(v):
+	case e.reruled(v):
+	case e.reloadsItself(v):
+		e.happen(v, same)
+	default:
+		v.readings++
+		e.happen(v, v.asGood())
+	}
+	e.rerule(v)
+	e.republish(v)
 }
 
 // warn tells what is doubtful about a vassal's ini.
@@ -211,14 +262,16 @@ func (e *Emperor) expandLater(v *member, why string) {
 		e.Log.Warn("ini not read yet", "vassal", v.name, "err", why)
 	}
 	file := v.file
-	time.AfterFunc(passingDelay(), func() {
+	var again *time.Timer
+	again = time.AfterFunc(passingDelay(), func() {
 		e.call(func() {
-			if now := e.vassals[v.name]; now == v && v.file == file && !e.ending {
+			if v.again == again && e.vassals[v.name] == v && v.file == file && !e.ending {
 				e.queue(file)
 				e.expandQueued()
 			}
 		})
 	})
+	v.again = again
 }
 
 // unrestPause is before an ini that somebody was writing is looked at again.

@@ -3,10 +3,13 @@ package emperor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"time"
+
+	"fiefdom/vassal"
 )
 
 // Sees says whether an asker may see what belongs to a vassal; to nobody, "":
@@ -33,6 +36,9 @@ func (e *Emperor) apiExplain(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if e.kernels(w, s.Name) {
+		return
+	}
 	if e.Explain == nil {
 		http.Error(w, noNetwork, http.StatusConflict)
 		return
@@ -44,10 +50,33 @@ func (e *Emperor) apiExplain(w http.ResponseWriter, r *http.Request) {
 
 const noNetwork = "this emperor has no network, so no packet passes a router of his"
 
+// kernels answers for a vassal whose packets pass no router, since all of its
+// devices are in bridges of the kernel's: it says what to look with.
+func (e *Emperor) kernels(w http.ResponseWriter, name string) bool {
+	var ends []vassal.HostEnd
+	others := false
+	e.jails.Range(func(_, j any) bool {
+		if jail := j.(*vassal.Jail); jail.Name == name {
+			ends = append(ends, jail.HostEnds()...)
+			others = others || len(jail.Links()) > len(jail.HostEnds())
+		}
+		return true
+	})
+	if len(ends) == 0 || others {
+		return false
+	}
+	http.Error(w, fmt.Sprintf("the kernel moves the packets of %s (bridge %s), and no router: look with tcpdump -ni %s, and with nft list table bridge fiefdom-%s for what is dropped",
+		name, ends[0].Bridge, ends[0].Device, e.Config.Instance), http.StatusConflict)
+	return true
+}
+
 // apiDrops answers with the drops that happened to a vassal's packets.
 func (e *Emperor) apiDrops(w http.ResponseWriter, r *http.Request) {
 	s, ok := e.find(w, r)
 	if !ok {
+		return
+	}
+	if e.kernels(w, s.Name) {
 		return
 	}
 	if e.Drops == nil {
@@ -65,6 +94,9 @@ func (e *Emperor) apiDrops(w http.ResponseWriter, r *http.Request) {
 func (e *Emperor) apiCapture(w http.ResponseWriter, r *http.Request) {
 	s, ok := e.find(w, r)
 	if !ok {
+		return
+	}
+	if e.kernels(w, s.Name) {
 		return
 	}
 	if e.Capture == nil {

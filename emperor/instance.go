@@ -24,11 +24,12 @@ type Instance struct {
 // or the end of the process. A second emperor gets an error with the first's pid.
 func Lock(c *Config) (*Instance, error) {
 	i := &Instance{Name: c.Instance, Runtime: c.Runtime, State: c.State}
-	if err := i.makeRuntime(); err != nil {
-		return nil, fmt.Errorf("runtime directory: %w", err)
-	}
+	// The lasting one comes first: where it cannot be, nothing is left behind.
 	if err := os.MkdirAll(i.State, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := i.makeRuntime(); err != nil {
+		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
 	if err := i.checkOwn(); err != nil {
 		return nil, err

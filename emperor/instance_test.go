@@ -192,15 +192,14 @@ func TestLeftoverRecords(t *testing.T) {
 }
 
 func TestLeftoverCgroup(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	nettest.Root(t)
+	nettest.Unified(t)
 	i := lock(t, instanceConfig(t))
 	i.Name = fmt.Sprintf("test-%d", os.Getpid())
 	defer i.Unlock()
 	c, err := i.MakeCgroup()
 	if err != nil {
-		t.Skipf("needs a cgroup v2 tree: %v", err)
+		t.Fatal(err)
 	}
 	child, err := c.Make("blog.1")
 	if err != nil {

@@ -138,7 +138,7 @@ func TestEventsOfDerivedLoggers(t *testing.T) {
 // Every text in the table is one that the code logs.
 func TestKindsAreLogged(t *testing.T) {
 	var code strings.Builder
-	for _, dir := range []string{".", "../cmd/fiefdom", "../tuntap/control", "../firewall/nat", "../vassal"} {
+	for _, dir := range []string{".", "../cmd/fiefdom", "../tuntap/control", "../firewall/nat", "../vassal", "../internal/responder"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v", dir, err)

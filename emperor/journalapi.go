@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// watchers bounds how many may follow the events at once, whoever they are: each
-// costs a connection and a goroutine. Events wait for none of them.
+// watchers bounds how many may follow the events at once: so many of root's, and so
+// many of all others' together. Each costs a connection and a goroutine. Events
+// wait for none of them.
 const watchers = 256
 
 // apiEvents sends events, one JSON object a line: ?vassal=NAME only these, ?since=TIME
@@ -41,8 +42,12 @@ func (e *Emperor) apiEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	follow := query.Has("follow")
 	if follow {
-		defer e.watching.Add(-1)
-		if e.watching.Add(1) > watchers {
+		watching := &e.watching
+		if uid != 0 {
+			watching = &e.othersWatching // they keep root from nothing
+		}
+		defer watching.Add(-1)
+		if watching.Add(1) > watchers {
 			http.Error(w, fmt.Sprintf("%d watch the events already; there is no place for more", watchers), http.StatusServiceUnavailable)
 			return
 		}

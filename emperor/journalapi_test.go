@@ -131,7 +131,7 @@ func journalServer(t *testing.T) (*Emperor, *httptest.Server) {
 	t.Helper()
 	e := &Emperor{Journal: openJournal(t, t.TempDir())}
 	e.make()
-	s := httptest.NewUnstartedServer(bounded(e.routes()))
+	s := httptest.NewUnstartedServer(brisk(e.routes()))
 	s.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
 		return context.WithValue(ctx, peerKey{}, uint32(0))
 	}
@@ -281,6 +281,25 @@ func TestManyWatchersSoak(t *testing.T) {
 	t.Logf("%d bytes more", grown)
 	if grown > 64<<20 {
 		t.Errorf("%d watchers cost %d bytes", count, grown)
+	}
+}
+
+// Users who take all places among those who follow keep root from nothing.
+func TestRootWatchesBesideOthers(t *testing.T) {
+	r := newRealm(t, withJournal(t))
+	r.othersWatching.Store(watchers)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.Log.Info("begin")
+	seen := false
+	err := r.Events(ctx, EventQuery{Follow: true, Since: time.Now().Add(-time.Hour)}, func(ev Event) error {
+		if ev.Message == "begin" {
+			seen = true
+			cancel()
+		}
+		return nil
+	})
+	if !seen {
+		t.Errorf("root was kept out: %v", err)
 	}
 }
 

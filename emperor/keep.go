@@ -17,6 +17,7 @@ import (
 //	run/NAME/PROCESS.N   a run of its crew
 //	jail/NAME/INODE      a jail, from before its devices are handed over until it is left
 //	door/NAME            an open door
+//	ports/NAME/PART      published ports, from before they are until they are not
 //
 // So a kill at any moment leaves what can be adopted, or what is in no note and
 // is found by its cgroup or record, and ended.
@@ -30,6 +31,7 @@ func (e *Emperor) mark(v *member) {
 
 // flush tells the vault of the vassals that are marked.
 func (e *Emperor) flush() {
+	e.nameSoon()
 	for name := range e.marked {
 		e.keepVassal(name)
 		// gofail: var vassalKept struct{}
@@ -43,6 +45,7 @@ func (e *Emperor) Refill(ctx context.Context) {
 		e.keepJail(j.(*vassal.Jail))
 		return true
 	})
+	e.refillPorts()
 	told := make(chan []*door, 1)
 	e.call(func() {
 		var doors []*door

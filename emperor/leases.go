@@ -15,7 +15,7 @@ import (
 )
 
 // Leases are what stays with a vassal's name across restarts of everything:
-// its addresses and its uid. They are kept in leases.json of the state directory.
+// its addresses, its uid, its range of uids. They are kept in leases.json of the state directory.
 type Leases struct {
 	path  string
 	file  leaseFile
@@ -28,6 +28,10 @@ type leaseFile struct {
 	// Addresses by prefix (10.9.0.0/16), then by vassal.
 	Addresses map[netip.Prefix]map[string]netip.Addr `json:"addresses"`
 	UIDs      map[string]int                         `json:"uids"`
+	// First ids of the ranges of vassals with user namespaces of their own.
+	Ranges map[string]int `json:"ranges,omitempty"`
+	// Names in DNS that several vassals would have, and who has each.
+	Names map[string]string `json:"names,omitempty"`
 }
 
 // The range of leased uids: free in Debian's and systemd's tables (systemd's
@@ -71,6 +75,13 @@ func (f *leaseFile) check() error {
 			return fmt.Errorf("uid %d is leased to %q and to %q", uid, min(name, other), max(name, other))
 		}
 		uids[uid] = name
+	}
+	for name, first := range f.Ranges {
+		for other, theirs := range f.Ranges {
+			if name < other && rangesMeet(first, theirs) {
+				return fmt.Errorf("the ranges of uids of %q and %q overlap", name, other)
+			}
+		}
 	}
 	addrs := map[netip.Addr]string{}
 	for _, of := range f.Addresses {
@@ -178,6 +189,9 @@ func (l *Leases) release(present func(name string) bool) bool {
 	before := len(l.file.UIDs)
 	maps.DeleteFunc(l.file.UIDs, func(name string, _ int) bool { return absent(name) })
 	found := len(l.file.UIDs) < before
+	before = len(l.file.Ranges)
+	maps.DeleteFunc(l.file.Ranges, func(name string, _ int) bool { return absent(name) })
+	found = found || len(l.file.Ranges) < before
 	for _, of := range l.file.Addresses {
 		before := len(of)
 		maps.DeleteFunc(of, func(name string, _ netip.Addr) bool { return absent(name) })

@@ -18,8 +18,9 @@ func TestNoWordBringsBackWhoLeaves(t *testing.T) {
 	for _, word := range []string{"start", "restart", "stop"} {
 		t.Run(word, func(t *testing.T) {
 			r := newRealm(t, nil)
-			r.write(t, "blog", "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; while :; do sleep 0.05; done'\nreload-mercy = 1\n")
+			r.write(t, "blog", "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; echo deaf; while :; do sleep 0.05; done'\nreload-mercy = 1\n")
 			first := r.awaitState(t, "blog", Running)
+			r.awaitOutput(t, "blog | deaf")
 			if err := os.Remove(first.File); err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +104,7 @@ func TestWordsOfANewOwner(t *testing.T) {
 	const alice, bob = 61001, 61002
 	r := newRealm(t, func(e *Emperor) { e.Config.Tyrant, e.Config.Freq = true, 50*time.Millisecond })
 	staged := r.dir + "/../blog.new"
-	write(t, staged, "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; while :; do sleep 0.05; done'\nreload-mercy = 1\n")
+	write(t, staged, "[uwsgi]\ncommand = /bin/sh -c 'trap : TERM; echo deaf; while :; do sleep 0.05; done'\nreload-mercy = 1\n")
 	if err := os.Chown(staged, alice, alice); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +112,7 @@ func TestWordsOfANewOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := r.awaitState(t, "blog", Running)
+	r.awaitOutput(t, "blog | deaf")
 	if err := unix.Chown(first.File, bob, bob); err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (o *Orphans) endOthers(ctx context.Context, c vassal.Cgroup) error {
 	for _, d := range children {
 		child := vassal.Cgroup(filepath.Join(string(c), d.Name()))
 		switch {
-		case !d.IsDir(), d.Name() == VaultGroup, o.Router && d.Name() == RouterGroup:
+		case !d.IsDir(), d.Name() == VaultGroup, !o.Empty() && d.Name() == ResponderGroup, o.Router && d.Name() == RouterGroup:
 		case o.spares(child):
 			errs = append(errs, o.endOthers(ctx, child))
 		default:

@@ -25,6 +25,10 @@ const (
 	bridgeRecords = "bridges" // the same of each bridge to a foreign router
 	vaultRecord   = "vault"   // the same of the vault
 
+	responderRecord = "responder" // the same of the responder
+	formerResponder = "responder.former"
+	hostsFolder     = "hosts" // what is each vassal's /etc/hosts
+
 	outFolder = "out" // the pipes that apps write to
 
 	// LogPipe is where our own processes write, if the emperor has a logto. It is
@@ -40,6 +44,8 @@ const (
 	RouterSocket = "router.sock"
 	VaultGroup   = "vault"
 	RouterGroup  = "router"
+
+	ResponderGroup = "responder"
 )
 
 // EndLeftovers ends what a killed emperor of this instance has left and orphans
@@ -50,6 +56,9 @@ func (i *Instance) EndLeftovers(ctx context.Context, log *slog.Logger, orphans *
 	if orphans.Empty() {
 		if err := endProcess(i.Path(vaultRecord), nil); err != nil {
 			return fmt.Errorf("end the leftover vault: %w", err)
+		}
+		if err := errors.Join(endProcess(i.Path(responderRecord), nil), endProcess(i.Path(formerResponder), nil)); err != nil {
+			return fmt.Errorf("end the leftover responder: %w", err)
 		}
 		if orphans != nil && !orphans.Router {
 			orphans = nil
@@ -199,3 +208,28 @@ func (i *Instance) RecordVault(pid int) error { return recordProcess(i.Path(vaul
 
 // RecordRouter notes which process is the router.
 func (i *Instance) RecordRouter(pid int) error { return recordProcess(i.Path(routerRecord), pid) }
+
+// RecordResponder notes which process is the responder.
+func (i *Instance) RecordResponder(pid int) error { return recordProcess(i.Path(responderRecord), pid) }
+
+// FormerResponder puts the one on record aside, where it is found until it has
+// ended. It answers until end, which does nothing if there is none.
+func (i *Instance) FormerResponder() (end func() error, err error) {
+	record, former := i.Path(responderRecord), i.Path(formerResponder)
+	end = func() error {
+		if err := endProcess(former, nil); err != nil {
+			return err
+		}
+		if err := os.Remove(former); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if _, err := os.Stat(record); errors.Is(err, fs.ErrNotExist) {
+		return end, nil
+	}
+	if err := end(); err != nil { // of an emperor who was killed while he had two
+		return nil, err
+	}
+	return end, os.Rename(record, former)
+}

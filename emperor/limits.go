@@ -20,18 +20,23 @@ var limitOptions = append(
 
 // limit adds to a vassal what it may use: as its ini says, else the emperor's.
 func (e *Emperor) limit(r *resolved, c *vassal.Config) *ini.Error {
+	b := e.boundsOf(c)
 	at := func(option string) ini.Pos {
 		for _, all := range []*vassal.Resources{&c.Resources, &e.Config.Resources} {
 			if pos, ok := all.At[option]; ok {
 				return pos
 			}
 		}
+		if b.says(option) {
+			return b.said[option][0].Pos
+		}
 		return ini.Pos{File: c.File}
 	}
-	resources, option, err := c.Resources.Under(&e.Config.Resources, e.Config.Tyrant)
-	if err != nil {
-		return &ini.Error{Pos: at(option), Message: err.Error()}
+	defaults, most := b.ceilings(&e.Config.Resources)
+	if option, own := c.Resources.Exceeds(&most); e.Config.Tyrant && option != "" {
+		return &ini.Error{Pos: at(option), Message: fmt.Sprintf("%s = %s is more than the %s of the emperor's ini, which an owner can only lower", option, own, most.Text(option))}
 	}
+	resources := c.Resources.Over(&defaults)
 	if option, err := e.Controllers.Lacks(&resources); err != nil {
 		return &ini.Error{Pos: at(option), Message: err.Error()}
 	}
@@ -107,12 +112,12 @@ func (e *Emperor) relimited(v *member, g *vassal.Generation, config *vassal.Conf
 	v.readings++
 }
 
-// sameElse says whether two inis make the same vassal, but for its limits, and for
-// its devices and their rules, of which others know.
+// sameElse says whether two inis make the same vassal, but for its limits,
+// its devices with their rules, and what it publishes, of which others know.
 func sameElse(a, b *vassal.Config) bool { return reflect.DeepEqual(bare(a), bare(b)) }
 
-// bare is an ini without its limits, its devices, which a jail has, and its
-// places: what else makes a vassal.
+// bare is an ini without its limits, its devices and what is published, which
+// a jail has, and its places: what else makes a vassal.
 func bare(c *vassal.Config) any {
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -125,6 +130,8 @@ func bare(c *vassal.Config) any {
 	if top, ok := all.(map[string]any); ok {
 		delete(top, "resources")
 		delete(top, "devices")
+		delete(top, "publish")
+		delete(top, "network_pos")
 	}
 	withoutPlaces(all)
 	return all
@@ -148,7 +155,7 @@ func withoutPlaces(v any) {
 // limitsText is all limits as an ini has them.
 func limitsText(r *vassal.Resources) []string {
 	all := []string{}
-	for _, option := range []string{vassal.LimitCPU, vassal.LimitMemory, vassal.LimitPIDs, vassal.LimitIO} {
+	for _, option := range vassal.ResourceNames {
 		if text := r.Text(option); text != "" {
 			all = append(all, option+" = "+text)
 		}

@@ -3,6 +3,8 @@ package emperor
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -54,8 +56,8 @@ func (o *output) files() (*logFiles, error) {
 // older gives the lines from before those that memory has, as far as a query
 // asks for them: have is how many it gets from there. Lines of files have no
 // times, so with since there are all of the file in which that time is.
-func (f *logFiles) older(q LogQuery, memory []byte, have int, each func(LogLine) error) error {
-	if err := f.cut(memory); err != nil {
+func (f *logFiles) older(ctx context.Context, q LogQuery, memory []byte, have int, each func(LogLine) error) error {
+	if err := f.cut(ctx, memory); err != nil {
 		return err
 	}
 	if !q.Since.IsZero() {
@@ -65,25 +67,25 @@ func (f *logFiles) older(q LogQuery, memory []byte, have int, each func(LogLine)
 	}
 	if q.Last == 0 {
 		for i := range f.parts {
-			if err := f.lines(i, each); err != nil {
+			if err := f.lines(ctx, i, wholePart, func(text []byte) error { return each(f.line(i, text)) }); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	var groups [][]LogLine // the newest part's first
+	var groups []lastOf // of the parts, from the newest
 	want, room := q.Last-have, logsLast
 	for i := len(f.parts) - 1; i >= 0 && want > 0 && room > 0; i-- {
-		last := lastOf{most: want, room: room}
-		if err := f.lines(i, last.take); err != nil {
+		last := lastOf{part: i, most: want, room: room}
+		if err := f.lines(ctx, i, int64(room), last.take); err != nil {
 			return err
 		}
-		groups = append(groups, last.lines)
+		groups = append(groups, last)
 		want, room = want-len(last.lines), room-last.bytes
 	}
 	for _, group := range slices.Backward(groups) {
-		for _, l := range group {
-			if err := each(l); err != nil {
+		for _, text := range group.lines {
+			if err := each(f.line(group.part, text)); err != nil {
 				return err
 			}
 		}
@@ -91,25 +93,34 @@ func (f *logFiles) older(q LogQuery, memory []byte, have int, each func(LogLine)
 	return nil
 }
 
-// lastOf keeps the last lines.
+// line is one of a part, as it is told.
+func (f *logFiles) line(i int, text []byte) LogLine {
+	return LogLine{Text: printable(text), File: f.parts[i].Name}
+}
+
+// lastOf keeps the last lines of a part.
 type lastOf struct {
+	part       int
 	most, room int
-	lines      []LogLine
+	lines      [][]byte
 	bytes      int
 }
 
-func (k *lastOf) take(l LogLine) error {
-	k.lines = append(k.lines, l)
-	k.bytes += len(l.Text) + lineCost
+func (k *lastOf) take(text []byte) error {
+	k.lines = append(k.lines, bytes.Clone(text))
+	k.bytes += len(text) + lineCost
 	for len(k.lines) > 0 && (len(k.lines) > k.most || k.bytes > k.room) {
-		k.bytes -= len(k.lines[0].Text) + lineCost
+		k.bytes -= len(k.lines[0]) + lineCost
 		k.lines = k.lines[1:]
 	}
 	return nil
 }
 
-// lines gives the lines of a part, up to its end.
-func (f *logFiles) lines(i int, each func(LogLine) error) error {
+const wholePart = -1
+
+// lines gives the lines of a part, up to its end: those that begin in its last
+// bytes, where that many are wanted and the file need not be unpacked.
+func (f *logFiles) lines(ctx context.Context, i int, last int64, each func(text []byte) error) error {
 	from, err := f.Open(f.parts[i])
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it was the oldest, and is gone
@@ -118,12 +129,27 @@ func (f *logFiles) lines(i int, each func(LogLine) error) error {
 		return err
 	}
 	defer from.Close()
+	begin, err := f.begin(from, i, last)
+	if err != nil {
+		return err
+	}
 	var r io.Reader = from
 	if f.ends[i] >= 0 {
-		r = io.LimitReader(from, f.ends[i])
+		r = io.LimitReader(from, f.ends[i]-begin)
 	}
 	lines := bufio.NewReaderSize(r, outputLine+1)
+	if begin > 0 { // behind the end of a line, or in one that is left out
+		b, _ := lines.Peek(outputLine + 1)
+		n, _ := cutLine(b)
+		if n == 0 {
+			n = len(b) // the last one has no end
+		}
+		_, _ = lines.Discard(n) // the next Peek says what is wrong
+	}
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		b, err := lines.Peek(outputLine + 1)
 		if len(b) == 0 {
 			if errors.Is(err, io.EOF) {
@@ -135,7 +161,7 @@ func (f *logFiles) lines(i int, each func(LogLine) error) error {
 		if n == 0 {
 			n, line = len(b), b // the last one has no end
 		}
-		if err := each(LogLine{Text: printable(line), File: f.parts[i].Name}); err != nil {
+		if err := each(line); err != nil {
 			return err
 		}
 		if _, err := lines.Discard(n); err != nil {
@@ -144,10 +170,28 @@ func (f *logFiles) lines(i int, each func(LogLine) error) error {
 	}
 }
 
+// begin goes to where the last bytes of a part begin, and one before, and says how
+// far that is.
+func (f *logFiles) begin(from io.Reader, i int, last int64) (int64, error) {
+	file, ok := from.(*os.File)
+	if !ok || last == wholePart {
+		return 0, nil
+	}
+	end := f.ends[i]
+	if end < 0 {
+		st, err := file.Stat()
+		if err != nil {
+			return 0, err
+		}
+		end = st.Size()
+	}
+	return file.Seek(max(0, end-last-1), io.SeekStart)
+}
+
 // cut ends the parts where that begins which memory has: it is looked for in the
 // last of what they have. Where it is not found, as with lines that a log has
 // lost, its beginning will do; else they end at their end.
-func (f *logFiles) cut(memory []byte) error {
+func (f *logFiles) cut(ctx context.Context, memory []byte) error {
 	if len(memory) == 0 {
 		return nil
 	}
@@ -157,7 +201,7 @@ func (f *logFiles) cut(memory []byte) error {
 	first := len(f.parts)
 	for first > 0 && len(tail) < len(memory)+logsSlack {
 		first--
-		part, size, err := f.tail(first, len(memory)+logsSlack-len(tail))
+		part, size, err := f.tail(ctx, first, len(memory)+logsSlack-len(tail))
 		if err != nil {
 			return err
 		}
@@ -190,7 +234,7 @@ func (f *logFiles) cut(memory []byte) error {
 }
 
 // tail is the last of a part, and the size of all of it.
-func (f *logFiles) tail(i, most int) (tail []byte, size int64, err error) {
+func (f *logFiles) tail(ctx context.Context, i, most int) (tail []byte, size int64, err error) {
 	from, err := f.Open(f.parts[i])
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, 0, nil
@@ -213,6 +257,7 @@ func (f *logFiles) tail(i, most int) (tail []byte, size int64, err error) {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
+		err = cmp.Or(ctx.Err(), err)
 		size += int64(n)
 		if tail = append(tail, b[:n]...); len(tail) > 4*most {
 			tail = append([]byte(nil), tail[len(tail)-most:]...)

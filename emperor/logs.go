@@ -153,7 +153,7 @@ func (e *Emperor) endOutput(o *output, name, process string) {
 func watchLog(q *logfile.Queue, f *logfile.File, plan *vassal.Plan, stop chan struct{}) {
 	as := func(do func() error) error { return do() }
 	if plan.LogUID > 0 {
-		as = vassal.RightsOf(plan.LogUID, plan.GID)
+		as = plan.LogRights()
 	}
 	look := time.NewTicker(touchInterval)
 	defer look.Stop()

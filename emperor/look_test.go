@@ -18,7 +18,7 @@ func TestExtensions(t *testing.T) {
 		write(t, filepath.Join(dir, name), "")
 	}
 	c := goodEmperor(t, "emperor = "+dir+"\nemperor-extra-extension = .conf\nemperor-extra-ext = .app.cfg\n")
-	if s := c.scan(); !reflect.DeepEqual(s.order, []string{"a", "b", "c"}) || len(s.errs) > 0 {
+	if s := c.scan(nil); !reflect.DeepEqual(s.order, []string{"a", "b", "c"}) || len(s.errs) > 0 {
 		t.Errorf("%q, %v", s.order, s.errs)
 	}
 }
@@ -30,7 +30,7 @@ func TestFilesAsSources(t *testing.T) {
 	path := filepath.Join(dir, "apps.ini")
 	write(t, path, "[uwsgi]\ncommand = /bin/main\n[blog]\ncommand = /bin/blog %x\n[shop]\ncommand = /bin/shop\n")
 	c := goodEmperor(t, "emperor = "+path+"\nemperor = "+path+":blog\nemperor = glob://"+dir+"/a*.ini:shop\nemperor = "+path+":none\n")
-	s := c.scan()
+	s := c.scan(nil)
 	if want := []string{"apps", "apps:blog", "apps:shop", "apps:none"}; !reflect.DeepEqual(s.order, want) || len(s.errs) > 0 {
 		t.Fatalf("%q, %v", s.order, s.errs)
 	}
@@ -56,19 +56,19 @@ func TestNoFollow(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	for _, follow := range []bool{true, false} {
 		c := &Config{Monitors: []Monitor{{Dir: dir}}, Looking: Looking{NoFollow: !follow}}
-		before := c.scan().found["blog"]
+		before := c.scan(nil).found["blog"]
 		later = later.Add(time.Hour)
 		if err := os.Chtimes(skeleton, later, later); err != nil {
 			t.Fatal(err)
 		}
-		if changed := c.scan().found["blog"] != before; changed != follow {
+		if changed := c.scan(nil).found["blog"] != before; changed != follow {
 			t.Errorf("follow %v: a touched skeleton is a change: %v", follow, changed)
 		}
-		before = c.scan().found["blog"]
+		before = c.scan(nil).found["blog"]
 		if err := errors.Join(os.Remove(link), os.Symlink(skeleton, link)); err != nil {
 			t.Fatal(err)
 		}
-		if changed := c.scan().found["blog"] != before; changed == follow {
+		if changed := c.scan(nil).found["blog"] != before; changed == follow {
 			t.Errorf("follow %v: a new link to the same skeleton is a change: %v", follow, changed)
 		}
 	}
@@ -109,7 +109,7 @@ func TestTyrantNoFollow(t *testing.T) {
 		c := &Config{Monitors: []Monitor{{Dir: dir}}, Tyrant: true, Looking: Looking{TyrantNoFollow: tt.noFollow}}
 		e := testEmperor(t)
 		e.Config = c
-		f := c.scan().found[tt.name]
+		f := c.scan(nil).found[tt.name]
 		e.newMember(f)
 		x := new(expanders).expandAll(t.Context(), f.owner, []iniFile{f})[0]
 		x.Errors = append(x.Errors, e.claim(e.vassals[tt.name], &x)...)

@@ -39,7 +39,7 @@ func TestMagicExec(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := goodEmperor(t, "emperor = "+dir+"\n"+tt.emperor+"\n")
-			f := c.scan().found["x"]
+			f := c.scan(nil).found["x"]
 			x := &expanders{cgroup: testCgroup(t), common: c.Common}
 			got := x.expandAll(t.Context(), f.owner, []iniFile{f})[0]
 			switch {

@@ -213,7 +213,7 @@ func testEmperor(t *testing.T, networks ...Network) *Emperor {
 		t.Fatal(err)
 	}
 	return &Emperor{
-		Config: &Config{}, Log: slog.New(slog.DiscardHandler), Networks: networks, Leases: leases,
+		Config: &Config{}, Instance: &Instance{Runtime: t.TempDir()}, Log: slog.New(slog.DiscardHandler), Networks: networks, Leases: leases,
 		expand:  func(owner, []iniFile) []expansion { return nil },
 		vassals: map[string]*member{}, expanding: map[owner]bool{}, queued: map[owner][]iniFile{},
 	}
@@ -237,4 +237,4 @@ func goodVassal(t *testing.T, name, text string) *vassal.Config {
 }
 
 // scan looks at monitors as an emperor does that has nothing else in its ini.
-func scan(monitors []Monitor) *inis { return (&Config{Monitors: monitors}).scan() }
+func scan(monitors []Monitor) *inis { return (&Config{Monitors: monitors}).scan(nil) }

@@ -24,11 +24,16 @@ type member struct {
 
 	dethroned bool // its ini is another owner's word by now, who has nothing to do with what stops here
 
-	config   *vassal.Config // the newest good ini
+	outlawed bool // stopped by the policy: its ini says what comes next
+
+	config   *vassal.Config // the newest good ini; nil: there is none
 	err      string         // why it is invalid, or failed, or did not take its new ini
 	passing  int            // starts in a row that failed for a want which passes and is not its own
+	read     iniFile        // that was read last, good or bad
 	unread   string         // why the newest ini could not be read yet
+	again    *time.Timer    // when it is tried again; nil: it has been read since
 	unfit    string         // what is wrong with the newest ini; empty: nothing
+	blocked  bool           // it claims what is another's
 	warnings []string
 
 	backoff  backoff
@@ -69,6 +74,9 @@ type member struct {
 	limiting bool             // a change of them is under way
 	ruling   bool             // a change of its devices' rules is under way
 	unruled  string           // why the last one failed
+	settled  chan struct{}    // see settles; nil: nobody waits
+	posting  bool             // a change of what it publishes is under way
+	unposted string           // why the last one failed
 	shortage shortage
 }
 
@@ -88,6 +96,7 @@ func (e *Emperor) happen(v *member, ev event) {
 		v.then = r.then
 	}
 	e.enter(v, r.to)
+	e.renamed = true
 	defer e.mark(v)
 	switch r.do {
 	case launch:
@@ -246,48 +255,9 @@ func (e *Emperor) launched(v *member, job *startJob, err error, began time.Time)
 	e.happen(v, started)
 	e.muster(v)
 	e.rerule(v)
+	e.republish(v)
 	if v.lost != "" {
 		e.lost(v, v.lost, lostChecks)
-	}
-}
-
-// Lost takes the router's word that a vassal's device is gone (a root vassal
-// deleted it): without network the app only looks alive, so it gets a new jail.
-func (e *Emperor) Lost(name, why string) {
-	e.call(func() {
-		if v := e.vassals[name]; v != nil {
-			e.lost(v, why, lostChecks)
-		}
-	})
-}
-
-// The router's word and the end of the life line come by different ways, in
-// any order: the line is looked at for a moment. One that does not end is that
-// of a jail which came after the one that was lost.
-const (
-	lostChecks   = 20
-	lostInterval = 50 * time.Millisecond
-)
-
-func (e *Emperor) lost(v *member, why string, checks int) {
-	switch {
-	case v.state == Starting:
-		v.lost = why // the jail is with the start; it is looked at once that is over
-	case v.state != Running || v.jail == nil:
-	case !v.jail.Lost():
-		if checks > 0 {
-			time.AfterFunc(lostInterval, func() {
-				e.call(func() {
-					if e.vassals[v.name] == v {
-						e.lost(v, why, checks-1)
-					}
-				})
-			})
-		}
-	default:
-		e.Log.Error("device lost; starting the vassal in a new jail", "vassal", v.name, "reason", why)
-		v.key = ""
-		v.gen.Kill()
 	}
 }
 
@@ -339,6 +309,9 @@ func (e *Emperor) watchGeneration(v *member, g *vassal.Generation, jail *vassal.
 
 // keeps says whether the vassal's jail serves the next generation too.
 func (e *Emperor) keeps(v *member) bool {
+	if v.config == nil {
+		return false
+	}
 	r, bad := e.resolve(v.config)
 	return bad == nil && r.keep && r.key == v.key
 }
@@ -350,7 +323,7 @@ func (e *Emperor) terminate(v *member) {
 		return
 	}
 	mercy := e.mercy(v.running)
-	if v.dethroned { // the name is another's by now
+	if v.dethroned || v.config == nil { // the name is another's by now, or the policy does not have it so
 		mercy = min(mercy, vassal.DefaultMercy)
 	}
 	e.Log.Info("stopping vassal", "vassal", v.name, "pid", g.PID, "mercy", mercy)
@@ -379,7 +352,8 @@ func (e *Emperor) closeJail(v *member) {
 	left := make(chan struct{})
 	v.left = left
 	e.jobs.Go(func() {
-		err := jail.Leave()
+		err := e.unpublish(jail)
+		err = errors.Join(err, jail.Leave())
 		close(left)
 		// gofail: var jailLeft struct{}
 		if err := errors.Join(err, jail.Close()); err != nil {
@@ -394,7 +368,10 @@ func (e *Emperor) forget(v *member) {
 	e.closeJail(v)
 	e.shutDoor(v)
 	e.endOutput(v.output, v.name, "")
+	e.removeHosts(v.name)
 	delete(e.vassals, v.name)
+	v.settle()
+	e.renamed = true
 	if !e.ending {
 		e.forgetRules(v.name)
 	}

@@ -83,11 +83,16 @@ type inis struct {
 	order  []string
 	errs   []error         // the problems on the way
 	unseen map[string]bool // folders and files of which nobody knows what is there now
+
+	entitled func(iniFile) bool // whether its owner may have a vassal of that name
+	holders  map[string]owner   // who has each name by now, where others may not take it
 }
 
-// scan looks at the inis of all monitors.
-func (c *Config) scan() *inis {
-	s := &inis{found: map[string]iniFile{}, unseen: map[string]bool{}}
+// scan looks at the inis of all monitors. Of two of one name the first counts, but
+// for who has the name already, of whom holders knows in tyrant mode.
+func (c *Config) scan(holders map[string]owner) *inis {
+	s := &inis{found: map[string]iniFile{}, unseen: map[string]bool{}, holders: holders}
+	s.entitled = func(f iniFile) bool { return !c.Tyrant || c.Policy.names(f.owner, f.name) }
 	for _, m := range c.Monitors {
 		paths, err := c.paths(m)
 		if err != nil {
@@ -147,6 +152,9 @@ func (s *inis) see(path string, f iniFile, err error) {
 		return
 	}
 	if other, ok := s.found[f.name]; ok {
+		if s.prefers(f, other) {
+			s.found[f.name], f, other = f, other, f
+		}
 		if other.path != f.path || other.section != f.section {
 			s.errs = append(s.errs, fmt.Errorf("%s: the name %q is taken by %s; rename one of them", f.path, f.name, other.path))
 		}
@@ -154,6 +162,16 @@ func (s *inis) see(path string, f iniFile, err error) {
 	}
 	s.found[f.name] = f
 	s.order = append(s.order, f.name)
+}
+
+// prefers says that a name is f's, though another ini that was found before has it,
+// too: nobody takes another's vassal away by its name.
+func (s *inis) prefers(f, other iniFile) bool {
+	if mine, theirs := s.entitled(f), s.entitled(other); mine != theirs {
+		return mine
+	}
+	holder, held := s.holders[f.name]
+	return held && f.owner == holder && other.owner != holder
 }
 
 // missing says that a vassal's file is surely gone. A folder that cannot be

@@ -54,6 +54,8 @@ type orphan struct {
 	notify *vassal.NotifySocket
 	door   *door
 	runs   []*orphanRun
+	ports  map[hostPort]*os.File
+	parts  int // how many keys its ports are under
 }
 
 // orphanRun is a run of its crew.
@@ -96,6 +98,9 @@ func FindOrphans(items []vault.Item, log *slog.Logger) *Orphans {
 	}
 	for _, i := range byKind["run"] {
 		o.run(i, byName)
+	}
+	for _, i := range byKind["ports"] {
+		o.ports(i, byName)
 	}
 	for _, i := range byKind["door"] {
 		o.door(i, byName)
@@ -237,7 +242,7 @@ func (o *Orphans) sparesFile(folder, name string) bool {
 		return false
 	}
 	if folder == "." {
-		return o.Router && (name == routerRecord || name == RouterSocket || slices.Contains(o.Sockets, name)) || name == vaultRecord || name == VaultSocket || name == cgroupRecord || name == limitRecord || strings.HasPrefix(name, "resolv-")
+		return !o.Empty() && (name == responderRecord || name == formerResponder) || o.Router && (name == routerRecord || name == RouterSocket || slices.Contains(o.Sockets, name)) || name == vaultRecord || name == VaultSocket || name == cgroupRecord || name == limitRecord || strings.HasPrefix(name, "resolv-")
 	}
 	return slices.ContainsFunc(o.all, func(v *orphan) bool {
 		own := name == safeName(v.note.Name)

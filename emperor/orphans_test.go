@@ -181,15 +181,13 @@ func TestEventsOfAdoptedVassals(t *testing.T) {
 // With orphans, what is not theirs is ended and removed, and theirs stays.
 func TestEndLeftoversSparesOrphans(t *testing.T) {
 	nettest.Root(t)
+	nettest.Unified(t)
 	dir := t.TempDir()
 	i, err := Lock(&Config{Instance: "spare", Runtime: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer i.Leave()
-	if _, err := vassal.OwnCgroup(); err != nil {
-		t.Skipf("needs a cgroup v2 tree: %v", err)
-	}
 	c, err := i.MakeCgroup()
 	if err != nil {
 		t.Fatal(err)

@@ -199,13 +199,6 @@ func (o *output) tail(from int64) (*piece, <-chan struct{}) {
 	return o.history.since(from), o.grown
 }
 
-// close ends the output. Nobody writes any more.
-func (o *output) close() error {
-	err := o.shut()
-	o.finish()
-	return err
-}
-
 // shut takes what is left in the FIFO, ends the reading and removes the FIFO:
 // the last words of a vassal are the interesting ones.
 func (o *output) shut() error {

@@ -22,6 +22,13 @@ func newOutput(t *testing.T, log io.Writer) *output {
 	return o
 }
 
+// close ends the output. Nobody writes any more.
+func (o *output) close() error {
+	err := o.shut()
+	o.finish()
+	return err
+}
+
 func TestOutputLines(t *testing.T) {
 	long := strings.Repeat("x", outputLine)
 	for name, tc := range map[string]struct {

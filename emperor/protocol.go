@@ -182,7 +182,7 @@ func (r *resolved) form() string {
 	if p.Settings == vassal.SettingsFile {
 		p.Args = p.Args[:1]
 	}
-	p.HostEnv = nil
+	p.HostEnv, p.Hosts = nil, "" // a file that says what the jail is
 	p.Hooks = slices.Clone(p.Hooks)
 	for i := range p.Hooks {
 		p.Hooks[i].Pos = ini.Pos{}

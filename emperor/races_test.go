@@ -56,6 +56,7 @@ func TestSwappedInisSoak(t *testing.T) {
 			for name := range others {
 				r.awaitState(t, name, Running)
 			}
+			nettest.Eventually(t, 10*time.Second, "each has said who it is", func() bool { return strings.Count(r.output.String(), "\n") >= len(others) })
 			swaps := 0
 			for until := time.Now().Add(scaled(2*time.Second, 60*time.Second)); time.Now().Before(until); swaps++ {
 				for name := range others {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,14 +17,21 @@ import (
 // start needs.
 type resolved struct {
 	links      []vassal.Link
-	net        bool    // a network namespace of its own
-	namespaces uintptr // fresh for each generation, the network's aside
+	bridges    []KernelBridge // that links are in
+	net        bool           // a network namespace of its own
+	namespaces uintptr        // fresh for each generation, the network's aside
 	plan       vassal.Plan
 	document   []byte    // what the app takes by plan.Settings
 	dir        string    // where the vassal begins
 	door       *doorSpec // on demand; nil: it always runs
 	keep       bool      // the jail outlives the generation: nothing in it was done by hooks
-	key        string    // tells jails apart
+	lone       bool      // the jail has its loopback device alone
+	level      vassal.Level
+	key        string // tells jails apart
+
+	hosts     []byte // what the vassal's own /etc/hosts says; nil: it has none
+	published []Published
+	ports     []hostPort // of the host's, that this takes
 
 	resources vassal.Resources // that the whole of it may use
 }
@@ -35,29 +41,31 @@ const defaultMTU = 1500
 // resolve works out what a vassal's ini means in this emperor. It leases what
 // the vassal needs.
 func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
+	if errs := e.policed(c); errs.Failed() { // before each start: the policy may have changed
+		return nil, &errs[0]
+	}
 	flags := e.Config.Namespaces | c.Isolation.Namespaces()
 	joins := c.Isolation.Setns != "" // another's namespaces, its network too
-	r := &resolved{net: flags&unix.CLONE_NEWNET != 0 && !joins, namespaces: flags &^ unix.CLONE_NEWNET}
+	r := &resolved{
+		net:        flags&unix.CLONE_NEWNET != 0 && !joins && c.Network != vassal.HostNetwork || c.Network == vassal.NoNetwork,
+		lone:       c.Network == vassal.NoNetwork,
+		namespaces: flags &^ unix.CLONE_NEWNET,
+	}
 	specs := e.devices(c)
-	resolv := ""
-	mounts := r.namespaces&unix.CLONE_NEWNS != 0 // of its own anyway; a native device brings them
-	for _, d := range specs {
-		d.Rules = e.rulesOf(ruleOwner{Vassal: c.Name, Device: d.Name}, d.Rules).InForce()
-		l, n, err := e.link(c, d)
-		if err != nil {
-			return nil, &ini.Error{Pos: d.Pos, Message: err.Error()}
-		}
-		if bad := n.refuseRoutes(d); bad != nil && !l.Foreign {
+	resolv, named, bad := e.join(r, c, specs)
+	if bad != nil {
+		return nil, bad
+	}
+	unseen := func(l vassal.Link) bool { return l.Bridge != "" && len(l.Addresses) == 0 } // to who only checks
+	if !slices.ContainsFunc(r.links, unseen) {
+		if r.published, r.ports, bad = publishedBy(c, r.links); bad != nil {
 			return nil, bad
 		}
-		r.links = append(r.links, l)
-		if n != nil && resolv == "" && (mounts || d.Native()) {
-			resolv = n.Resolv
-		}
 	}
-	native := slices.ContainsFunc(specs, vassal.DeviceSpec.Native) || joins && e.attaching() != nil
+	native := c.Network != "" || slices.ContainsFunc(specs, vassal.DeviceSpec.Native) || joins && e.attaching() != nil
 	r.net = r.net || len(r.links) > 0
-	r.keep = native && !slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
+	byHooks := slices.ContainsFunc(specs, func(d vassal.DeviceSpec) bool { return !d.Native() })
+	r.keep = native && c.Network != vassal.HostNetwork && !byHooks
 	// uWSGI's vassals begin in the folder of their inis. A command of ours
 	// begins in the root: what it serves by mistake should not be other inis.
 	r.dir = "/"
@@ -67,11 +75,26 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	if resolv != "" {
 		r.namespaces |= unix.CLONE_NEWNS
 	}
+	if r.level, bad = e.level(c, native && !byHooks); bad != nil {
+		return nil, bad
+	}
+	if r.level.Full() {
+		r.namespaces |= unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	}
 	if err := e.plan(r, c, native, resolv); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
 	}
+	if bad := e.users(r, c); bad != nil {
+		return nil, bad
+	}
+	if named {
+		r.nameHosts(e.Instance, c.Name)
+	}
 	if err := e.heed(r, c); err != nil {
 		return nil, err
+	}
+	if k := r.plan.Confined; k != nil {
+		k.Reads = e.reads(r, c) // an attribute may say where the app begins
 	}
 	if err := e.doorOf(r, c); err != nil {
 		return nil, &ini.Error{Pos: ini.Pos{File: c.File}, Message: err.Error()}
@@ -89,98 +112,33 @@ func (e *Emperor) resolve(c *vassal.Config) (*resolved, *ini.Error) {
 	return r, nil
 }
 
-// devices are those that a vassal is to have: its ini's, or the one of the network
-// that attaches all. That is also what an ini means that has rules for a device,
-// or its MTU, and names none.
-func (e *Emperor) devices(c *vassal.Config) []vassal.DeviceSpec {
-	n := e.attaching()
-	switch {
-	case n == nil || c.Isolation.Setns != "":
-	case len(c.Devices) == 0:
-		return []vassal.DeviceSpec{{Name: vassal.DefaultDevice, Auto: true, Socket: n.Socket, Pos: ini.Pos{File: c.File}}}
-	case len(c.Devices) == 1 && c.Devices[0].Implicit && !c.Devices[0].Native():
-		d := c.Devices[0]
-		d.Auto, d.Socket = true, n.Socket
-		return []vassal.DeviceSpec{d}
-	}
-	return c.Devices
-}
-
-// attaching is the network that gives every vassal a device, if one does.
-func (e *Emperor) attaching() *Network {
-	for i := range e.Networks {
-		if e.Networks[i].AttachAll {
-			return &e.Networks[i]
+// join gives a vassal its links, by its devices, and tells of whom it asks for names:
+// its resolv.conf, and whether that is of a network that has names of its own.
+func (e *Emperor) join(r *resolved, c *vassal.Config, specs []vassal.DeviceSpec) (resolv string, named bool, bad *ini.Error) {
+	mounts := r.namespaces&unix.CLONE_NEWNS != 0 // of its own anyway; a native device brings them
+	for _, d := range specs {
+		d.Rules = e.rulesOf(ruleOwner{Vassal: c.Name, Device: d.Name}, d.Rules).InForce()
+		l, n, err := e.link(r, c, d)
+		if err != nil {
+			return "", false, &ini.Error{Pos: d.Pos, Message: err.Error()}
+		}
+		if bad := n.refuseRoutes(d); bad != nil && !l.Foreign {
+			return "", false, bad
+		}
+		r.links = append(r.links, l)
+		if n != nil && resolv == "" && (mounts || d.Native()) {
+			resolv, named = n.Resolv, n.Names && n.Resolv != ""
 		}
 	}
-	return nil
-}
-
-// networkOf finds the network of a device: by its socket, or for a native one
-// without a socket the one that has its address, else the only native one.
-func (e *Emperor) networkOf(d vassal.DeviceSpec) (*Network, error) {
-	var fits []*Network
-	for i := range e.Networks {
-		n := &e.Networks[i]
-		switch {
-		case d.Socket != "" && d.Socket == n.Socket:
-			return n, nil
-		case d.Socket == "" && d.Auto && len(n.Addresses) > 0:
-			fits = append(fits, n)
-		case d.Socket == "" && slices.ContainsFunc(d.Addresses, func(a netip.Addr) bool { return n.prefix(a).IsValid() }):
-			fits = append(fits, n)
-		}
-	}
-	switch {
-	case d.Socket != "" || !d.Native():
-		return nil, nil // a foreign router's network, or only a device
-	case len(fits) == 0:
-		return nil, fmt.Errorf("no network of this emperor has the address of device %s; networks are: %s", d.Name, e.pools())
-	case len(fits) > 1 && e.attaching() != nil:
-		return e.attaching(), nil
-	case len(fits) > 1:
-		return nil, fmt.Errorf("several networks fit device %s; name one by its socket: tuntap-device = %s SOCKET", d.Name, d.Name)
-	}
-	return fits[0], nil
-}
-
-func (e *Emperor) sockets() string {
-	var all []string
-	for _, n := range e.Networks {
-		all = append(all, n.Socket)
-	}
-	if len(all) == 0 {
-		return "none (write tuntap-router = DEVICE SOCKET)"
-	}
-	return strings.Join(all, " ")
-}
-
-func (e *Emperor) pools() string {
-	var all []string
-	for _, n := range e.Networks {
-		for _, a := range n.Addresses {
-			all = append(all, a.Masked().String())
-		}
-	}
-	if len(all) == 0 {
-		return "none native (write tuntap-router-address = ADDRESS/BITS)"
-	}
-	return strings.Join(all, " ")
-}
-
-// prefix is the router's own prefix that a is in; invalid when none is.
-func (n *Network) prefix(a netip.Addr) netip.Prefix {
-	for _, p := range n.Addresses {
-		if p.Masked().Contains(a) {
-			return p
-		}
-	}
-	return netip.Prefix{}
+	return resolv, named, nil
 }
 
 // link resolves one device.
-func (e *Emperor) link(c *vassal.Config, d vassal.DeviceSpec) (vassal.Link, *Network, error) {
+func (e *Emperor) link(r *resolved, c *vassal.Config, d vassal.DeviceSpec) (vassal.Link, *Network, error) {
 	l := vassal.Link{Device: d.Name, Rules: d.Rules, MTU: d.MTU}
+	if d.Bridge != "" {
+		return e.bridgeLink(r, c, d, l)
+	}
 	if l.MTU == 0 {
 		l.MTU = defaultMTU
 	}
@@ -194,14 +152,20 @@ func (e *Emperor) link(c *vassal.Config, d vassal.DeviceSpec) (vassal.Link, *Net
 		return l, nil, nil
 	}
 	l.Network, l.Socket = n.Device, n.Socket
-	addresses := d.Addresses
 	if d.Auto && len(n.Addresses) == 0 {
 		return l, n, fmt.Errorf("device %s: network %s has no pool to lease an address from; write tuntap-router-address = ADDRESS/BITS", d.Name, n.Device)
 	}
+	err = e.address(&l, n, c, d)
+	return l, n, err
+}
+
+// address gives a link the addresses and the default routes that its ini asks for.
+func (e *Emperor) address(l *vassal.Link, n *Network, c *vassal.Config, d vassal.DeviceSpec) error {
+	addresses := d.Addresses
 	if d.Auto {
 		leased, err := e.lease(n, c.Name)
 		if err != nil {
-			return l, n, err
+			return err
 		}
 		addresses = append(slices.Clone(addresses), leased...)
 	}
@@ -209,84 +173,26 @@ func (e *Emperor) link(c *vassal.Config, d vassal.DeviceSpec) (vassal.Link, *Net
 		p := n.prefix(a)
 		switch {
 		case !p.IsValid():
-			return l, n, fmt.Errorf("address %s is outside the network of %s (%s)", a, n.Device, e.pools())
+			return fmt.Errorf("address %s is outside the network of %s (%s)", a, n.Device, n.pool())
 		case a == p.Addr():
-			return l, n, fmt.Errorf("address %s is the router's own", a)
+			return fmt.Errorf("address %s is the %s's own", a, n.kind())
+		case slices.Contains(n.Gateways, a):
+			return fmt.Errorf("address %s is the gateway of %s", a, n.Device)
 		case a == p.Masked().Addr() || a.Is4() && a == nth(p, 1<<(32-p.Bits())-1):
-			return l, n, fmt.Errorf("address %s is the network's own or its broadcast address", a)
+			return fmt.Errorf("address %s is the network's own or its broadcast address", a)
 		}
 		l.Addresses = append(l.Addresses, netip.PrefixFrom(a, p.Bits()))
-		if len(d.Gateways) == 0 && !slices.Contains(l.Gateways, p.Addr()) {
-			l.Gateways = append(l.Gateways, p.Addr())
+		if gw := n.gateway(p); len(d.Gateways) == 0 && !slices.Contains(l.Gateways, gw) {
+			l.Gateways = append(l.Gateways, gw)
 		}
 	}
 	for _, gw := range d.Gateways {
 		if !slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(gw) }) {
-			return l, n, fmt.Errorf("gateway %s is in no network of device %s", gw, d.Name)
+			return fmt.Errorf("gateway %s is in no network of device %s", gw, d.Name)
 		}
 	}
 	l.Gateways = append(l.Gateways, d.Gateways...)
-	return l, n, nil
-}
-
-// present says whether an ini of this name is there now.
-func (e *Emperor) present(name string) bool { return e.vassals[name] != nil }
-
-// leaseUID leases a uid; when all are leased, names that are gone give theirs.
-func (e *Emperor) leaseUID(name string) (int, error) {
-	uid, err := e.Leases.UID(name)
-	if err != nil && e.Leases.release(e.present) {
-		uid, err = e.Leases.UID(name)
-	}
-	return uid, err
-}
-
-// leaseAddress leases an address; when all are leased, names that are gone
-// give theirs.
-func (e *Emperor) leaseAddress(pool netip.Prefix, name string, taken func(netip.Addr) bool) (netip.Addr, error) {
-	a, err := e.Leases.Address(pool, name, taken)
-	if err != nil && e.Leases.release(e.present) {
-		a, err = e.Leases.Address(pool, name, taken)
-	}
-	return a, err
-}
-
-// lease gives the vassal an address in every prefix of the network.
-func (e *Emperor) lease(n *Network, name string) ([]netip.Addr, error) {
-	var leased []netip.Addr
-	for _, p := range n.Addresses {
-		a, err := e.leaseAddress(p.Masked(), name, func(a netip.Addr) bool {
-			holder, declared := e.claims.Holder(a)
-			return a == p.Addr() || declared && holder != name
-		})
-		if err != nil {
-			return nil, err
-		}
-		leased = append(leased, a)
-	}
-	return leased, nil
-}
-
-// settleLeases saves new leases and tells the router about them.
-func (e *Emperor) settleLeases() {
-	if !e.Leases.dirty {
-		return
-	}
-	e.saveLeases()
-	e.reserve()
-}
-
-// saveLeases writes the leases. When it cannot be done vassals run all the
-// same, and it is tried again with each scan.
-func (e *Emperor) saveLeases() {
-	before := e.Leases.unsaved
-	err := e.Leases.save()
-	switch {
-	case err != nil && !before:
-		e.Log.Error("leases are not saved; addresses and uids may change with the next emperor until they are", "err", err)
-	case err == nil && before:
-		e.Log.Info("leases are saved again")
-	}
+	return nil
 }
 
 // plan fills in what the init stage does.
@@ -318,12 +224,14 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 		return fmt.Errorf("uid %s is the router's own; choose another", c.UID.Name)
 	case c.UID != nil && e.BridgeUID != 0 && c.UID.ID == e.BridgeUID:
 		return fmt.Errorf("uid %s is that of the bridges to other routers; choose another", c.UID.Name)
+	case c.UID != nil && e.ResponderUID != 0 && c.UID.ID == e.ResponderUID:
+		return fmt.Errorf("uid %s is that of the responder, which answers for names; choose another", c.UID.Name)
 	case c.UID != nil:
 		p.UID, p.GID, p.Groups, p.SetGroups = c.UID.ID, c.UID.Main, c.UID.Groups, true
 		if c.UID.Home != "" {
 			home = c.UID.Home
 		}
-	case native:
+	case native || r.level.Full():
 		uid, err := e.leaseUID(c.Name)
 		if err != nil {
 			return err
@@ -342,8 +250,12 @@ func (e *Emperor) plan(r *resolved, c *vassal.Config, native bool, resolv string
 	if e.Config.Tyrant || c.Log.Late {
 		p.LogUID = p.UID
 	}
+	e.confine(r, c)
 	if p.CleanEnv {
 		p.Env, p.HostEnv = append(ownEnv(home), c.Env...), hostEnv()
+		if p.Confined != nil {
+			p.Env = append(ownEnv(home), append(withUser(c), c.Env...)...)
+		}
 	}
 	return nil
 }

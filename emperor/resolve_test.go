@@ -85,7 +85,7 @@ func TestResolveIsolation(t *testing.T) {
 		"namespace":      {"namespace = /srv/root:web", func(*Config) {}, all, false, func(p *vassal.Plan) bool { return p.Reaper && p.Isolation.Hostname == "web" }},
 		"namespace-net":  {"ns = /srv/root\nns-net = true", func(*Config) {}, all, true, nil},
 		"user":           {"unshare = user", func(*Config) {}, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && !p.OwnIDs && !p.Bounded }},
-		"owner's user":   {"", func(c *Config) { c.Namespaces, c.Tyrant = unix.CLONE_NEWUSER, true }, unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && p.OwnIDs && p.Bounded }},
+		"owner's user":   {"", func(c *Config) { c.Namespaces, c.Tyrant = unix.CLONE_NEWUSER, true }, all | unix.CLONE_NEWUSER, false, func(p *vassal.Plan) bool { return p.NoNewPrivs && p.OwnIDs && p.Bounded }},
 		"limits":         {"max-fd = 9", func(*Config) {}, 0, false, func(p *vassal.Plan) bool { return p.Limits.Files == 9 }},
 		"setns":          {"setns = /run/ns", func(c *Config) { c.Namespaces = unix.CLONE_NEWNET }, 0, false, func(p *vassal.Plan) bool { return p.Reaper }},
 		"emperor-cap":    {"cap = net_raw", func(c *Config) { c.Bound, c.BoundSet = []string{"net_raw"}, true }, 0, false, func(p *vassal.Plan) bool { return p.BoundSet }},
@@ -94,7 +94,7 @@ func TestResolveIsolation(t *testing.T) {
 		}, 0, false, func(p *vassal.Plan) bool {
 			return len(p.Hooks) == 2 && p.Hooks[0].Phase == vassal.AsVassal && p.Hooks[1].Args == "b"
 		}},
-		"as-vassal of an owner": {"", func(c *Config) { c.Tyrant, c.Hooks = true, []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}} }, 0, false, func(p *vassal.Plan) bool {
+		"as-vassal of an owner": {"", func(c *Config) { c.Tyrant, c.Hooks = true, []vassal.Hook{{Phase: vassal.AsVassal, Args: "a"}} }, all, false, func(p *vassal.Plan) bool {
 			return len(p.Hooks) == 1 && p.Hooks[0].Phase == vassal.AsUser
 		}},
 	} {
@@ -259,7 +259,7 @@ func TestResolvePlan(t *testing.T) {
 		if p.UID < firstUID || p.UID > lastUID || p.GID != p.UID || !p.SetGroups || len(p.Groups) > 0 || !p.Bounded || !p.CleanEnv || !p.Mounts {
 			t.Errorf("%+v", p)
 		}
-		if p.Resolv != "/run/resolv-tun0" || p.Umask != -1 || p.LogUID != -1 || p.Reaper || p.Proc {
+		if p.Resolv != "/run/resolv-tun0" || p.Umask != 0o22 || p.LogUID != -1 || !p.Reaper || !p.Proc || p.Confined == nil || p.Confined.Level != vassal.LevelDefault {
 			t.Errorf("%+v", p)
 		}
 		if env := strings.Join(p.Env, " "); strings.Contains(env, "SECRET") || !strings.HasPrefix(env, "PATH=") || !strings.HasSuffix(env, "A=1") {

@@ -59,3 +59,20 @@ func TestTyrantRefusesForged(t *testing.T) {
 		t.Errorf("got %v", errs)
 	}
 }
+
+// Without tyrant mode all that is allowed, and an owner who is not root is warned of.
+func TestRightsOfRootAreWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"publish = 80:8000":       ":3: publish = 80:8000/tcp takes a port below 1024, and the file is not root's but that of uid 1500",
+		"network = host":          ":3: network = host has no jail, and the file is not root's",
+		"exec-as-root = true":     ":3: hook as-root runs as root, and the file is not root's",
+		"publish = 8080:8000":     "",
+		"exec-as-user = /bin/ls":  "",
+		"network = none\nuid = 1": "",
+	} {
+		errs := asRoot(goodVassal(t, "blog", text), owner{1500, 1500})
+		if errs.Failed() || (len(errs) > 0) != (want != "") || !strings.Contains(errs.Error(), want) {
+			t.Errorf("%s: %v", text, errs)
+		}
+	}
+}

@@ -25,6 +25,7 @@ var askables = []string{
 	"hook-asap = exec:id", "exec-pre-jail = id", "mount-in-jail = tmpfs none /etc", "umount-post-jail = /proc", "hook-as-root = chown:/etc/shadow nobody nogroup",
 	"exec-as-user = id", "hook-as-user = !exec:id", "call-as-root = system", "exec-as-vassal = id", "exec-as-user-atexit = id",
 	"tuntap-device = u0", "tuntap-device = u1 /run/uwsgi0", "tuntap-device = u2 /run/systemd/private", "tuntap-device-address = auto", "tuntap-use-credentials = true",
+	"userns = auto", "userns = auto", "userns = auto\nrootfs = /tmp", "userns = auto\ncap = chown,setuid", "userns = auto\ncap = sys_admin", "rootfs = /tmp", "rootfs = /", "bind = /etc", "writable = /etc",
 	"emperor-protocol = true", "stop-signal = KILL", "reload-mercy = 1h", "psgi = /tmp/x", "master = true", "emperor = /tmp", "emperor-tyrant = false",
 }
 
@@ -71,9 +72,14 @@ func TestSoakNoIniGivesRights(t *testing.T) {
 // beyond says what of a start is more than an owner's.
 func beyond(r *resolved) string {
 	p := &r.plan
+	uid, gid := p.OnDisk()
+	outside := func(id int) bool { return id < p.Users.First || id > p.Users.Last() }
+	beyondRange := func(name string) bool { return p.Users == nil || !slices.Contains(ownCaps, name) }
 	for what, more := range map[string]bool{
-		"another user":              p.UID != 1500 || p.GID != 1600 || len(p.Groups) > 0 || !p.SetGroups,
-		"capabilities":              !p.Bounded || len(p.Caps) > 0 || p.KeepCaps,
+		"another user":              uid != 1500 || gid != 1600 || len(p.Groups) > 0 || !p.SetGroups,
+		"ids of no range of its":    p.Users != nil && (outside(p.UID) || outside(p.GID) || p.Users.First < defaultPool.First),
+		"capabilities":              !p.Bounded || slices.ContainsFunc(p.Caps, beyondRange) || p.KeepCaps && p.Users == nil,
+		"places of root's":          p.Confined != nil && !p.Confined.Owner,
 		"the emperor's environment": !p.CleanEnv,
 		"another's log":             p.LogUID != 1500,
 		"hooks":                     len(p.Hooks) > 0,

@@ -11,6 +11,7 @@ import (
 
 // reserve tells the router whose the declared and leased addresses are.
 func (e *Emperor) reserve() {
+	e.renamed = true
 	for _, n := range e.Networks {
 		if e.Reserve == nil {
 			return
@@ -39,6 +40,7 @@ func (e *Emperor) Registered(network, name string, addr netip.Addr) {
 		if jail.Name == name {
 			jail.Registered(network, addr)
 			e.keepJail(jail)
+			go e.call(func() { e.renamed = true }) // the loop may be waiting for the router
 		}
 		return true
 	})

@@ -9,8 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"time"
 
+	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
 
@@ -85,8 +85,10 @@ type ruleChange struct {
 	number int // of the rule
 	edits  vassal.Edits
 	notes  []string
-	file   iniFile                  // of a vassal
-	fresh  map[string][]vassal.Rule // what the emperor's ini says once the change is in it
+	file   iniFile            // of a vassal
+	wrote  bool               // the vassal's ini was changed
+	place  ini.Pos            // of the network, when the change is saved
+	fresh  map[string]Written // what the emperor's ini says once the change is in it
 }
 
 // changeRule puts a change in force and, where that is asked for, into the ini.
@@ -95,7 +97,7 @@ func (e *Emperor) changeRule(ctx context.Context, o RuleOrder) (*RuleAnswer, err
 	e.ruling.Lock() // one change at a time, so that what is saved is what was judged
 	defer e.ruling.Unlock()
 	c := &ruleChange{RuleOrder: o}
-	if err := e.planSettled(ctx, c); err != nil {
+	if err := e.inLoop(func() error { return e.planRule(c) }); err != nil {
 		return nil, err
 	}
 	if o.Save {
@@ -110,34 +112,6 @@ func (e *Emperor) changeRule(ctx context.Context, o RuleOrder) (*RuleAnswer, err
 		return nil, err
 	}
 	return e.ruleAnswer(ctx, c)
-}
-
-// How an ini that we have changed is waited for until it is read again.
-const (
-	settlePause = 10 * time.Millisecond
-	settleTime  = 5 * time.Second
-)
-
-// planSettled says what is to be changed, once our former change of that ini has
-// been read: what is planned before would not be what is in force then.
-func (e *Emperor) planSettled(ctx context.Context, c *ruleChange) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	for {
-		wrote := false
-		if err := e.inLoop(func() error {
-			err := e.planRule(c)
-			wrote = e.edits[c.target.ruleOwner].Wrote
-			return err
-		}); err != nil || !wrote {
-			return err
-		}
-		select {
-		case <-time.After(settlePause):
-		case <-ctx.Done():
-			return errors.New("its ini has just been changed, and is not read again yet; try again")
-		}
-	}
 }
 
 // planRule says what is to be changed.
@@ -244,18 +218,14 @@ func (e *Emperor) newShadows(c *ruleChange) (notes []string) {
 
 // enforce puts the change in force: in what is on record, then with the router.
 func (e *Emperor) enforce(c *ruleChange) error {
-	now := e.rulesOf(c.target.ruleOwner, c.target.files)
-	if v := c.target.member; !reflect.DeepEqual(now, c.target.edits) || v != nil && e.vassals[v.name] != v {
-		return errors.New("the rules were read again meanwhile; look at them, and try again")
+	pending, err := e.stillFits(c)
+	if err != nil {
+		return err
 	}
-	for i := range e.Networks {
-		if n := &e.Networks[i]; c.fresh != nil {
-			n.Rules = c.fresh[n.Device]
-		}
-	}
-	if err := e.setEdits(unsaved{Owner: c.target.ruleOwner, Edits: c.edits, Wrote: c.Save && c.target.Vassal != ""}); err != nil {
+	if err := e.setEdits(unsaved{Owner: c.target.ruleOwner, Edits: c.edits, Wrote: pending}); err != nil {
 		return fmt.Errorf("put on record: %w", err)
 	}
+	e.takeWritten(c)
 	text := "rule added"
 	if c.Delete {
 		text = "rule deleted"
@@ -263,7 +233,7 @@ func (e *Emperor) enforce(c *ruleChange) error {
 	e.Log.Info(text, append(c.target.attrs(&c.rule), "saved", c.Save)...)
 	if c.target.Vassal != "" {
 		e.rerule(c.target.member)
-		if c.Save {
+		if c.wrote {
 			e.rescan()
 		}
 		return nil
@@ -274,46 +244,56 @@ func (e *Emperor) enforce(c *ruleChange) error {
 	return nil
 }
 
+// takeWritten takes what the emperor's ini says since a change was saved into it.
+// That has moved the lines of other networks.
+func (e *Emperor) takeWritten(c *ruleChange) {
+	if c.fresh == nil {
+		return
+	}
+	for i := range e.Networks {
+		n := &e.Networks[i]
+		before := e.inForce(n)
+		n.Written = c.fresh[n.Device]
+		if n != c.target.network && !reflect.DeepEqual(before, e.inForce(n)) {
+			if err := e.applyChains(n); err != nil { // it names old lines, no more
+				e.Log.Warn("the router does not know where lines stand by now", "network", n.Device, "err", err)
+			}
+		}
+	}
+}
+
+// inForce is where a network stands, with its rules that count.
+func (e *Emperor) inForce(n *Network) Written { return Written{n.Pos, e.RulesOf(n.Device)} }
+
+// stillFits says whether the rules are those that the change was planned over.
+// pending: an ini that we have changed, now or before, was not read as good since.
+func (e *Emperor) stillFits(c *ruleChange) (pending bool, err error) {
+	files := c.target.files
+	if v := c.target.member; v != nil {
+		now, err := e.targets("vassal:"+v.name, c.target.Device)
+		if err != nil || len(now) != 1 || now[0].member != v {
+			return false, errRead
+		}
+		files = now[0].files
+	}
+	if reflect.DeepEqual(e.rulesOf(c.target.ruleOwner, files), c.target.edits) {
+		return c.wrote || e.edits[c.target.ruleOwner].Wrote, nil
+	}
+	if edits, read := c.edits.Over(files); c.wrote && read { // it was quicker than we are
+		c.edits = edits
+		return false, nil
+	}
+	return false, errRead
+}
+
+var errRead = errors.New("the rules were read again meanwhile; look at them, and try again")
+
 // applyChains tells the router the chains of a network that count.
 func (e *Emperor) applyChains(n *Network) error {
 	if e.SetChains == nil {
 		return errors.New("the router is being started; try again")
 	}
-	return e.SetChains(n.Device, e.RulesOf(n.Device))
-}
-
-// awaitRules waits until the router has taken a vassal's rules. What it refuses is
-// taken back.
-func (e *Emperor) awaitRules(ctx context.Context, c *ruleChange) error {
-	v := c.target.member
-	if v == nil {
-		return nil
-	}
-	const pause = 2 * time.Millisecond
-	for {
-		busy, why := false, ""
-		err := e.inLoop(func() error {
-			busy, why = v.ruling, v.unruled
-			if busy || why == "" || e.vassals[v.name] != v {
-				return nil
-			}
-			v.unruled = ""
-			return e.setEdits(unsaved{Owner: c.target.ruleOwner, Edits: c.target.edits})
-		})
-		switch {
-		case err != nil:
-			return err
-		case why != "":
-			return errors.New(why)
-		case !busy:
-			return nil
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return e.SetChains(n.Device, e.inForce(n))
 }
 
 func (e *Emperor) ruleAnswer(ctx context.Context, c *ruleChange) (*RuleAnswer, error) {

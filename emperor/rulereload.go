@@ -26,14 +26,14 @@ func (e *Emperor) ReloadRules() (changed bool, err error) {
 		var errs []error
 		for i := range e.Networks {
 			n := &e.Networks[i]
-			before, now := e.RulesOf(n.Device), fresh[n.Device]
-			if _, same := vassal.Unedited(n.Rules).Over(now); !same {
+			before, now := e.inForce(n), fresh[n.Device]
+			if _, same := vassal.Unedited(n.Rules).Over(now.Rules); !same {
 				changed = true
-				e.Log.Info("chains changed", "network", n.Device, "rules", len(now))
+				e.Log.Info("chains changed", "network", n.Device, "rules", len(now.Rules))
 			}
-			e.reread(ruleOwner{Network: n.Device}, now, false)
-			n.Rules = now
-			if !reflect.DeepEqual(before, e.RulesOf(n.Device)) {
+			e.reread(ruleOwner{Network: n.Device}, now.Rules, false)
+			n.Written = now
+			if !reflect.DeepEqual(before, e.inForce(n)) {
 				errs = append(errs, e.applyChains(n))
 			}
 		}

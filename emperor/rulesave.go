@@ -3,6 +3,7 @@ package emperor
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -16,16 +17,13 @@ func (e *Emperor) saveRule(c *ruleChange) error {
 	if c.Delete && c.rule.Rule.Line == 0 {
 		return nil // no file has it
 	}
-	file := e.Config.File
-	if c.target.Vassal != "" {
-		file = c.file.path
+	if c.target.Vassal == "" {
+		return e.saveChain(c)
 	}
+	file := c.file.path
 	change, err := c.line(file)
 	if err != nil {
-		return fmt.Errorf("%w; write it by hand: %s", err, c.byHand())
-	}
-	if c.target.Vassal == "" {
-		return e.saveChain(c, change)
+		return err
 	}
 	var now iniFile
 	if err := e.inLoop(func() error { now = c.target.member.file; return nil }); err != nil {
@@ -44,6 +42,7 @@ func (e *Emperor) saveRule(c *ruleChange) error {
 		return err
 	}
 	c.saved(file, line)
+	c.wrote = true
 	return nil
 }
 
@@ -84,6 +83,15 @@ func (c *ruleChange) is(i int) bool {
 
 // line is the change of the ini.
 func (c *ruleChange) line(file string) (*ini.Change, error) {
+	change, err := c.among(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w; write it by hand: %s", err, c.byHand())
+	}
+	return change, nil
+}
+
+// among places the change among the rules of its chain.
+func (c *ruleChange) among(file string) (*ini.Change, error) {
 	words := c.target.words()
 	if c.Delete {
 		at := c.rule.Rule
@@ -129,7 +137,7 @@ func (c *ruleChange) line(file string) (*ini.Change, error) {
 
 // shared says whether a rule stands before the first network, and so is of all.
 func (c *ruleChange) shared(r *vassal.Rule, file string) bool {
-	return c.target.Vassal == "" && r.Rule.File == file && c.target.network.Pos.File == file && r.Rule.Line < c.target.network.Pos.Line
+	return c.target.Vassal == "" && r.Rule.File == file && c.place.File == file && r.Rule.Line < c.place.Line
 }
 
 // beside places a change next to the line of another rule.
@@ -141,7 +149,7 @@ func beside(change *ini.Change, r *vassal.Rule, before bool, words vassal.RuleWo
 // begin places the first rule of a network or a device: behind the line that
 // names it. A device that nobody names has its rules at the file's end.
 func (c *ruleChange) begin(change *ini.Change, file string) error {
-	key, name, pos := "tuntap-router", c.target.Network, c.target.network.Pos
+	key, name, pos := "tuntap-router", c.target.Network, c.place
 	if c.target.Vassal != "" {
 		if c.target.spec.Implicit || c.target.spec.Pos.Line == 0 {
 			return nil
@@ -160,7 +168,7 @@ func (c *ruleChange) begin(change *ini.Change, file string) error {
 
 // saveChain writes a change of a network's chain and reads the file again: it has
 // to say what was meant, and nothing else.
-func (e *Emperor) saveChain(c *ruleChange, change *ini.Change) error {
+func (e *Emperor) saveChain(c *ruleChange) error {
 	if e.ReadRules == nil {
 		return errors.New("the emperor is being started; try again")
 	}
@@ -181,6 +189,11 @@ func (e *Emperor) saveChain(c *ruleChange, change *ini.Change) error {
 	if !says(now, want) {
 		return fmt.Errorf("%s has other rules than those that were read; take them with: fiefdom firewall reload", file)
 	}
+	c.stand(now[c.target.Network])
+	change, err := c.line(file)
+	if err != nil {
+		return err
+	}
 	line, undo, err := change.Apply(file)
 	if err != nil {
 		return err
@@ -194,10 +207,21 @@ func (e *Emperor) saveChain(c *ruleChange, change *ini.Change) error {
 	return errors.Join(fmt.Errorf("%s would say something else with this line; write it by hand: %s", file, c.byHand()), err, undo())
 }
 
+// stand takes where a network and the rules of its file, which are those that were
+// read before, are by now.
+func (c *ruleChange) stand(now Written) {
+	c.place = now.Pos
+	gone := slices.IndexFunc(c.edits, func(x vassal.Edit) bool { return x.Deleted && reflect.DeepEqual(x.Rule, c.rule) })
+	c.edits, _ = c.edits.Over(now.Rules)
+	if c.Delete && gone >= 0 {
+		c.rule = c.edits[gone].Rule
+	}
+}
+
 // says says whether rules that were read are those that are wanted.
-func says(got map[string][]vassal.Rule, want map[string]vassal.Edits) bool {
+func says(got map[string]Written, want map[string]vassal.Edits) bool {
 	for network, edits := range want {
-		if _, same := edits.Over(got[network]); !same {
+		if _, same := edits.Over(got[network].Rules); !same {
 			return false
 		}
 	}

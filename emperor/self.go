@@ -15,13 +15,17 @@ type Self struct {
 	Version    string    `json:"version"`
 	Goroutines int       `json:"goroutines"`
 	Instance   string    `json:"instance"`
-	Ending     bool      `json:"ending,omitempty"` // it ends all vassals, then itself
-	Folders    []string  `json:"folders"`          // that he looks for inis in, those of patterns aside
+	Ending     bool      `json:"ending,omitempty"`   // it ends all vassals, then itself
+	Folders    []string  `json:"folders"`            // that he looks for inis in, those of patterns aside
+	Nameless   string    `json:"nameless,omitempty"` // why vassals' questions for names are not answered
 }
 
 func (e *Emperor) apiSelf(w http.ResponseWriter, _ *http.Request) {
 	s := e.Self()
 	s.Ending = e.isEnding()
+	if e.Nameless != nil {
+		s.Nameless = e.Nameless()
+	}
 	answer(w, s)
 }
 

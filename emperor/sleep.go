@@ -51,6 +51,11 @@ func (e *Emperor) shutDoor(v *member) {
 func (e *Emperor) rest(v *member) {
 	v.begins = false
 	e.closeJail(v)
+	if v.outlawed {
+		v.outlawed = false
+		e.queue(v.file)
+		e.expandQueued()
+	}
 	if v.door != nil {
 		e.shutDoor(v)
 		e.hang(v, v.wants)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -263,6 +264,12 @@ func TestManyAtTheDoor(t *testing.T) {
 			continue
 		}
 		p.hire(t, "blog", "env = A=1\n")
+		nettest.Eventually(t, 20*time.Second, "the ini is read", func() bool {
+			is := make(chan bool, 1)
+			p.call(func() { is <- slices.Contains(p.vassals["blog"].config.Env, "A=1") })
+			return <-is
+		})
+		p.await(t, "blog", "has ended as it was", func(s Status) bool { return s.State != Stopping })
 		nettest.Eventually(t, 10*time.Second, "who came to the old one is answered by the new", func() bool {
 			_, err := p.say("blog", what)
 			return err == nil

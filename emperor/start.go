@@ -70,9 +70,12 @@ func (s *startJob) run(ctx context.Context) error {
 	}
 	// gofail: var outputOpened struct{}
 	if s.jail != nil && s.lost(ctx) {
-		if err := errors.Join(s.jail.Leave(), s.dropJail(s.jail)); err != nil {
+		if err := s.dropJail(s.jail); err != nil {
 			return fmt.Errorf("close the jail whose device was lost: %w", err)
 		}
+	}
+	if err := s.e.makeBridges(s.r.bridges); err != nil {
+		return fmt.Errorf("jail: %w", err)
 	}
 	if s.jail != nil { // which an ini may have given other rules
 		if err := s.jail.SetRules(s.r.links); err != nil {
@@ -88,6 +91,14 @@ func (s *startJob) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.writeHosts(); err != nil {
+		return err
+	}
+	// gofail: var hostsWritten struct{}
+	if err := s.e.publish(s.jail, s.r.published, s.r.ports); err != nil {
+		return err
+	}
+	// gofail: var startPublished struct{}
 	err = s.start(ctx)
 	give()
 	s.hear()
@@ -134,8 +145,15 @@ func slot(ctx context.Context, slots chan struct{}) (release func(), err error) 
 	return func() { timer.Stop(); give() }, nil
 }
 
+func (s *startJob) newJail() (*vassal.Jail, error) {
+	if s.r.lone {
+		return vassal.NewLoneJail(s.name)
+	}
+	return vassal.NewJail(s.name, s.r.net, s.r.links)
+}
+
 func (s *startJob) makeJail() error {
-	jail, err := vassal.NewJail(s.name, s.r.net, s.r.links)
+	jail, err := s.newJail()
 	if err != nil {
 		return fmt.Errorf("jail: %w", err)
 	}
@@ -147,7 +165,9 @@ func (s *startJob) makeJail() error {
 	}
 	s.jail = jail
 	// gofail: var jailKept struct{}
-	err = jail.HandOver()
+	if err = jail.Plug(s.e.plugger()); err == nil {
+		err = jail.HandOver()
+	}
 	if err == nil {
 		err = jail.Bridge(s.e.Bridge, func() { s.e.keepJail(jail) }, func(why string) { s.e.Lost(s.name, why) })
 		if err != nil {
@@ -163,7 +183,7 @@ func (s *startJob) makeJail() error {
 func (s *startJob) dropJail(jail *vassal.Jail) error {
 	s.e.letGo(jail)
 	s.jail = nil
-	return jail.Close()
+	return errors.Join(s.e.unpublish(jail), jail.Close())
 }
 
 func (s *startJob) start(ctx context.Context) error {

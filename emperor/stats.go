@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"fiefdom/internal/bounded"
 )
 
 // Bounds of the stats server: it tells everyone who may connect, one document
@@ -98,22 +100,22 @@ func (e *Emperor) ServeStats(ctx context.Context, l net.Listener) error {
 	defer stop()
 	var clients sync.WaitGroup
 	defer clients.Wait()
-	slots := make(chan struct{}, statsClients)
+	bound, slots := bounded.Listen(l, statsClients), make(chan struct{}, statsClients)
 	for {
-		c, err := l.Accept()
+		c, err := bound.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
 			e.Log.Warn("stats server", "err", err)
 			select {
-			case <-time.After(100 * time.Millisecond): // out of descriptors, most likely
+			case <-time.After(acceptPause): // out of descriptors, most likely
 				continue
 			case <-ctx.Done():
 				return nil
 			}
 		}
-		slots <- struct{}{}
+		slots <- struct{}{} // not for long: whoever does not read makes room
 		clients.Go(func() {
 			defer func() { <-slots }()
 			hangUp := context.AfterFunc(ctx, func() { _ = c.Close() })

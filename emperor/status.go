@@ -33,6 +33,7 @@ type Status struct {
 	Says      string            `json:"says,omitempty"`       // what the app says of itself, by sd_notify's STATUS and the like
 	Loyal     bool              `json:"loyal"`                // it runs and has proved to work
 	Accepting bool              `json:"accepting"`            // it runs and has said, by the emperor protocol, that it takes requests
+	Published []PublishedStatus `json:"published,omitempty"`  // ports of the host's that lead to it now
 	Command   []string          `json:"command,omitempty"`
 	Socket    string            `json:"socket,omitempty"` // on demand: the address whose connections wake it
 	Warnings  []string          `json:"warnings,omitempty"`
@@ -50,6 +51,9 @@ type Status struct {
 	ThrottledSeconds float64      `json:"throttled_seconds"` // that limit-cpu made them wait
 	OOMKills         uint64       `json:"oom_kills"`         // processes that were killed for lack of memory, in all its starts
 	Limits           *LimitStatus `json:"limits,omitempty"`  // of what runs
+
+	Policy      []PolicyLine        `json:"policy,omitempty"`      // what bounds its ini (tyrant-policy), by key
+	Confinement *vassal.Confinement `json:"confinement,omitempty"` // of what runs
 
 	owner      owner
 	generation *vassal.Generation // that runs, to ask for what it uses
@@ -85,7 +89,7 @@ func (e *Emperor) known(wanted func(*Status) bool) []Status {
 	e.call(func() {
 		all := make([]Status, 0, len(e.vassals))
 		for _, v := range e.vassals {
-			if s := v.status(); wanted(&s) {
+			if s := e.statusOf(v); wanted(&s) {
 				all = append(all, s)
 			}
 		}
@@ -98,6 +102,14 @@ func (e *Emperor) known(wanted func(*Status) bool) []Status {
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return all
+}
+
+// Grown is how much a counter of a status grew. One that fell began anew.
+func Grown[T uint64 | float64](before, now T) T {
+	if now < before {
+		return now
+	}
+	return now - before
 }
 
 // addTraffic adds the counters; a router that is being started again has none
@@ -124,6 +136,16 @@ func (e *Emperor) addTraffic(ctx context.Context, all []Status) {
 	}
 }
 
+// statusOf is a vassal's status with what is published of it.
+func (e *Emperor) statusOf(v *member) Status {
+	s := v.status()
+	if v.jail != nil {
+		s.Published = e.publishedStatus(v.jail)
+	}
+	s.Policy = e.policyLines(v.file.owner)
+	return s
+}
+
 // turns counts how often the vassal began anew, by a start or by itself.
 func (v *member) turns() int { return v.launches + v.renewals + v.readings }
 
@@ -137,7 +159,7 @@ func (v *member) status() Status {
 		s.PID = v.gen.PID
 		s.Loyal = v.loyal(time.Since(v.gen.Started))
 		s.Accepting = v.said.accepting
-		s.generation, s.Limits = v.gen, limitStatus(&v.limits)
+		s.generation, s.Limits, s.Confinement = v.gen, limitStatus(&v.limits), v.gen.Confinement()
 	}
 	s.Starts = v.launches
 	if v.state == Backoff {
@@ -156,6 +178,9 @@ func (v *member) status() Status {
 	s.LastEnd, s.LastEndAt = v.last.why, v.last.at
 	if v.jail != nil {
 		s.Addresses = append(s.Addresses, v.jail.Addresses()...)
+		if v.unposted != "" {
+			s.Warnings = append(slices.Clone(s.Warnings), "not published: "+v.unposted)
+		}
 		s.Warnings = append(slices.Clone(s.Warnings), v.jail.Troubles()...)
 	}
 	if v.dethroned {

@@ -54,7 +54,7 @@ func TestDoorsOfStrangers(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := &Config{Monitors: []Monitor{{Dir: dir}}, Tyrant: tt.tyrant, OnDemand: OnDemand{Extension: ".socket"}}
-			s := c.scan()
+			s := c.scan(nil)
 			f, ok := s.found["blog"]
 			if !ok || f.refused != "" || (f.door != "") != tt.door {
 				t.Errorf("%+v", f)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"fiefdom/firewall"
@@ -22,6 +23,8 @@ type NetworkOptions struct {
 	AttachAll bool           // vassals without a device get one
 	Isolate   *bool
 	Direct    *bool
+	Names     *bool
+	Flows     *uint32 // that a vassal may have at once through the host's kernel; 0: any number
 	In, Out   []firewall.Rule
 	Routes    []Route
 	FarEnds   []netip.AddrPort // gateways of others that may be heard, besides the routes' targets
@@ -40,6 +43,23 @@ func (n *NetworkOptions) Isolated() bool { return orNative(n.Isolate, n) }
 // Switched says that packets between vassals stay in the router: on for
 // native networks unless the ini says otherwise.
 func (n *NetworkOptions) Switched() bool { return orNative(n.Direct, n) }
+
+// Named says that the vassals' names are answered at the router's address: on for
+// native networks, the only ones that can, unless the ini says otherwise.
+func (n *NetworkOptions) Named() bool { return n.Native() && orNative(n.Names, n) }
+
+// DefaultFlows is how many connections one vassal may have: it leaves the others of
+// a kernel that tracks 262,144 connections, as most do, their share.
+const DefaultFlows = 4096
+
+// FlowLimit is how many connections and UDP flows one address of a vassal may
+// have at once through the host's kernel; 0: any number.
+func (n *NetworkOptions) FlowLimit() uint32 {
+	if n.Flows != nil {
+		return *n.Flows
+	}
+	return DefaultFlows
+}
 
 func orNative(said *bool, n *NetworkOptions) bool {
 	if said != nil {
@@ -150,6 +170,14 @@ var Options = []ini.Option[RouterOptions]{
 		Meaning: "switch packets between vassals in the router instead of sending them through the host's kernel",
 	},
 	{
+		Name: "tuntap-router-names", Kind: ini.Bool, Since: "0.1", Set: networkSetter(setBool(func(n *NetworkOptions) **bool { return &n.Names })),
+		Meaning: "answer DNS at the router's address: the names of vassals, and for the rest the host's resolvers; off: vassals ask those themselves",
+	},
+	{
+		Name: "tuntap-router-flows", Kind: ini.Int, Since: "0.1", Set: networkSetter(setFlows),
+		Meaning: "how many connections and UDP flows a vassal may have at once through the host's kernel; 0: any number (default 4096)",
+	},
+	{
 		Name: "tuntap-router-firewall-in", Kind: ini.Rule, Since: "0.1", Repeats: true, Set: networkSetter(setRule(func(n *NetworkOptions) *[]firewall.Rule { return &n.In })),
 		Meaning: "ACTION [SRC DST [PROTO [PORTS]]]: a rule for packets towards vassals; the first that matches decides",
 	},
@@ -244,6 +272,16 @@ func setNAT(n *NetworkOptions, p ini.Pair) error {
 		return fmt.Errorf("%s = %s: want off, auto or an interface such as eth0", p.Key, p.Value)
 	}
 	n.NAT = p.Value
+	return nil
+}
+
+func setFlows(n *NetworkOptions, p ini.Pair) error {
+	count, err := strconv.ParseUint(p.Value, 10, 31)
+	if err != nil {
+		return fmt.Errorf("%s = %s: want a number, or 0 for no limit", p.Key, p.Value)
+	}
+	flows := uint32(count)
+	n.Flows = &flows
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"fiefdom/firewall"
 )
@@ -149,6 +150,10 @@ func (x *question) fill(s *Step, m *mark, o *outcome) {
 			s.Why, s.About = fmt.Sprintf("%s is %s's", x.dst, named(m.owner.peer)), m.owner.peer.vassal
 		case ownerPool:
 			s.Result, s.Why = firewall.Reject.String(), fmt.Sprintf("%s is of the pool, and no vassal has it now", x.dst)
+		case ownerNever:
+			s.Result, s.Why = firewall.Deny.String(), fmt.Sprintf("%s is the host's loopback, which nothing from outside the host is for", x.dst)
+		case ownerNames:
+			s.Why = fmt.Sprintf("%s is the router's own", x.dst)
 		default:
 			s.Why = fmt.Sprintf("%s is not of the pool: the host's kernel routes it, if its own rules let it", x.dst)
 		}
@@ -182,7 +187,7 @@ func (x *question) fillChain(s *Step, m *mark) {
 	if m.index < 0 {
 		s.Why, s.Result, looked = "no rule matches", "pass", rules
 	}
-	flow := firewall.Flow{Src: x.src, Dst: x.dst, Proto: x.Proto, HasPorts: firewall.HasPorts(x.Proto), SrcPort: madeUpPort, DstPort: x.Port}
+	flow := x.flow()
 	for i := range looked {
 		c := Considered{Number: i + 1, Hit: i == m.index, RulePlace: placeOf(&looked[i])}
 		if !c.Hit {
@@ -192,18 +197,28 @@ func (x *question) fillChain(s *Step, m *mark) {
 	}
 }
 
+// flow is what a rule sees of the packet.
+func (x *question) flow() firewall.Flow {
+	return firewall.Flow{Src: x.src, Dst: x.dst, Proto: x.Proto, HasPorts: firewall.HasPorts(x.Proto), SrcPort: madeUpPort, DstPort: x.Port}
+}
+
 // wallWords say why isolate denies a packet, or does not.
 func (x *question) wallWords(denied bool) string {
 	w := x.net.policy.Load().walls
+	flow := x.flow()
 	switch {
+	case !denied && w != nil && w.behind(x.dst) && w.opens(&flow):
+		return fmt.Sprintf("port %s of %s is published", strconv.Itoa(int(x.Port))+"/"+firewall.ProtoText(x.Proto), x.dst)
 	case !denied && w != nil && w.behind(x.dst):
 		return "ping and DNS of the router, and DNS of the resolvers, are open to all vassals"
 	case !denied:
 		return fmt.Sprintf("%s is none of the addresses that vassals are kept from", x.dst)
+	case containsAddr(x.cfg.Strangers, x.dst) && !isOwn(&x.cfg, x.dst):
+		return fmt.Sprintf("%s is of another network of this emperor, and networks are strangers to each other", x.dst)
 	case containsAddr(x.cfg.Pool, x.dst) && !isOwn(&x.cfg, x.dst):
 		return fmt.Sprintf("%s is of the pool, and vassals are kept from each other", x.dst)
 	case isOwn(&x.cfg, x.dst):
-		return fmt.Sprintf("%s is the host's own; of the router's only ping and DNS are open", x.dst)
+		return fmt.Sprintf("%s is the host's own; open are ping and DNS of the router's, and what is published", x.dst)
 	}
 	return fmt.Sprintf("%s is private or reserved, and vassals are kept from such addresses", x.dst)
 }
@@ -220,6 +235,9 @@ func (x *question) advice(o *outcome) string {
 	case DropForbidden:
 		if len(o.out) > 0 && o.out[0].place == placeForm {
 			return "no rule changes this"
+		}
+		if m := o.out; len(m) > 0 && m[len(m)-1].place == placeTable {
+			return "no rule changes this: only the host's own programs reach its loopback"
 		}
 		if m := o.out; len(m) > 0 && m[len(m)-1].place == placeGateway {
 			return "name the far end in the emperor's ini: tuntap-router-gateway-peer = IP:PORT"

@@ -190,6 +190,16 @@ func TestHandOverWithTwoDescriptors(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	cfg := native()
 	cfg.Reserved = map[netip.Addr]string{blog: "blog"}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidfd, err := unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	_, _ = unix.Close(pair[0]), unix.Close(pair[1])
+	if err != nil {
+		nettest.NotHere(t, "the kernel has no SO_PEERPIDFD: %v", err)
+	}
+	_ = unix.Close(pidfd)
 	asked := make(chan uint64, 8)
 	w := newWorld(t, cfg, foreignOnly, func(r *Router) {
 		r.events.Identify = func(conn uint64, pidfd *os.File) {
@@ -203,7 +213,7 @@ func TestIdentity(t *testing.T) {
 	select {
 	case conn = <-asked:
 	case <-time.After(5 * time.Second):
-		t.Skip("the kernel has no SO_PEERPIDFD")
+		t.Fatal("nobody is asked whose it is")
 	}
 	if !w.host.Empty() {
 		t.Fatal("a packet passed before it was known whose it is")

@@ -3,15 +3,20 @@ package tuntap
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/gaissmai/bart"
 )
 
-// walls is what isolate denies: private ranges, other vassals, the host.
+// walls is what isolate denies: private ranges, other vassals, the host. Where
+// it is off, strangers alone: the vassals of the emperor's other networks.
 type walls struct {
 	denied    bart.Lite
-	own       map[netip.Addr]bool
+	multicast bool
+	own       map[netip.Addr]bool // of the router
+	host      map[netip.Addr]bool // with the router's
 	resolvers map[netip.Addr]bool
+	published openPorts
 }
 
 // Never reached from an isolated vassal: this host, RFC 1918, 6598, 4193,
@@ -21,22 +26,33 @@ var privateRanges = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.
 	"::/127", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "64:ff9b:1::/48")
 
 func newWalls(cfg *NetworkConfig) *walls {
-	w := &walls{own: make(map[netip.Addr]bool), resolvers: make(map[netip.Addr]bool)}
+	w := &walls{
+		multicast: cfg.Isolate, published: newOpenPorts(cfg.Published),
+		own: make(map[netip.Addr]bool), host: make(map[netip.Addr]bool), resolvers: make(map[netip.Addr]bool),
+	}
+	for _, pfx := range cfg.Strangers {
+		w.denied.Insert(pfx.Masked())
+	}
+	for _, a := range slices.Concat(cfg.Host, cfg.Own) {
+		w.host[a] = true
+	}
+	for _, a := range cfg.Own {
+		w.own[a] = true
+	}
+	for _, a := range cfg.Resolvers {
+		w.resolvers[a] = true
+	}
+	if !cfg.Isolate {
+		return w
+	}
 	for _, pfx := range privateRanges {
 		w.denied.Insert(pfx)
 	}
 	for _, pfx := range cfg.Pool {
 		w.denied.Insert(pfx.Masked())
 	}
-	for _, a := range cfg.Host {
+	for a := range w.host {
 		w.denied.Insert(single(a))
-	}
-	for _, a := range cfg.Own {
-		w.denied.Insert(single(a))
-		w.own[a] = true
-	}
-	for _, a := range cfg.Resolvers {
-		w.resolvers[a] = true
 	}
 	return w
 }
@@ -73,7 +89,7 @@ func embedded(a netip.Addr) (netip.Addr, bool) {
 func (w *walls) denies(p *peer, pk *packet, now int64) bool {
 	dst := pk.flow.Dst
 	if dst.IsMulticast() {
-		return true
+		return w.multicast
 	}
 	if !w.behind(dst) || isAnswer(pk) {
 		return false
@@ -81,8 +97,11 @@ func (w *walls) denies(p *peer, pk *packet, now int64) bool {
 	if typ, ok := pk.icmpType(); ok && w.own[dst] && (typ == icmpEcho && !pk.v6 || typ == icmp6Echo && pk.v6) {
 		return false
 	}
-	dns := pk.flow.HasPorts && pk.flow.DstPort == 53 && (pk.flow.Proto == protoUDP || pk.flow.Proto == protoTCP)
+	dns := pk.flow.HasPorts && pk.flow.DstPort == dnsPort && (pk.flow.Proto == protoUDP || pk.flow.Proto == protoTCP)
 	if dns && (w.own[dst] || w.resolvers[dst]) {
+		return false
+	}
+	if w.opens(&pk.flow) {
 		return false
 	}
 	if pk.flow.Proto != protoUDP {

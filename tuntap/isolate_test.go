@@ -17,14 +17,7 @@ func isolated() NetworkConfig {
 }
 
 func TestIsolate(t *testing.T) {
-	w := newWorld(t, isolated())
-	end := w.vassal("blog", blog)
-	w.register6(end)
-	for _, c := range []struct {
-		name   string
-		packet []byte
-		denied bool
-	}{
+	judgeAll(t, isolated(), []judged{
 		{"internet", tcp(blog, internet, 443, tuntest.SYN), false},
 		{"internet, IPv6", tcp(blog6, netip.MustParseAddr("2001:db8::7"), 443, tuntest.SYN), false},
 		{"ping the gateway", tuntest.Echo(blog, gateway, 1, 1), false},
@@ -61,21 +54,40 @@ func TestIsolate(t *testing.T) {
 		{"port unreachable", tuntest.ICMP(blog, netip.MustParseAddr("10.1.1.1"), 3, 3, make([]byte, 32)), false},
 		{"echo reply, IPv6", tuntest.ICMP(blog6, netip.MustParseAddr("fd77::1"), 129, 0, nil), false},
 		{"other protocol", tuntest.IP(blog, netip.MustParseAddr("10.1.1.1"), 47, []byte{1, 2, 3}), true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			before := w.stats("blog").Drops[DropIsolate]
-			end.Send(t, c.packet)
-			if !c.denied {
-				if got := w.host.Receive(t); string(got) != string(c.packet) {
-					t.Errorf("the host got % x", got)
-				}
-				return
-			}
-			w.settle(end, blog)
-			if got := w.stats("blog").Drops[DropIsolate] - before; got != 1 {
-				t.Errorf("%d drops; want 1", got)
-			}
-		})
+	})
+}
+
+// judged is a packet of blog's, and whether isolate denies it.
+type judged struct {
+	name   string
+	packet []byte
+	denied bool
+}
+
+func judgeAll(t *testing.T, cfg NetworkConfig, packets []judged) {
+	t.Helper()
+	w := newWorld(t, cfg)
+	end := w.vassal("blog", blog)
+	w.register6(end)
+	for _, p := range packets {
+		t.Run(p.name, func(t *testing.T) { w.judge(t, end, p.packet, p.denied, DropIsolate) })
+	}
+}
+
+// judge sends a packet as blog, which the host gets, or which is dropped.
+func (w *world) judge(t *testing.T, end *tuntest.End, sent []byte, denied bool, why Reason) {
+	t.Helper()
+	before := w.stats("blog").Drops[why]
+	end.Send(t, sent)
+	if !denied {
+		if got := w.host.Receive(t); string(got) != string(sent) {
+			t.Errorf("the host got % x", got)
+		}
+		return
+	}
+	w.settle(end, blog)
+	if got := w.stats("blog").Drops[why] - before; got != 1 {
+		t.Errorf("%d drops; want 1", got)
 	}
 }
 

@@ -14,8 +14,11 @@ type NetworkConfig struct {
 	Pool      []netip.Prefix        `json:"pool,omitempty"`      // what vassals get their addresses from; empty: not known
 	Own       []netip.Addr          `json:"own,omitempty"`       // the router device's own addresses
 	Host      []netip.Addr          `json:"host,omitempty"`      // every address of the host: never given, denied by isolate
+	NamesAt   uint16                `json:"names_at,omitempty"`  // the port of the own addresses where names are answered, which vassals reach by 53 too; 0: nowhere
 	Resolvers []netip.Addr          `json:"resolvers,omitempty"` // isolate lets port 53 of these pass
 	Isolate   bool                  `json:"isolate,omitempty"`   // end of the out chain; DESIGN: tuntap-router-isolate
+	Strangers []netip.Prefix        `json:"strangers,omitempty"` // other networks' pools: only a rule that allows lets a vassal begin anything there, isolated or not
+	Published []Port                `json:"published,omitempty"` // isolate lets these of the host's and the router's addresses pass
 	Direct    bool                  `json:"direct,omitempty"`    // switch vassal to vassal here, not in the host's kernel
 	In        []firewall.Rule       `json:"in,omitempty"`        // chain in, towards the vassals
 	Out       []firewall.Rule       `json:"out,omitempty"`       // chain out, from the vassals

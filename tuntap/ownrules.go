@@ -2,7 +2,6 @@ package tuntap
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -108,7 +107,8 @@ func (p *peer) ruled(rules []DeviceRule) bool {
 // for the router's answer. Its connections, addresses and counters stay. An
 // error of the router's leaves it the rules that it has; ErrLineLost says that
 // the router ended, and the next one gets the rules with the device; ErrNoAnswer
-// that nobody knows which rules it has until it is asked again.
+// that nobody knows which rules it has until it is asked again; ErrLineBroken
+// that it cannot be asked by this line.
 func (l *Lifeline) SetRules(rules []DeviceRule) error {
 	if rules == nil {
 		rules = []DeviceRule{}
@@ -125,9 +125,6 @@ func (l *Lifeline) SetRules(rules []DeviceRule) error {
 	defer l.asking.Unlock()
 	return l.ask(frames)
 }
-
-// ErrLineLost says that the router ended the connection.
-var ErrLineLost = errors.New("the router ended the life line")
 
 // frameDocument cuts a document into frames: parts, then the end, of the kind
 // that is given.

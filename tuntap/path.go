@@ -36,11 +36,19 @@ func (n *network) outward(p *peer, pk *packet, pol *policy, now int64) (verdict,
 	}
 	to := n.table.Load().owner(pk.flow.Dst)
 	pk.trace.routed(to)
-	switch {
-	case to.kind == ownerPool:
+	switch to.kind {
+	case ownerPool:
 		return nobody, nil
-	case to.kind == ownerPeer && pol.cfg.Direct:
-		return n.towards(to.peer, pk, pol, &p.sent[firewall.In], now), to.peer
+	case ownerNever:
+		return drop(DropForbidden), nil
+	case ownerPeer:
+		if pol.cfg.Direct {
+			return n.towards(to.peer, pk, pol, &p.sent[firewall.In], now), to.peer
+		}
+	case ownerNames:
+		if !p.mayAsk(pk, pol.cfg.NamesAt, now) {
+			return drop(DropRate), nil
+		}
 	}
 	return v, nil
 }

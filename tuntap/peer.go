@@ -37,6 +37,7 @@ type peer struct {
 	// its own shard's
 	sent    [2]memory // of its packets, by firewall.Direction
 	answers bucket    // of rejects to it
+	asked   bucket    // of its questions for names
 	refused int64     // the shard's clock when a refusal was last told
 
 	_ cpu.CacheLinePad
@@ -154,20 +155,19 @@ func (m *memory) ask(c *firewall.Chain, pk *packet) (firewall.Action, int) {
 
 // bucket is a token bucket on a shard's clock. The zero value is full.
 type bucket struct {
-	used int64 // tokens that are not back yet
-	last int64
+	at int64 // when all is back that was taken
 }
 
 // take takes one of size tokens, which come back at rate a second.
-func (b *bucket) take(now, rate, size int64) bool {
-	const second = int64(1e9)
-	if back := (now - b.last) * rate / second; back > 0 {
-		b.used = max(0, b.used-back)
-		b.last = now
-	}
-	if b.used >= size {
+func (b *bucket) take(now, rate, size int64) bool { return b.takeSome(now, 1, rate, size) }
+
+// takeSome takes several, or none.
+func (b *bucket) takeSome(now, count, rate, size int64) bool {
+	each := int64(1e9) / rate
+	at := max(b.at, now) + count*each
+	if at-now > size*each {
 		return false
 	}
-	b.used++
+	b.at = at
 	return true
 }

@@ -12,7 +12,7 @@ import (
 type policy struct {
 	cfg   NetworkConfig
 	chain [2]*firewall.Chain // by firewall.Direction
-	walls *walls             // nil unless isolate
+	walls *walls             // nil unless isolate, or there are strangers
 	own   [2]netip.Addr      // an address of the router, for its answers, by family; invalid: none
 	never map[netip.Addr]bool
 
@@ -27,7 +27,7 @@ func newPolicy(cfg NetworkConfig) *policy {
 	if len(cfg.Out) > 0 {
 		pol.chain[firewall.Out] = firewall.NewChain(cfg.Out)
 	}
-	if cfg.Isolate {
+	if cfg.Isolate || len(cfg.Strangers) > 0 {
 		pol.walls = newWalls(&cfg)
 	}
 	for _, pfx := range cfg.Pool {

@@ -11,13 +11,13 @@ const (
 	DropSpoofed                        // the peer is registered, and not with this source
 	DropTaken                          // the source belongs to another peer
 	DropUnregistered                   // the peer owns no address yet and this packet can not register one
-	DropForbidden                      // an address that nobody (or somebody else) is given, or a far end that the config does not name
+	DropForbidden                      // an address that nobody (or somebody else) is given, a far end that the config does not name, or the host's loopback
 	DropRule                           // a rule of a chain or of the peer
 	DropIsolate                        // the network isolates its vassals
 	DropNoRoute                        // an address of the pool that no peer has
 	DropFragment                       // a fragment that can not be judged
 	DropFull                           // the receiver does not read, or can not take this size
-	DropRate                           // over the rate that was granted
+	DropRate                           // more questions for names than the peer may ask
 	DropNotReady                       // the receiver's device is down, or the router does not serve yet
 
 	reasons = iota + 1

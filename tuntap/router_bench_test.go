@@ -21,8 +21,11 @@ func BenchmarkDecide(b *testing.B) {
 	w.on(p.shard, func() {
 		n, now, pk := p.net, p.shard.now, &p.shard.pk
 		for b.Loop() {
-			if pk.decode(syn) != pass || n.fromPeer(p, pk, n.policy.Load(), now).why != pass || n.table.Load().owner(pk.flow.Dst).kind != ownerHost {
-				b.Fatal("it does not pass")
+			if pk.decode(syn) != pass {
+				b.Fatal("malformed")
+			}
+			if v, _ := n.outward(p, pk, n.policy.Load(), now); v.why != pass {
+				b.Fatal(v.why)
 			}
 		}
 	})

@@ -13,6 +13,8 @@ const (
 	ownerHost ownerKind = iota // the zero value: what is nobody's is the host's
 	ownerPool                  // of the pool, and nobody's: never sent to the host, which would send it back
 	ownerPeer
+	ownerNames // the host's, who answers vassals' questions for names there
+	ownerNever // the host's loopback: no packet from outside may be for it, whatever the rules say
 )
 
 // owner is what the table knows of a prefix.
@@ -61,6 +63,9 @@ func (t *table) holder(pfx netip.Prefix, p *peer) *peer {
 // peers. A peer's prefix that is the router's own now is taken from it.
 func newTable(cfg *NetworkConfig, peers []*peer) *table {
 	t := new(bart.Table[owner])
+	for _, pfx := range loopback {
+		t.Insert(pfx, owner{kind: ownerNever})
+	}
 	for _, pfx := range cfg.Pool {
 		t.Insert(pfx.Masked(), owner{kind: ownerPool})
 	}
@@ -69,10 +74,16 @@ func newTable(cfg *NetworkConfig, peers []*peer) *table {
 			t.Insert(pfx, owner{kind: ownerPeer, peer: p})
 		}
 	}
+	own := owner{kind: ownerHost}
+	if cfg.NamesAt != 0 {
+		own.kind = ownerNames
+	}
 	for _, a := range cfg.Own {
-		t.Insert(single(a), owner{kind: ownerHost})
+		t.Insert(single(a), own)
 	}
 	return (*table)(t)
 }
+
+var loopback = prefixes("127.0.0.0/8", "::1/128")
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

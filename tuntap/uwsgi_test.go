@@ -15,10 +15,7 @@ import (
 // startUWSGI runs a real uWSGI whose device uwsgi0 joins the router at socket.
 func startUWSGI(t *testing.T, ns *nettest.NS, socket string, args ...string) {
 	t.Helper()
-	const plugin = "/usr/lib/uwsgi/plugins/tuntap_plugin.so"
-	if _, err := os.Stat(plugin); err != nil {
-		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
-	}
+	plugin := nettest.Tuntap(t)
 	cmd := exec.Command("uwsgi", append([]string{
 		"--plugins-dir", filepath.Dir(plugin), "--plugin", "tuntap", "--jailed",
 		"--tuntap-device", "uwsgi0 " + socket,

@@ -20,10 +20,7 @@ import (
 // digits of a mode, modes of two, and the mount flag defaults.)
 func TestActionsAsUWSGI(t *testing.T) {
 	nettest.Root(t)
-	uwsgi, err := exec.LookPath("uwsgi-core")
-	if err != nil {
-		t.Skip("needs uwsgi-core")
-	}
+	uwsgi := nettest.Program(t, "uwsgi-core")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -157,8 +157,9 @@ func (l *link) foreignRoutes(index int, routed map[bool]bool) []netlink.Route {
 	return all
 }
 
-// Traffic counts what went through the devices of foreign routers, seen from
-// the vassal: bytes, and packets that found their device's queue full.
+// Traffic counts what went through the devices that no router of ours reads, those
+// of foreign routers and of kernel's bridges, seen from the vassal: bytes, and packets
+// that found their device's queue full.
 func (j *Jail) Traffic() (rx, tx, full uint64, err error) {
 	if !j.joining.TryLock() { // it comes or goes, or somebody else asks
 		j.mu.Lock()
@@ -168,7 +169,7 @@ func (j *Jail) Traffic() (rx, tx, full uint64, err error) {
 	defer j.joining.Unlock()
 	var names []string
 	for _, l := range j.links {
-		if l.Foreign {
+		if l.Foreign || l.Bridge != "" {
 			names = append(names, l.Device)
 		}
 	}

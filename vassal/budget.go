@@ -28,12 +28,13 @@ type Budget struct {
 	cgroup      Cgroup       // the generation's; empty without a v2 tree
 	short       func(uint64) // told how many processes were killed for memory since the last time
 
-	mu      sync.Mutex
-	removed bool              // nothing is put in force any more
-	dirs    map[string]string // folders of v1 trees, by controller
-	inForce Resources
-	oom     *oomWatched // nil: there is no memory controller to ask
-	kills   uint64
+	mu       sync.Mutex
+	removed  bool              // nothing is put in force any more
+	dirs     map[string]string // folders of v1 trees, by controller
+	inForce  Resources
+	exempted int         // processes and threads that limit-pids does not mean
+	oom      *oomWatched // nil: there is no memory controller to ask
+	kills    uint64
 }
 
 // Budget puts the limits of a generation in force, for a cgroup of its own that
@@ -84,6 +85,24 @@ func (b *Budget) Set(r Resources) error {
 	}
 	b.inForce = r
 	return b.watch()
+}
+
+// exempt raises limit-pids by processes and threads of our own.
+func (b *Budget) exempt(tasks int) error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.removed || tasks == 0 || tasks == b.exempted {
+		return nil
+	}
+	b.exempted = tasks
+	r := b.inForce
+	if err := b.force(LimitPIDs, &r); err != nil {
+		return fmt.Errorf("%s = %s: %w", LimitPIDs, r.Text(LimitPIDs), err)
+	}
+	return nil
 }
 
 // enable switches the controllers of the limits on, for the instance's
@@ -172,7 +191,7 @@ func (b *Budget) values(option string, r *Resources, v2 bool) *cgroups.Resources
 	case LimitPIDs:
 		n := int64(Unlimited)
 		if r.PIDs > 0 {
-			n = int64(r.PIDs)
+			n = int64(r.PIDs + b.exempted)
 		}
 		out.PidsLimit = &n
 	case LimitIO:
@@ -267,29 +286,6 @@ func (b *Budget) gather(dir string) error {
 	return fmt.Errorf("processes are born faster than they can be moved into %s", dir)
 }
 
-// everybody is who is in c or below it.
-func (c Cgroup) everybody() []int {
-	pids, err := c.members()
-	if err != nil {
-		return nil
-	}
-	var st unix.Stat_t
-	const alone = 2 // links of a folder without folders
-	if unix.Stat(string(c), &st) != nil || st.Nlink <= alone {
-		return pids
-	}
-	entries, err := os.ReadDir(string(c))
-	if err != nil {
-		return pids
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			pids = append(pids, Cgroup(c.file(e.Name())).everybody()...)
-		}
-	}
-	return pids
-}
-
 // changeable says whether Set can put r in force while processes run: without a
 // v2 tree nobody knows them all, so no limit can come where there was none.
 func (b *Budget) changeable(r *Resources) bool {
@@ -366,25 +362,5 @@ func RemoveLegacy(ctx context.Context, dir string) error {
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err())
 		}
-	}
-}
-
-// killEach kills who is in c or below it now, and nobody who has got the number
-// of one that ended meanwhile: who is a member still when his pidfd is open is
-// whom it means, or the pidfd is of somebody who has ended.
-func (c Cgroup) killEach() {
-	fds := map[int]int{}
-	for _, pid := range c.everybody() {
-		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
-			fds[pid] = fd
-		}
-	}
-	for _, pid := range c.everybody() {
-		if fd, known := fds[pid]; known {
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		}
-	}
-	for _, fd := range fds {
-		_ = unix.Close(fd)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,4 +144,52 @@ func (c Cgroup) discard() error {
 		return nil
 	}
 	return c.Remove(context.Background())
+}
+
+// everybody is who is in c or below it.
+func (c Cgroup) everybody() []int {
+	pids, err := c.members()
+	if err != nil {
+		return nil
+	}
+	var st unix.Stat_t
+	const alone = 2 // links of a folder without folders
+	if unix.Stat(string(c), &st) != nil || st.Nlink <= alone {
+		return pids
+	}
+	entries, err := os.ReadDir(string(c))
+	if err != nil {
+		return pids
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			pids = append(pids, Cgroup(c.file(e.Name())).everybody()...)
+		}
+	}
+	return pids
+}
+
+// killAtOnce bounds the descriptors that killEach has open.
+const killAtOnce = 64
+
+// killEach kills who is in c or below it now, and nobody who has got the number
+// of one that ended meanwhile: who is a member still when his pidfd is open is
+// whom it means, or the pidfd is of somebody who has ended.
+func (c Cgroup) killEach() {
+	for some := range slices.Chunk(c.everybody(), killAtOnce) {
+		fds := map[int]int{}
+		for _, pid := range some {
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				fds[pid] = fd
+			}
+		}
+		for _, pid := range c.everybody() {
+			if fd, known := fds[pid]; known {
+				_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			}
+		}
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}
 }

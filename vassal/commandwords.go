@@ -68,7 +68,11 @@ func mayNot(err error) error {
 		return err
 	}
 	if _, way := errors.AsType[*fs.PathError](err); way {
-		return fmt.Errorf("%w; uid %d, the app's, may not enter a folder on the way there (see uid, or chmod)", err, os.Geteuid())
+		return mayNotEnter(err, os.Geteuid())
 	}
 	return fmt.Errorf("%w; uid %d, the app's, may not run it (is it executable? chmod +x)", err, os.Geteuid())
+}
+
+func mayNotEnter(err error, uid int) error {
+	return fmt.Errorf("%w; uid %d, the app's, may not enter a folder on the way there (see uid, or chmod)", err, uid)
 }

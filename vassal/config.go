@@ -41,14 +41,19 @@ type Config struct {
 	Log    Logging  `json:"log,omitzero"`
 
 	Jailed      bool         `json:"jailed,omitempty"`
+	Network     string       `json:"network,omitempty"` // NoNetwork, HostNetwork; empty: as the devices say
+	NetworkPos  ini.Pos      `json:"network_pos,omitzero"`
 	Devices     []DeviceSpec `json:"devices,omitempty"`
 	Credentials bool         `json:"credentials,omitempty"` // foreign routers ask devices for them
 	Hooks       []Hook       `json:"hooks,omitempty"`
+
+	Publish []Publish `json:"publish,omitempty"` // ports of the host's by which it is reached
 
 	Ready    Ready         `json:"ready,omitzero"`
 	Health   Health        `json:"health,omitzero"`
 	Watchdog time.Duration `json:"watchdog,omitempty"` // the longest time between two signs of life; 0: none are asked for
 
+	Confine   Confine   `json:"confine,omitzero"`
 	Isolation Isolation `json:"isolation,omitzero"`
 	Limits    Limits    `json:"limits,omitzero"`
 	Resources Resources `json:"resources,omitzero"`
@@ -80,14 +85,18 @@ type Identity struct {
 // DeviceSpec is one tuntap-device of a vassal with the options that follow it.
 type DeviceSpec struct {
 	Name      string              `json:"name"`
-	Socket    string              `json:"socket,omitempty"` // the router's; empty: the device only, or the network that attaches all
-	Auto      bool                `json:"auto,omitempty"`   // lease an address
+	Socket    string              `json:"socket,omitempty"`  // the router's; empty: the device only, or the network that attaches all
+	Network   string              `json:"network,omitempty"` // the router's device, instead of its socket
+	Bridge    string              `json:"bridge,omitempty"`  // the kernel's bridge that it is in, instead of a router
+	Auto      bool                `json:"auto,omitempty"`    // lease an address
 	Addresses []netip.Addr        `json:"addresses,omitempty"`
 	Gateways  []netip.Addr        `json:"gateways,omitempty"` // empty: the router's address
 	MTU       int                 `json:"mtu,omitempty"`      // bytes; 0 is 1500
 	Rules     []tuntap.DeviceRule `json:"rules,omitempty"`
 	Implicit  bool                `json:"implicit,omitempty"` // no tuntap-device names it
-	Pos       ini.Pos             `json:"pos"`
+
+	BridgeAddresses []netip.Prefix `json:"bridge_addresses,omitempty"` // the host's in the bridge, if it is to be made
+	Pos             ini.Pos        `json:"pos"`
 }
 
 // Native says that the emperor, not hooks, gives the device its address.
@@ -100,7 +109,8 @@ func Parse(name string, f *ini.File) (*Config, ini.Errors) {
 	c := &Config{Name: name, File: f.Name, ReloadMercy: DefaultMercy, Strict: f.Strict}
 	errs := ini.Decode(c, Options, f.Pairs)
 	errs = append(errs, ini.Decode(&c.Hooks, HookOptions, f.Pairs)...)
-	errs = append(errs, ini.Unknown(f, Known, knownNames())...)
+	errs = append(errs, ini.Unknown(f, Known, knownNames(), dockersWords)...)
+	c.leaseNamed()
 	c.chooseApp(f.Pairs)
 	c.noteNeedless(f.Pairs)
 	errs = append(errs, c.attach(f.Pairs)...)
@@ -184,7 +194,7 @@ func setDevice(c *Config, p ini.Pair) error {
 	if len(words) < 1 || len(words) > 2 {
 		return fmt.Errorf("want DEVICE [SOCKET], got %q", p.Value)
 	}
-	if err := checkDeviceName(words[0]); err != nil {
+	if err := CheckDeviceName(words[0]); err != nil {
 		return err
 	}
 	for _, d := range c.Devices {

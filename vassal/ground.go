@@ -21,6 +21,7 @@ import (
 // It ends by Kill, or with the first process of its pid namespace.
 type ground struct {
 	namespaces []*os.File // that a process enters by itself; the mount namespace is the last
+	users      *os.File   // the user namespace, entered last of all; nil: the emperor's
 	pids       *os.File   // the pid namespace, entered by who clones; nil: the emperor's
 	root, dir  *os.File
 	env        []string
@@ -40,9 +41,9 @@ type ground struct {
 
 // layGround opens what the init stage pid is in. The stage waits meanwhile, so
 // that the pid is its own.
-func layGround(pid int, env []string) (*ground, error) {
+func layGround(pid int, env []string, users *Users) (*ground, error) {
 	g := newGround(env)
-	if err := g.open(pid); err != nil {
+	if err := g.open(pid, users); err != nil {
 		return nil, errors.Join(fmt.Errorf("hold the jail's namespaces: %w", err), g.close())
 	}
 	return g, nil
@@ -54,7 +55,7 @@ func newGround(env []string) *ground {
 	return g
 }
 
-func (g *ground) open(pid int) error {
+func (g *ground) open(pid int, users *Users) error {
 	proc := fmt.Sprintf("/proc/%d/", pid)
 	for _, kind := range []string{"ipc", "uts", "net", "cgroup", "pid", "user", "mnt"} {
 		path := proc + "ns/" + kind
@@ -69,16 +70,22 @@ func (g *ground) open(pid int) error {
 		if ours, err := os.Readlink("/proc/self/ns/" + kind); err != nil || ours == theirs {
 			continue
 		}
-		if kind == "user" {
+		if kind == "user" && users == nil {
 			return errors.New("only one process can be in a user namespace that is made for it; leave it, or the attached processes out")
 		}
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		if kind == "pid" {
+		switch kind {
+		case "pid":
 			g.pids = f
-		} else {
+		case "user":
+			g.users = f
+			if err := users.made(pid, f); err != nil {
+				return err
+			}
+		default:
 			g.namespaces = append(g.namespaces, f)
 		}
 	}
@@ -93,7 +100,7 @@ func (g *ground) open(pid int) error {
 // lay takes what the init stage leaves where there is no app: the ground of
 // who joins.
 func (g *Generation) lay(plan *Plan, env []string) error {
-	ground, err := layGround(g.PID, env)
+	ground, err := layGround(g.PID, env, plan.Users)
 	if err != nil {
 		return err
 	}
@@ -114,7 +121,11 @@ func openPath(path string) (*os.File, error) {
 
 // files are what a process that joins inherits, in the order of its stage.
 func (g *ground) files() []*os.File {
-	return append(slices.Clip(g.namespaces), g.root, g.dir)
+	files := append(slices.Clip(g.namespaces), g.root, g.dir)
+	if g.users != nil {
+		files = append(files, g.users)
+	}
+	return files
 }
 
 // close gives the namespaces back.
@@ -123,7 +134,7 @@ func (g *ground) close() error {
 	defer g.looking.Unlock()
 	g.closed = true
 	var errs []error
-	for _, f := range append(g.namespaces, g.pids, g.root, g.dir) {
+	for _, f := range append(slices.Clip(g.namespaces), g.users, g.pids, g.root, g.dir) {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
@@ -151,7 +162,8 @@ func (g *Generation) join(ctx context.Context, base *ground, l Launch) (*Generat
 
 	p := &l.Plan
 	p.Joined, p.Enter = true, len(base.namespaces)
-	p.Hooks, p.StartHook, p.Mounts, p.Proc, p.Resolv, p.Chroot, p.LogTo = nil, nil, false, false, "", "", ""
+	p.Confined = p.Confined.joining(&g.launch.Plan)
+	p.Hooks, p.StartHook, p.Mounts, p.Proc, p.Resolv, p.Hosts, p.Chroot, p.LogTo = nil, nil, false, false, "", "", "", ""
 	p.Isolation = Isolation{Cgroups: p.Isolation.Cgroups, CgroupMode: p.Isolation.CgroupMode} // what belongs to a process
 	p.CleanEnv, p.Env = true, append(slices.Clip(base.env), p.Env...)
 	// Whoever is in the jail may stop the process on its way.

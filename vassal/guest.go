@@ -47,7 +47,7 @@ func (g *Generation) invite() (*ground, error) {
 	if err := g.sameUsers(); err != nil {
 		return nil, err
 	}
-	base, err := layGround(g.PID, g.env)
+	base, err := layGround(g.PID, g.env, g.launch.Plan.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,19 @@ func (g *Generation) invite() (*ground, error) {
 	return base, nil
 }
 
-// sameUsers says whether the app is in the emperor's user namespace.
+// sameUsers says whether the app is in the user namespace that it was put into.
 func (g *Generation) sameUsers() error {
+	if users := g.launch.Plan.Users; users != nil {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", g.PID))
+		if errors.Is(err, os.ErrNotExist) {
+			return errors.New("the app has ended")
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return users.made(g.PID, f)
+	}
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", g.PID))
 	if errors.Is(err, os.ErrNotExist) {
 		return errors.New("the app has ended")

@@ -37,13 +37,14 @@ type Plan struct {
 
 	StartHook *StartHook `json:"start_hook,omitempty"`
 
-	Mounts   bool     `json:"mounts"`   // a mount namespace of its own
-	Proc     bool     `json:"proc"`     // a private /proc
-	Resolv   string   `json:"resolv"`   // the file that becomes /etc/resolv.conf
-	Reaper   bool     `json:"reaper"`   // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
-	Protocol bool     `json:"protocol"` // the app gets the channel of the emperor protocol
-	Settings Settings `json:"settings"` // how the app takes its options; not without Protocol
-	Exec     bool     `json:"exec"`     // the second stage: only what follows the reaper's start
+	Mounts   bool     `json:"mounts"`          // a mount namespace of its own
+	Proc     bool     `json:"proc"`            // a private /proc
+	Resolv   string   `json:"resolv"`          // the file that becomes /etc/resolv.conf
+	Hosts    string   `json:"hosts,omitempty"` // the file that becomes /etc/hosts; empty: the host's
+	Reaper   bool     `json:"reaper"`          // pid 1 of a pid namespace: start the init stage beside it, reap, end with it
+	Protocol bool     `json:"protocol"`        // the app gets the channel of the emperor protocol
+	Settings Settings `json:"settings"`        // how the app takes its options; not without Protocol
+	Exec     bool     `json:"exec"`            // the second stage: only what follows the reaper's start
 
 	Joined  bool   `json:"joined"`  // a process more in a generation: no hooks, no registration
 	Enter   int    `json:"enter"`   // the namespaces of the generation that it enters
@@ -54,10 +55,22 @@ type Plan struct {
 
 	Isolation  Isolation `json:"isolation"`
 	Limits     Limits    `json:"limits"`
-	Bound      []string  `json:"bound"`        // with BoundSet the capabilities that hooks and app can have at most
-	BoundSet   bool      `json:"bound_set"`    //
-	NoNewPrivs bool      `json:"no_new_privs"` // without Bounded, whose part it is
-	OwnIDs     bool      `json:"own_ids"`      // a user namespace knows UID and GID only
+	Bound      []string  `json:"bound"`              // with BoundSet the capabilities that hooks and app can have at most
+	BoundSet   bool      `json:"bound_set"`          //
+	NoNewPrivs bool      `json:"no_new_privs"`       // without Bounded, whose part it is
+	OwnIDs     bool      `json:"own_ids"`            // a user namespace knows UID and GID only
+	Users      *Users    `json:"users,omitempty"`    // a user namespace with a range of ids; nil: the emperor's
+	Inside     bool      `json:"inside,omitempty"`   // the stage that is in it: only what follows
+	Level      Level     `json:"level,omitempty"`    // how far the app is confined
+	Confined   *Confined `json:"confined,omitempty"` // nil: of a level that is not full
+
+	outside map[string]*os.File // of the host's, by target, for a root of the ini's own; nil: there is none
+	guarded bool                // guards and veils are known
+	guards  []guard
+	veils   []veil
+	mounted map[string]int // what was mounted before the hooks; nil: there are none that could mount
+	pass    int            // where the init stage tells its reaper whom it has passed on to; 0: nowhere
+	mapped  *mapped        // how mounts show whose files are on disk; nil: as they are
 }
 
 // word is what the init stage says to the emperor.
@@ -65,6 +78,7 @@ type word struct {
 	Waiting bool   `json:"waiting,omitempty"` // hooks as-root are done: register, then say go
 	Log     bool   `json:"log,omitempty"`     // one descriptor comes along: LogTo's folder
 	App     bool   `json:"app,omitempty"`     // one descriptor comes along: the app's pidfd
+	Inside  bool   `json:"inside,omitempty"`  // with App: it is in the vassal's user namespace
 	Plain   bool   `json:"plain,omitempty"`   // the jail does not show SettingsFile: the app gets arguments
 	Error   string `json:"error,omitempty"`   // the last word
 

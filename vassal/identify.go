@@ -17,29 +17,49 @@ import (
 )
 
 // NamespaceOf is the inode of the network namespace of the process that a
-// pidfd refers to. The pid is looked up for the moment; that the process still
-// lives afterwards proves that the pid was its own.
+// pidfd refers to.
 func NamespaceOf(process *os.File) (uint64, error) {
+	at, err := WhereIs(process)
+	return at.Network, err
+}
+
+// Whereabouts are the inodes of a process's namespaces.
+type Whereabouts struct{ Network, User uint64 }
+
+// WhereIs says where the process is that a pidfd refers to. The pid is looked up
+// for the moment; that the process still lives afterwards proves that the pid was
+// its own.
+func WhereIs(process *os.File) (at Whereabouts, err error) {
 	raw, err := process.SyscallConn()
 	if err != nil {
-		return 0, err
+		return at, err
 	}
-	var inode uint64
 	var result error
 	err = raw.Control(func(fd uintptr) {
 		var pid int
 		if pid, result = pidfd.PID(int(fd)); result != nil {
 			return
 		}
-		if inode, result = namespaceOfPID(pid); result == nil {
+		if at, result = whereabouts(strconv.Itoa(pid)); result == nil {
 			result = unix.PidfdSendSignal(int(fd), 0, nil, 0)
 		}
 	})
-	return inode, errors.Join(err, result)
+	return at, errors.Join(err, result)
 }
 
-func namespaceOfPID(pid int) (uint64, error) {
-	st, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
+// Here is where the emperor is.
+func Here() (Whereabouts, error) { return whereabouts("self") }
+
+func whereabouts(process string) (at Whereabouts, err error) {
+	at.Network, err = inode("/proc/" + process + "/ns/net")
+	if err == nil {
+		at.User, err = inode("/proc/" + process + "/ns/user")
+	}
+	return at, err
+}
+
+func inode(path string) (uint64, error) {
+	st, err := os.Stat(path)
 	if err != nil {
 		return 0, err
 	}

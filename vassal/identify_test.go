@@ -2,10 +2,11 @@ package vassal
 
 import (
 	"os"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/nettest"
 )
 
 func TestNamespaceOf(t *testing.T) {
@@ -46,10 +47,7 @@ func TestKillNamespaceSparesTheHost(t *testing.T) {
 
 // A process whose first thread has ended is a zombie by its looks.
 func TestKillNamespaceFindsOtherThreads(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("needs python3")
-	}
+	python := nettest.Program(t, "python3")
 	j := newJail(t, Link{Device: "eth0"})
 	p := planOf("")
 	p.Args = []string{python, "-c", `import ctypes, threading, time

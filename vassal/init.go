@@ -45,8 +45,20 @@ func Init() int {
 
 func (plan *Plan) run(p *pipe) (int, error) {
 	ctx := context.Background()
+	// Who is in the jail, or a hook with the app's rights, sees us with ours half
+	// given away: our other threads have them all. He may look into nobody who is
+	// not dumpable (ptrace(2)), whatever his uid is; exec ends that, and a reaper stays so.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 1, fmt.Errorf("hide from the jail: %w", err)
+	}
+	if plan.Inside {
+		return plan.inside(ctx, p)
+	}
 	if plan.Joined {
 		return plan.joined(ctx, p)
+	}
+	if plan.Users != nil && !plan.Reaper {
+		unix.CloseOnExec(plan.passFD())
 	}
 	if err := plan.privateMounts(); err != nil {
 		return 1, err
@@ -63,6 +75,17 @@ func (plan *Plan) run(p *pipe) (int, error) {
 	if err := plan.prepare(ctx, p); err != nil {
 		return 1, err
 	}
+	if plan.Users != nil {
+		if err := plan.cage(); err != nil {
+			return 1, err
+		}
+		return 0, plan.passOn(p)
+	}
+	return plan.employ(ctx, p)
+}
+
+// employ becomes the app, if there is one.
+func (plan *Plan) employ(ctx context.Context, p *pipe) (int, error) {
 	if len(plan.Args) == 0 {
 		if err := plan.settle(ctx); err != nil {
 			return 1, err
@@ -77,6 +100,9 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 	if err := plan.findLog(p); err != nil {
 		return fmt.Errorf("logto %s: %w", plan.LogTo, err)
 	}
+	if err := plan.noteMounts(); err != nil {
+		return err
+	}
 	plan.runStartHook(ctx, false)
 	if err := plan.environment(); err != nil {
 		return err
@@ -85,6 +111,9 @@ func (plan *Plan) prepare(ctx context.Context, p *pipe) error {
 		plan.bound,
 		plan.phases(ctx, AsVassal, AsAsap, PreJail),
 		plan.joinCgroups,
+		plan.ownNames,
+		plan.mapPlaces,
+		plan.lookOutside,
 		plan.enterRoot,
 		plan.phases(ctx, InJail, PostJail),
 		plan.changeRoot,
@@ -153,7 +182,8 @@ func (plan *Plan) findLog(p *pipe) error {
 		return nil
 	}
 	if plan.LogUID > 0 {
-		if err := seeFilesAs(plan.LogUID, plan.GID); err != nil {
+		_, gid := plan.OnDisk()
+		if err := seeFilesAs(plan.LogUID, gid); err != nil {
 			return err
 		}
 		defer func() { _ = seeFilesAs(0, 0) }()
@@ -210,24 +240,41 @@ func (plan *Plan) privateMounts() error {
 			return fmt.Errorf("private /proc: %w", err)
 		}
 	}
-	if plan.Resolv != "" {
-		err := unix.Mount(plan.Resolv, "/etc/resolv.conf", "", unix.MS_BIND, "")
+	return plan.privateFiles()
+}
+
+// privateFiles are the vassal's own in place of the host's, by path.
+func (plan *Plan) privateFiles() error {
+	for _, f := range []struct{ own, path string }{{plan.Resolv, resolvConf}, {plan.Hosts, hostsFile}} {
+		if f.own == "" {
+			continue
+		}
+		err := unix.Mount(f.own, f.path, "", unix.MS_BIND, "")
 		if errors.Is(err, unix.ENOENT) {
 			// A mount needs a file to lie on, and the host's /etc is not ours.
-			fmt.Println("no resolvers: the host has no /etc/resolv.conf to put them in place of")
-			return nil
+			fmt.Printf("no %s: the host has no such file to put the vassal's in place of\n", f.path)
+			continue
 		}
 		if err != nil {
-			return fmt.Errorf("private /etc/resolv.conf: %w", err)
+			return fmt.Errorf("private %s: %w", f.path, err)
 		}
 	}
 	return nil
 }
 
-// settle drops what the app must not have.
+// The files about names that a vassal has of its own.
+const (
+	resolvConf = "/etc/resolv.conf"
+	hostsFile  = "/etc/hosts"
+)
+
+// settle drops what the app must not have. Hooks as-user are confined as the app
+// is.
 func (plan *Plan) settle(ctx context.Context) error {
-	if err := plan.confine(); err != nil {
-		return err
+	for _, step := range []func() error{plan.cage, plan.ceilings, plan.confine, plan.restrict} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	plan.runStartHook(ctx, true)
 	if err := RunHooks(ctx, PhaseOf(plan.Hooks, AsUser), os.Stdout); err != nil {
@@ -275,7 +322,7 @@ func (plan *Plan) become(ctx context.Context, p *pipe) error {
 	for _, program := range programs {
 		errs = append(errs, execute(program, args[1:]))
 	}
-	return errors.Join(errs...)
+	return plan.refused(errors.Join(errs...))
 }
 
 // execute becomes a program; it returns only if it cannot.

@@ -11,20 +11,16 @@ import (
 )
 
 // joinFD is the first of the descriptors of a stage that joins a generation:
-// Plan.Enter namespaces, then the root, then the working directory.
+// Plan.Enter namespaces, then the root, then the working directory, then the user
+// namespace if it has one of its own.
 const joinFD = handshakeFD + 1
 
 // joined is the whole way of a process that joins a generation: in, down, exec.
 func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
-	// Who is in the jail already sees us there with our rights half given away,
-	// and may look into nobody who is not dumpable (ptrace(2)); exec ends that.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return 1, fmt.Errorf("hide from the jail: %w", err)
-	}
 	if err := plan.joinCgroups(); err != nil { // the jail's root may not show them
 		return 1, err
 	}
-	if plan.Nest || plan.Reaper {
+	if plan.Nest || plan.Reaper || plan.Users != nil {
 		return plan.reap(p)
 	}
 	if err := plan.enter(); err != nil {
@@ -33,12 +29,20 @@ func (plan *Plan) joined(ctx context.Context, p *pipe) (int, error) {
 	if err := plan.environment(); err != nil {
 		return 1, err
 	}
-	if plan.Terminal {
-		if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
-			return 1, fmt.Errorf("take the terminal: %w", err)
-		}
+	if err := plan.takeTerminal(); err != nil {
+		return 1, err
 	}
 	return 1, plan.become(ctx, p)
+}
+
+func (plan *Plan) takeTerminal() error {
+	if !plan.Terminal {
+		return nil
+	}
+	if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("take the terminal: %w", err)
+	}
+	return nil
 }
 
 // places are the descriptors of where the generation is.
@@ -46,7 +50,11 @@ func (plan *Plan) places() (fds []uintptr) {
 	if !plan.Joined {
 		return nil
 	}
-	for i := range plan.Enter + 2 {
+	count := plan.Enter + 2
+	if plan.Users != nil {
+		count++
+	}
+	for i := range count {
 		fds = append(fds, uintptr(joinFD+i))
 	}
 	return fds
@@ -80,7 +88,11 @@ func (plan *Plan) enterPlaces() error {
 	if err == nil {
 		err = unix.Fchdir(dir)
 	}
-	for fd := joinFD; fd <= dir; fd++ {
+	last := dir
+	if plan.Users != nil {
+		last = plan.usersFD()
+	}
+	for fd := joinFD; fd <= last; fd++ {
 		err = errors.Join(err, unix.Close(fd))
 	}
 	return err

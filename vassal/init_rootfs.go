@@ -18,7 +18,7 @@ func (plan *Plan) enterRoot() (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("namespace %s: %w", iso.Root, err)
+			err = fmt.Errorf("%s %s: %w", iso.rootOption(), iso.Root, err)
 		}
 	}()
 	if iso.Hostname != "" {
@@ -34,7 +34,7 @@ func (plan *Plan) enterRoot() (err error) {
 		}
 		defer trees[i].Close()
 	}
-	root, err := copyMount(iso.Root, 0)
+	root, err := plan.openRoot()
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,12 @@ func (plan *Plan) enterRoot() (err error) {
 		}
 	}
 	if plan.Resolv != "" {
-		if err := keepResolv(root); err != nil {
+		if err := keepFile(root, resolvConf); err != nil {
+			return err
+		}
+	}
+	if plan.Hosts != "" {
+		if err := keepFile(root, hostsFile); err != nil {
 			return err
 		}
 	}
@@ -66,6 +71,14 @@ func (plan *Plan) enterRoot() (err error) {
 		return fmt.Errorf("unmount the old root: %w", err)
 	}
 	return os.Chdir("/")
+}
+
+// rootOption is what names the root in the ini.
+func (i *Isolation) rootOption() string {
+	if i.Rootfs {
+		return "rootfs"
+	}
+	return "namespace"
 }
 
 // copyMount is a copy of the mount, or the part of one, at a path; with
@@ -97,11 +110,10 @@ func attach(tree, root *os.File, path string) error {
 	return unix.MoveMount(int(tree.Fd()), "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// keepResolv takes the vassal's resolvers along, which lie on the old root's
-// /etc/resolv.conf already, where the new root has such a file.
-func keepResolv(root *os.File) error {
-	const resolv = "/etc/resolv.conf"
-	tree, err := copyMount(resolv, 0)
+// keepFile takes a file of the vassal's own along, which lies on the old root's
+// already, where the new root has such a file.
+func keepFile(root *os.File, path string) error {
+	tree, err := copyMount(path, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -109,8 +121,8 @@ func keepResolv(root *os.File) error {
 		return err
 	}
 	defer tree.Close()
-	if err := attach(tree, root, resolv); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("private %s: %w", resolv, err)
+	if err := attach(tree, root, path); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("private %s: %w", path, err)
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ type Isolation struct {
 	Unshare uintptr `json:"unshare,omitempty"` // CLONE_NEW…, beside the emperor's own
 
 	Root     string `json:"root,omitempty"`     // of namespace: the app sees nothing outside of it
+	Rootfs   bool   `json:"rootfs,omitempty"`   // Root is that of rootfs, which the emperor furnishes
+	Users    bool   `json:"users,omitempty"`    // userns = auto
 	Hostname string `json:"hostname,omitempty"` // of namespace
 	RootNet  bool   `json:"root_net,omitempty"` // namespace-net
 	Keep     []Keep `json:"keep,omitempty"`
@@ -57,12 +59,17 @@ func (i *Isolation) Namespaces() uintptr {
 	return flags
 }
 
+// OwnRoot says whether the ini brings a root, which it furnishes itself.
+func (i *Isolation) OwnRoot(chroot string) bool {
+	return chroot != "" || i.Root != "" || i.PivotRoot != ""
+}
+
 // RootOnly are the options in use that only root's inis may have: each would
 // give an owner something that is not his.
 func (i *Isolation) RootOnly() []string {
 	var names []string
 	for name, used := range map[string]bool{
-		"namespace": i.Root != "" || i.Hostname != "" || len(i.Keep) > 0, "pivot_root": i.PivotRoot != "" || i.PivotOld != "",
+		"namespace": i.Root != "" && !i.Rootfs || i.Hostname != "" || len(i.Keep) > 0, "rootfs": i.Rootfs && !i.Users, "pivot_root": i.PivotRoot != "" || i.PivotOld != "",
 		"setns": i.Setns != "", "setns-socket": i.Serve != "",
 		"cgroup": len(i.Cgroups) > 0, "cgroup-opt": len(i.CgroupOpts) > 0, "cgroup-dir-mode": i.CgroupMode != nil,
 	} {
@@ -95,6 +102,17 @@ func ParseNamespaces(list string) (uintptr, error) {
 		flags |= flag
 	}
 	return flags, nil
+}
+
+// NamespaceText is the list of namespaces as unshare has it.
+func NamespaceText(flags uintptr) string {
+	var words []string
+	for _, word := range []string{"net", "pid", "ipc", "uts", "user", "fs"} {
+		if flags&namespaceWords[word] != 0 {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, ",")
 }
 
 // isolationOptions are part of Options.
@@ -184,6 +202,9 @@ func setPivotRoot(i *Isolation, p ini.Pair) error {
 }
 
 func setNamespace(i *Isolation, p ini.Pair) error {
+	if i.Rootfs {
+		return errTwoRoots
+	}
 	root, hostname, _ := strings.Cut(p.Value, ":")
 	i.Root, i.Hostname = filepath.Clean(root), hostname
 	return i.checkRoot()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 
@@ -29,6 +28,14 @@ type Link struct {
 	Gateways  []netip.Addr   // default routes, at most one a family
 	MTU       int            // bytes
 	Rules     []tuntap.DeviceRule
+
+	Bridge    string // the kernel's bridge that it is in, instead of a router; empty: none
+	BridgeMTU int    // bytes
+	Alone     bool   // isolated from the bridge's other vassals
+	Open      bool   // but for those that come by what it publishes
+	HostEnd   string // the name of its other end, on the host
+	Alias     string // of that
+	MAC       string // of its own end
 }
 
 // Greeting is who a device is, for a router that asks for credentials.
@@ -42,6 +49,7 @@ type Greeting struct {
 type Jail struct {
 	Name  string
 	Inode uint64 // of the namespace, as /proc/PID/ns/net shows it; 0: the emperor's
+	Lone  bool   // it has its loopback device alone
 
 	ns nsh.NsHandle
 
@@ -57,7 +65,7 @@ type Jail struct {
 // duplicate that nobody reads: it keeps the link up while the router is away.
 type link struct {
 	Link
-	dev        *tuntap.Device
+	dev        *tuntap.Device // nil in a bridge
 	life       *tuntap.Lifeline
 	bridge     *Bridge               // of a foreign router's device
 	broken     bool                  // the bridge found the device gone
@@ -65,8 +73,8 @@ type link struct {
 	restored   bool                  // it is another emperor's
 	unsure     bool                  // the router has not said yet which rules it has
 	registered []netip.Addr
-	ready      chan struct{} // closed when every native address is registered
-	once       sync.Once     // of ready
+	more       chan struct{} // closed when the router has registered one more, and then nil; made by who waits
+	plugger    *Plugger      // of a bridge's device, once it is plugged in
 }
 
 // NewJail makes the namespace and everything in it that needs no router: the
@@ -76,13 +84,23 @@ func NewJail(name string, own bool, links []Link) (*Jail, error) {
 	if !own {
 		return &Jail{Name: name, ns: nsh.None()}, nil
 	}
+	return openJail(&Jail{Name: name}, links)
+}
+
+// NewLoneJail makes a namespace with a loopback device that is up, and no other.
+func NewLoneJail(name string) (*Jail, error) { return openJail(&Jail{Name: name, Lone: true}, nil) }
+
+func openJail(j *Jail, links []Link) (*Jail, error) {
 	ns, err := netns.New()
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
 	// gofail: var namespaceMade struct{}
-	j := &Jail{Name: name, ns: ns}
+	j.ns = ns
 	if j.Inode, err = netns.Inode(ns); err == nil {
+		err = j.makeEnds(links)
+	}
+	if err == nil {
 		err = netns.Do(ns, func() error { return j.furnish(links) })
 	}
 	if err != nil {
@@ -99,8 +117,8 @@ func (j *Jail) furnish(links []Link) error {
 	}
 	defer handle.Close()
 	native := slices.ContainsFunc(links, func(l Link) bool { return len(l.Addresses) > 0 })
-	if native {
-		if err := jailSysctls(); err != nil {
+	if native || j.Lone {
+		if err := setSysctls(jailSettings); err != nil {
 			return err
 		}
 		lo, err := handle.LinkByName("lo")
@@ -113,19 +131,13 @@ func (j *Jail) furnish(links []Link) error {
 	}
 	routed := map[bool]bool{} // families that have their default route, by Is4
 	for _, spec := range links {
-		open := tuntap.OpenDevice
-		if spec.Foreign {
-			open = tuntap.OpenPlainDevice
-		}
-		dev, err := open(spec.Device)
-		if err != nil {
+		l := &link{Link: spec}
+		if err := l.open(); err != nil {
 			return fmt.Errorf("device %s: %w", spec.Device, err)
 		}
 		// gofail: var deviceMade struct{}
-		l := &link{Link: spec, dev: dev, ready: make(chan struct{})}
 		j.links = append(j.links, l)
 		if len(spec.Addresses) == 0 {
-			l.setReady()
 			continue
 		}
 		if err := l.configure(handle, routed); err != nil {
@@ -135,47 +147,24 @@ func (j *Jail) furnish(links []Link) error {
 	return nil
 }
 
-// jailSysctls gives an app without capabilities what it would expect of a
-// machine of its own: low ports and ping.
-func jailSysctls() error {
-	for name, value := range map[string]string{
-		"net/ipv4/ip_unprivileged_port_start": "0",
-		"net/ipv4/ping_group_range":           "0 2147483647",
-	} {
-		if err := sysctl(name, value); err != nil {
-			return err
-		}
+// open makes the device, which one in a bridge has been already.
+func (l *link) open() (err error) {
+	switch {
+	case l.Bridge != "":
+	case l.Foreign:
+		l.dev, err = tuntap.OpenPlainDevice(l.Device)
+	default:
+		l.dev, err = tuntap.OpenDevice(l.Device)
 	}
-	return nil
+	return err
 }
 
-// sysctl writes one of the calling thread's namespace: /proc/sys/net follows
-// the thread that opens it.
-func sysctl(name, value string) error {
-	err := os.WriteFile("/proc/sys/"+name, []byte(value), 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // a kernel without the feature, IPv6 for one, has nothing to set
-	}
-	if err != nil {
-		return fmt.Errorf("sysctl %s: %w", name, err)
-	}
-	return nil
-}
-
-// configure sets addresses and routes by netlink. The kernel's IPv6
-// autoconfiguration is switched off first: the router answers none of it. Of
-// several devices the first has the default route of its families.
+// configure sets addresses and routes by netlink. Of several devices the first
+// has the default route of its families.
 func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	six := slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
-	conf := "net/ipv6/conf/" + l.Device + "/"
-	settings := [][2]string{{"disable_ipv6", "1"}}
-	if six {
-		settings = [][2]string{{"addr_gen_mode", "1"}, {"accept_ra", "0"}, {"accept_dad", "0"}, {"accept_redirects", "0"}, {"router_solicitations", "0"}}
-	}
-	for _, s := range settings {
-		if err := sysctl(conf+s[0], s[1]); err != nil {
-			return err
-		}
+	if err := setSysctls(deviceSettings(l.Device, six)); err != nil {
+		return err
 	}
 	dev, err := handle.LinkByName(l.Device)
 	if err != nil {
@@ -199,27 +188,15 @@ func (l *link) configure(handle *netlink.Handle, routed map[bool]bool) error {
 	if err := handle.LinkSetUp(dev); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
+	if err := l.answerBySource(handle, dev.Attrs().Index, routed); err != nil {
+		return err
+	}
 	for _, r := range l.routes(dev.Attrs().Index, routed) {
 		if err := handle.RouteAdd(&r); err != nil {
 			return fmt.Errorf("route %s: %w", r, err)
 		}
 	}
 	return nil
-}
-
-// routes are the device's default routes, for families that have none yet.
-func (l *link) routes(index int, routed map[bool]bool) []netlink.Route {
-	if l.Foreign {
-		return l.foreignRoutes(index, routed)
-	}
-	var all []netlink.Route
-	for _, gw := range l.Gateways {
-		if !routed[gw.Is4()] {
-			routed[gw.Is4()] = true
-			all = append(all, netlink.Route{LinkIndex: index, Gw: gw.AsSlice()})
-		}
-	}
-	return all
 }
 
 // QueueLength is a device's ring in packets: what waits there survives a router
@@ -284,10 +261,25 @@ func (j *Jail) Registered(network string, addr netip.Addr) {
 			continue
 		}
 		l.registered = append(l.registered, addr)
-		if l.complete() {
-			l.setReady()
+		if l.more != nil {
+			close(l.more)
+			l.more = nil
 		}
 	}
+}
+
+// told says whether the router has registered an address of a link. If not, more
+// is closed when it has registered another one.
+func (j *Jail) told(l *link, addr netip.Addr) (told bool, more <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if slices.Contains(l.registered, addr) {
+		return true, nil
+	}
+	if l.more == nil {
+		l.more = make(chan struct{})
+	}
+	return false, l.more
 }
 
 func (l *link) mayHave(addr netip.Addr) bool {
@@ -295,17 +287,6 @@ func (l *link) mayHave(addr netip.Addr) bool {
 		return len(l.registered) < maxAddresses
 	}
 	return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == addr })
-}
-
-func (l *link) setReady() { l.once.Do(func() { close(l.ready) }) }
-
-func (l *link) complete() bool {
-	for _, a := range l.Addresses {
-		if !slices.Contains(l.registered, a.Addr()) {
-			return false
-		}
-	}
-	return true
 }
 
 // Addresses are the jail's registered addresses, native ones first.
@@ -325,6 +306,9 @@ func (j *Jail) Lost() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.links, func(l *link) bool {
+		if l.Bridge != "" {
+			return l.unplugged()
+		}
 		if l.life == nil {
 			return l.Network != "" || l.broken
 		}
@@ -345,11 +329,15 @@ func (j *Jail) Do(fn func() error) error {
 	return netns.Do(j.ns, fn)
 }
 
-// Leave says goodbye to the routers: the jail's addresses are free when it
-// returns, and a new router does not get its devices.
+// Leave says goodbye to the routers and bridges: the jail's addresses are free when it
+// returns, and a new router does not get its devices. It happens once: afterwards its
+// host ends' names are those of the vassal's next jail.
 func (j *Jail) Leave() error {
 	j.joining.Lock()
 	defer j.joining.Unlock()
+	if j.left {
+		return nil
+	}
 	j.left = true
 	var errs []error
 	for _, l := range j.links {
@@ -358,7 +346,7 @@ func (j *Jail) Leave() error {
 		}
 	}
 	j.stopBridges()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, j.unplug())...)
 }
 
 // Close leaves the routers and gives the namespace and its devices back to the
@@ -371,7 +359,9 @@ func (j *Jail) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, l := range j.links {
-		errs = append(errs, l.dev.Close())
+		if l.dev != nil {
+			errs = append(errs, l.dev.Close())
+		}
 	}
 	j.links = nil
 	if j.ns.IsOpen() {

@@ -3,7 +3,6 @@ package vassal
 import (
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 
 	"fiefdom/tuntap"
@@ -40,11 +39,11 @@ func (j *Jail) setRules(l *link, rules []tuntap.DeviceRule) error {
 		return nil
 	}
 	err := life.SetRules(rules)
-	if err == nil || errors.Is(err, tuntap.ErrLineLost) && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || errors.Is(err, tuntap.ErrLineLost) {
 		return nil // the next router gets them
 	}
 	j.mu.Lock()
-	l.Rules, l.unsure = old, errors.Is(err, tuntap.ErrNoAnswer)
+	l.Rules, l.unsure = old, errors.Is(err, tuntap.ErrNoAnswer) || errors.Is(err, tuntap.ErrLineBroken)
 	j.mu.Unlock()
 	return fmt.Errorf("rules of device %s: %w", l.Device, err)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	nsh "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 type JailRecord struct {
 	Name       string                  `json:"name"`
 	Inode      uint64                  `json:"inode"`
+	Lone       bool                    `json:"lone,omitempty"`
 	Links      []Link                  `json:"links"`
 	Registered [][]netip.Addr          `json:"registered"` // of each link
 	Announced  [][]tuntap.Announcement `json:"announced"`  // of each link
@@ -27,7 +29,7 @@ type JailRecord struct {
 func (j *Jail) Keep(files *vault.Files) (JailRecord, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r := JailRecord{Name: j.Name, Inode: j.Inode}
+	r := JailRecord{Name: j.Name, Inode: j.Inode, Lone: j.Lone}
 	if !j.ns.IsOpen() {
 		return r, errors.New("the jail is closed")
 	}
@@ -35,7 +37,9 @@ func (j *Jail) Keep(files *vault.Files) (JailRecord, error) {
 	for i, l := range j.links {
 		r.Links, r.Registered = append(r.Links, l.Link), append(r.Registered, l.registered)
 		r.Announced = append(r.Announced, l.announced)
-		err = errors.Join(err, files.AddFD(fmt.Sprint("device", i), l.dev.FD()))
+		if l.dev != nil {
+			err = errors.Join(err, files.AddFD(fmt.Sprint("device", i), l.dev.FD()))
+		}
 	}
 	return r, err
 }
@@ -52,7 +56,7 @@ func RestoreJail(r JailRecord, files *vault.Files) (_ *Jail, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("jail: %w", err)
 	}
-	j := &Jail{Name: r.Name, Inode: r.Inode, ns: nsh.NsHandle(fd)}
+	j := &Jail{Name: r.Name, Inode: r.Inode, Lone: r.Lone, ns: nsh.NsHandle(fd)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("jail: %w", err), j.Close())
@@ -62,20 +66,25 @@ func RestoreJail(r JailRecord, files *vault.Files) (_ *Jail, err error) {
 		return nil, errors.Join(err, fmt.Errorf("namespace %d and %d links do not fit the record's", inode, len(r.Links)))
 	}
 	for i, spec := range r.Links {
-		f := files.Take(fmt.Sprint("device", i))
-		if f == nil {
-			return nil, fmt.Errorf("no device %s", spec.Device)
-		}
-		dev, err := tuntap.NewDevice(spec.Device, f)
-		if err != nil {
+		l := &link{Link: spec, registered: r.Registered[i], announced: r.Announced[i], restored: true}
+		if err := l.restoreDevice(files.Take(fmt.Sprint("device", i))); err != nil {
 			return nil, err
 		}
-		l := &link{Link: spec, dev: dev, ready: make(chan struct{}), registered: r.Registered[i], announced: r.Announced[i], restored: true}
-		if j.links = append(j.links, l); l.complete() {
-			l.setReady()
-		}
+		j.links = append(j.links, l)
 	}
 	return j, nil
+}
+
+// restoreDevice takes the device's descriptor, which one in a bridge has not.
+func (l *link) restoreDevice(f *os.File) (err error) {
+	if l.Bridge != "" {
+		return nil
+	}
+	if f == nil {
+		return fmt.Errorf("no device %s", l.Device)
+	}
+	l.dev, err = tuntap.NewDevice(l.Device, f)
+	return err
 }
 
 // Links are the jail's devices as they were asked for, with the rules that they have now.

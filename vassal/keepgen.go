@@ -74,7 +74,7 @@ func (g *Generation) Keep(files *vault.Files) (GenerationRecord, error) {
 }
 
 func (g *ground) keep(files *vault.Files) error {
-	errs := []error{files.Add("pids", g.pids), files.Add("root", g.root), files.Add("dir", g.dir)}
+	errs := []error{files.Add("pids", g.pids), files.Add("root", g.root), files.Add("dir", g.dir), files.Add("users", g.users)}
 	for i, f := range g.namespaces {
 		errs = append(errs, files.Add(fmt.Sprint("namespace", i), f))
 	}
@@ -134,6 +134,7 @@ func (g *Generation) restoreGround(r GenerationRecord, files *vault.Files) error
 	}
 	g.ground = newGround(r.Env)
 	g.ground.pids, g.ground.root, g.ground.dir = files.Take("pids"), files.Take("root"), files.Take("dir")
+	g.ground.users = files.Take("users")
 	for i := range r.Namespaces {
 		f := files.Take(fmt.Sprint("namespace", i))
 		if f == nil {
@@ -204,6 +205,9 @@ func Monotonic() int64 {
 // Resume gives a restored generation its budget, before anybody waits for its
 // end or joins it.
 func (g *Generation) Resume(b *Budget) {
+	if b != nil && g.reaped {
+		b.exempted = tasksOf(g.pid) // it is in force already
+	}
 	g.launch.Budget = b
 	if g.ground != nil {
 		g.ground.budget = b

@@ -82,7 +82,7 @@ func (l *Logging) Check(logTo string) error {
 func (plan *Plan) openLog(folder *os.File) (*logfile.File, error) {
 	p := logfile.Place{Folder: folder, Name: filepath.Base(plan.LogTo)}
 	if plan.LogUID > 0 {
-		p.As = RightsOf(plan.LogUID, plan.GID)
+		p.As = plan.LogRights()
 	} else {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(folder.Fd()), &st); err != nil {
@@ -95,6 +95,12 @@ func (plan *Plan) openLog(folder *os.File) (*logfile.File, error) {
 	return logfile.Open(p, plan.Logging.Rules(), plan.Logging.Truncate)
 }
 
+// LogRights are those that LogUID has over files.
+func (plan *Plan) LogRights() func(do func() error) error {
+	_, gid := plan.OnDisk()
+	return RightsOf(plan.LogUID, gid)
+}
+
 // OpenLog opens the log by its path, without an init stage that finds its
 // folder: the emperor's own, or that of a vassal which runs already.
 func (plan *Plan) OpenLog(truncate bool) (*logfile.File, error) {
@@ -102,7 +108,7 @@ func (plan *Plan) OpenLog(truncate bool) (*logfile.File, error) {
 	find := func() (err error) { folder, err = plan.logFolder(); return err }
 	as := func(do func() error) error { return do() }
 	if plan.LogUID > 0 {
-		as = RightsOf(plan.LogUID, plan.GID)
+		as = plan.LogRights()
 	}
 	if err := as(find); err != nil {
 		return nil, err

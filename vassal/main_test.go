@@ -39,12 +39,13 @@ func planOf(script string) Plan {
 }
 
 // newCgroup makes a cgroup of the test's own.
-func newCgroup(t *testing.T) Cgroup {
+func newCgroup(t testing.TB) Cgroup {
 	t.Helper()
 	nettest.Root(t)
+	nettest.Unified(t)
 	own, err := OwnCgroup()
 	if err != nil {
-		t.Skipf("needs a cgroup v2 tree: %v", err)
+		t.Fatal(err)
 	}
 	dir := nettest.NewCgroup(t, string(own))
 	t.Cleanup(func() {

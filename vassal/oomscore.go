@@ -56,6 +56,14 @@ func setOOMScore(process string, score int) error {
 	return fmt.Errorf("%s %d: %w", OOMScoreOption, score, err)
 }
 
+// neverKilled is the score of whom the kernel does not look at.
+const neverKilled = -1000
+
+// spareFromOOM keeps a reaper, whose end is that of all, from being killed for
+// what its app takes. A machine may not let us, as containers do not: then the
+// kernel chooses whoever is biggest.
+func spareFromOOM(reaper int) { _ = setOOMScore(strconv.Itoa(reaper), neverKilled) }
+
 // ProtectFromOOM lowers the score of this process, and of those that it starts
 // from then on, unless somebody has set one.
 func ProtectFromOOM() error {

@@ -88,6 +88,10 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Meaning: "uWSGI's word that the vassal lives in a jail; a vassal with a device always does",
 	},
 	{
+		Name: "network", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setNetwork,
+		Meaning: "none (loopback alone), host (no jail), NAME... (the devices of tuntap-router lines), or bridge:NAME [ADDRESS/BITS...] (a bridge of the kernel's; with ADDRESS/BITS one that is made): a device in each network, eth0, eth1 and so on, with an address; the first has the default route",
+	},
+	{
 		Name: "tuntap-device", Kind: ini.Text, Since: "0.1", Repeats: true, Set: setDevice,
 		Meaning: "DEVICE [SOCKET]: a tun device in the jail, joined to the router that listens on SOCKET, this emperor's or another such as a real uWSGI's",
 	},
@@ -112,7 +116,7 @@ var Options = slices.Concat([]ini.Option[Config]{
 		Meaning: "the device's MTU in bytes (1500)",
 	},
 	lateLogOption,
-}, LogOptions(func(c *Config) *Logging { return &c.Log }), isolationOptions, limitOptions, probeOptions,
+}, LogOptions(func(c *Config) *Logging { return &c.Log }), confineOptions, isolationOptions, limitOptions, probeOptions, publishOptions,
 	ResourceOptions(func(c *Config) *Resources { return &c.Resources }, ""))
 
 func setCommand(c *Config, p ini.Pair) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,13 @@ import (
 // starts the real init stage beside itself, gives its rights away, waits for
 // orphans, and ends with the app. Its end kills the namespace.
 func (plan *Plan) reap(p *pipe) (int, error) {
+	// There may be many of us. What our program made at its start is less than
+	// what it takes to look for what of it is of no use.
+	debug.SetGCPercent(-1)
+	next, err := plan.awaitPass()
+	if err != nil {
+		return 1, err
+	}
 	pid, err := plan.startSecond(p)
 	if err != nil {
 		return 1, fmt.Errorf("start in the pid namespace: %w", err)
@@ -43,6 +51,7 @@ func (plan *Plan) reap(p *pipe) (int, error) {
 	if err := none.confine(); err != nil {
 		return 1, nil // the pipe is closed; our end takes the namespace with it
 	}
+	pid = next(pid)
 	for {
 		var status syscall.WaitStatus
 		switch done, err := syscall.Wait4(-1, &status, 0, nil); {
@@ -87,7 +96,13 @@ func (plan *Plan) startSecond(p *pipe) (int, error) {
 	if plan.Settings != SettingsNone {
 		files = append(files, settingsFD)
 	}
+	if plan.Joined && plan.Users != nil && !plan.Nest {
+		return plan.startInside(p)
+	}
 	files = append(files, plan.places()...)
+	if plan.pass != 0 {
+		files = append(files, uintptr(plan.pass))
+	}
 	sys := &syscall.SysProcAttr{PidFD: &pidfd, Setsid: true}
 	if plan.Nest {
 		sys.Cloneflags = unix.CLONE_NEWPID

@@ -16,9 +16,11 @@ import (
 
 // Register sends the packet that registers each native address, an echo to
 // its gateway from inside the jail, and waits for the answer: then the device,
-// the router and the host's side all work. Rules may forbid the answer, so the
-// router's own word that it registered the address is enough after a moment; a
-// foreign router gives none, so the answer has to come.
+// the router and the host's side all work. It also waits for the router's own
+// word that it registered the address, which may come later than the answer:
+// from then on the jail knows its addresses, and the next router is told them.
+// Rules may forbid the answer, so the word is enough after a moment; a foreign
+// router gives none, so there the answer is.
 func (j *Jail) Register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
@@ -73,22 +75,32 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 	if err := sendEcho(conn, to, 0); err != nil {
 		return fmt.Errorf("echo to the gateway %s: %w", to, err)
 	}
+	told, more := false, (<-chan struct{})(nil)
+	if !l.Foreign {
+		told, more = j.told(l, from)
+	}
 	wait := echoInterval
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	ready := l.ready
-	if l.Foreign {
-		ready = nil
+	if told { // in another generation
+		timer.Reset(registerGrace)
 	}
 	for seq := 1; ; seq++ {
 		select {
 		case <-answered:
-			return nil
-		case <-ready:
-			ready = nil
-			timer.Reset(registerGrace)
+			if told || l.Foreign {
+				return nil
+			}
+			answered = nil
+		case <-more:
+			if told, more = j.told(l, from); told && answered == nil {
+				return nil
+			}
+			if told {
+				timer.Reset(registerGrace)
+			}
 		case <-timer.C:
-			if ready == nil && !l.Foreign {
+			if told {
 				return nil
 			}
 			if err := sendEcho(conn, to, seq); err != nil {
@@ -97,6 +109,9 @@ func (j *Jail) echo(ctx context.Context, l *link, from, to netip.Addr) error {
 			timer.Reset(wait)
 			wait *= 2
 		case <-ctx.Done():
+			if answered == nil {
+				return fmt.Errorf("the gateway %s answered, but the router has not said that it registered the address: %w", to, ctx.Err())
+			}
 			return fmt.Errorf("neither the gateway %s nor the router answered an echo: %w", to, ctx.Err())
 		}
 	}

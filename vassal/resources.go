@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -31,6 +32,9 @@ const (
 	LimitPIDs   = "limit-pids"
 	LimitIO     = "limit-io"
 )
+
+// ResourceNames are all of them.
+var ResourceNames = []string{LimitCPU, LimitMemory, LimitPIDs, LimitIO}
 
 // Bounds of what makes sense. The init stage, which is limited already, takes
 // part of memory and pids until it is the app.
@@ -178,48 +182,83 @@ func (r *Resources) check() error {
 	return nil
 }
 
-// Under fills in what the emperor's ini says where r says nothing. A tenant's
-// may only be lower than that: the option that is not is returned, with why.
-func (r Resources) Under(emperors *Resources, tenant bool) (Resources, string, error) {
-	tooMuch := func(option, own string) (Resources, string, error) {
-		return r, option, fmt.Errorf("%s = %s is more than the %s of the emperor's ini, which an owner can only lower", option, own, emperors.Text(option))
-	}
-	above := func(own, most int64) bool { return tenant && most > 0 && (own == Unlimited || own > most) }
-	text := func(option string) string {
-		if t := r.Text(option); t != "" {
-			return t
+// Exceeds finds what r asks for beyond most: the first such option, and what it
+// says; "" if there is none. Who says nothing asks for nothing.
+func (r *Resources) Exceeds(most *Resources) (option, own string) {
+	above := func(own, most int64) bool { return most > 0 && (own == Unlimited || own > most) }
+	for _, limit := range []struct {
+		option    string
+		own, most int64
+	}{
+		{LimitCPU, int64(r.CPU), int64(most.CPU)},
+		{LimitMemory, r.Memory, most.Memory},
+		{LimitPIDs, int64(r.PIDs), int64(most.PIDs)},
+	} {
+		if above(limit.own, limit.most) {
+			return limit.option, cmp.Or(r.Text(limit.option), "max")
 		}
-		return "max"
 	}
-	switch {
-	case above(int64(r.CPU), int64(emperors.CPU)):
-		return tooMuch(LimitCPU, text(LimitCPU))
-	case above(r.Memory, emperors.Memory):
-		return tooMuch(LimitMemory, text(LimitMemory))
-	case above(int64(r.PIDs), int64(emperors.PIDs)):
-		return tooMuch(LimitPIDs, text(LimitPIDs))
+	for i := range r.IO {
+		l := &r.IO[i]
+		if bound := most.disk(l.Device); bound != nil && !l.within(bound) {
+			return LimitIO, l.String()
+		}
 	}
-	if r.CPU == 0 {
-		r.CPU = emperors.CPU
+	return "", ""
+}
+
+// disk is the limit of a disk; nil: there is none.
+func (r *Resources) disk(device string) *IOLimit {
+	i := slices.IndexFunc(r.IO, func(l IOLimit) bool { return l.Device == device })
+	if i < 0 {
+		return nil
 	}
-	if r.Memory == 0 {
-		r.Memory = emperors.Memory
-	}
-	if r.PIDs == 0 {
-		r.PIDs = emperors.PIDs
-	}
+	return &r.IO[i]
+}
+
+// Over is r, and what base says where r says nothing.
+func (r Resources) Over(base *Resources) Resources {
+	r.CPU, r.Memory, r.PIDs = cmp.Or(r.CPU, base.CPU), cmp.Or(r.Memory, base.Memory), cmp.Or(r.PIDs, base.PIDs)
 	own := r.IO
-	r.IO = slices.Clone(emperors.IO)
+	r.IO = slices.Clone(base.IO)
 	for _, l := range own {
-		i := slices.IndexFunc(r.IO, func(e IOLimit) bool { return e.Device == l.Device })
-		switch {
-		case i < 0:
+		if bound := r.disk(l.Device); bound != nil {
+			*bound = l.over(bound)
+		} else {
 			r.IO = append(r.IO, l)
-		case tenant && !l.within(&r.IO[i]):
-			return tooMuch(LimitIO, l.String())
-		default:
-			r.IO[i] = l.over(&r.IO[i])
 		}
 	}
-	return r, "", nil
+	return r
+}
+
+// Within is r with no more of anything than most: where r says nothing, what most
+// says.
+func (r Resources) Within(most *Resources) Resources {
+	less := func(own, most int64) int64 {
+		if most > 0 && (own <= 0 || own > most) {
+			return most
+		}
+		return own
+	}
+	r.CPU, r.Memory, r.PIDs = int(less(int64(r.CPU), int64(most.CPU))), less(r.Memory, most.Memory), int(less(int64(r.PIDs), int64(most.PIDs)))
+	own := r.IO
+	r.IO = slices.Clone(most.IO)
+	for _, l := range own {
+		if bound := r.disk(l.Device); bound != nil {
+			*bound = l.lower(bound)
+		} else {
+			r.IO = append(r.IO, l)
+		}
+	}
+	return r
+}
+
+// Replace is r with what other says of the options in its place.
+func (r Resources) Replace(other *Resources, said func(option string) bool) Resources {
+	for _, option := range ResourceNames {
+		if said(option) {
+			r.take(option, other)
+		}
+	}
+	return r
 }

@@ -68,6 +68,16 @@ func (l IOLimit) over(base *IOLimit) IOLimit {
 	return l
 }
 
+// lower is l with no rate above those of most.
+func (l IOLimit) lower(most *IOLimit) IOLimit {
+	for i, r := range l.rates() {
+		if bound := *most.rates()[i].n; bound > 0 && (*r.n == 0 || *r.n > bound) {
+			*r.n = bound
+		}
+	}
+	return l
+}
+
 func setIO(r *Resources, value string) error {
 	words := strings.Fields(value)
 	if len(words) < 2 {

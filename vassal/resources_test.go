@@ -118,11 +118,10 @@ func TestResourcesUnderTheEmperors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := emperors.IO[0]
-			got, option, err := c.own.Under(&emperors, c.tenant)
-			if option != c.refused || (err != nil) != (c.refused != "") {
-				t.Fatalf("refused %q (%v), want %q", option, err, c.refused)
+			if option, _ := c.own.Exceeds(&emperors); c.tenant && option != c.refused {
+				t.Fatalf("refused %q, want %q", option, c.refused)
 			}
-			if err == nil && !got.Same(&c.want) {
+			if got := c.own.Over(&emperors); c.refused == "" && !got.Same(&c.want) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 			if emperors.IO[0] != before {
@@ -131,8 +130,24 @@ func TestResourcesUnderTheEmperors(t *testing.T) {
 		})
 	}
 	// Without a word of the emperor's an owner may limit himself.
-	if got, _, err := (Resources{PIDs: 5000}).Under(&Resources{}, true); err != nil || got.PIDs != 5000 {
-		t.Errorf("%+v, %v", got, err)
+	if option, _ := (&Resources{PIDs: 5000}).Exceeds(&Resources{}); option != "" {
+		t.Errorf("%s is more than nothing said", option)
+	}
+}
+
+// What is said of all is no more than the most of one, and that where nothing is said.
+func TestResourcesWithin(t *testing.T) {
+	all := Resources{CPU: 1000, Memory: Unlimited, IO: []IOLimit{{Device: "8:0", WriteBytes: 1000}, {Device: "8:16", ReadBytes: 5}}}
+	most := Resources{CPU: 2000, Memory: 1 << 30, PIDs: 50, IO: []IOLimit{{Device: "8:0", WriteBytes: 10, ReadRequests: 7}}}
+	want := Resources{CPU: 1000, Memory: 1 << 30, PIDs: 50, IO: []IOLimit{{Device: "8:0", WriteBytes: 10, ReadRequests: 7}, {Device: "8:16", ReadBytes: 5}}}
+	if got := all.Within(&most); !got.Same(&want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if most.IO[0].WriteBytes != 10 || all.IO[0].WriteBytes != 1000 {
+		t.Error("one of them was changed")
+	}
+	if got := all.Within(&Resources{}); !got.Same(&all) {
+		t.Errorf("without a bound it is %+v", got)
 	}
 }
 

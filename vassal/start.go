@@ -95,7 +95,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		return nil, errors.Join(err, l.discard())
 	}
 	defer ours.close()
-	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest, inode: j.Inode, jail: j, base: base, launch: l}
+	g := &Generation{cgroup: l.Cgroup, reaped: l.Plan.Reaper || l.Plan.Nest || l.Plan.Joined && l.Plan.Users != nil, inode: j.Inode, jail: j, base: base, launch: l}
 	files := []*os.File{theirs}
 	if l.Plan.Protocol {
 		var end *os.File
@@ -133,7 +133,7 @@ func (j *Jail) start(ctx context.Context, l Launch, base *ground) (*Generation, 
 		err = g.converse(ctx, j, ours, &l)
 	}
 	if err == nil && g.ground == nil {
-		err = g.serve(&l.Plan.Isolation)
+		err = errors.Join(g.readBack(), g.exempt(), g.serve(&l.Plan.Isolation)) // the reaper is complete now
 	}
 	if g.ground != nil && !g.reaped {
 		g.PID = 0
@@ -193,7 +193,7 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 		complaints = l.Output
 	}
 	files := append([]*os.File{in, l.Output, complaints}, extra...)
-	program := "/proc/self/exe"
+	program := Program
 	if g.base != nil {
 		files = append(files, g.base.files()...)
 	}
@@ -236,7 +236,10 @@ func (j *Jail) clone(g *Generation, l Launch, extra ...*os.File) error {
 
 // converse leads the init stage from the plan to its end of file.
 func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) error {
-	plan := &l.Plan
+	plan, err := l.Plan.filtered()
+	if err != nil {
+		return err
+	}
 	if err := p.send(plan); err != nil {
 		return err
 	}
@@ -266,11 +269,14 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 				return err
 			}
 		case w.App:
-			if err := g.adopt(fd); err != nil {
+			if plan.Joined || !w.Inside { // else who passed on, and is gone
+				spareFromOOM(g.PID)
+			}
+			if err := errors.Join(g.exempt(), g.adopt(fd)); err != nil {
 				return err
 			}
 			// gofail: var appTaken struct{}
-			stage.Reaper, stage.Nest, stage.Mounts = stage.Nest, false, false
+			stage.Reaper, stage.Nest, stage.Mounts, stage.Inside = stage.Nest, false, false, w.Inside
 			if stage.Joined {
 				stage.Isolation = Isolation{} // it is in its cgroups already
 			}
@@ -297,6 +303,15 @@ func (g *Generation) converse(ctx context.Context, j *Jail, p *pipe, l *Launch) 
 			}
 		}
 	}
+}
+
+// exempt raises limit-pids by the threads of the reaper, which is ours. Reapers of
+// those who join count as their daemons do.
+func (g *Generation) exempt() error {
+	if g.reaper() == 0 {
+		return nil
+	}
+	return g.launch.Budget.exempt(tasksOf(g.pid))
 }
 
 // adopt takes the app's pidfd from its reaper; it knows the app's pid here.

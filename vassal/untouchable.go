@@ -10,6 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Program is the file of our program, by which an emperor starts what lives shortly:
+// the first stages in his vassals' jails, expanders, hooks. Tests whose emperor is
+// built for them have the ordinary build here.
+var Program = "/proc/self/exe"
+
 // selfFD is the lowest number for the descriptor of our program: above those
 // that a child is given, which are put in place before it is executed.
 const selfFD = 64
@@ -41,7 +46,7 @@ func ProtectProgram() error {
 // readOnlySelf opens our program by a mount of its own, which is read-only and
 // nowhere attached.
 func readOnlySelf() (int, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, Program, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("clone its mount: %w", err)
 	}
@@ -54,7 +59,7 @@ func readOnlySelf() (int, error) {
 
 // sealedSelf copies our program into memory that cannot be written any more.
 func sealedSelf() (int, error) {
-	in, err := os.Open("/proc/self/exe")
+	in, err := os.Open(Program)
 	if err != nil {
 		return -1, err
 	}

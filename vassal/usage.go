@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,15 +64,25 @@ func (g *Generation) addHeld(u *Usage, files map[string]string) {
 	}
 	bytes, counted := readNumber(memory)
 	tasks, listed := readNumber(pids)
+	reaper := g.reaper()
 	if !counted || !listed || g.cgroup == "" {
-		u.addProcesses(g.everybody())
+		u.addProcesses(slices.DeleteFunc(g.everybody(), func(pid int) bool { return pid == reaper }))
 	}
 	if counted {
 		u.Memory = bytes
 	}
 	if listed {
-		u.PIDs = int(tasks)
+		u.PIDs = max(int(tasks)-tasksOf(reaper), 0)
 	}
+}
+
+// reaper is the process that is ours, and does not count as the vassal's; 0:
+// there is none.
+func (g *Generation) reaper() int {
+	if !g.reaped || g.base != nil {
+		return 0
+	}
+	return g.pid
 }
 
 // usageTime is how long what was read serves others who look, too. It is
@@ -120,7 +131,7 @@ func (g *Generation) Limit(r Resources) error {
 	if b == nil || !b.changeable(&r) {
 		return errors.New("without a cgroup v2 tree a limit begins with a start")
 	}
-	return b.Set(r)
+	return errors.Join(b.Set(r), g.exempt())
 }
 
 // CountKilled looks now for processes that were killed for memory, and tells of
@@ -213,20 +224,34 @@ const (
 func (u *Usage) addProcesses(pids []int) {
 	var spent time.Duration
 	for _, pid := range pids {
-		b, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
-		if err != nil {
-			continue // gone meanwhile
-		}
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		if len(fields) <= statResident {
-			continue
-		}
-		number := func(field int) int64 { n, _ := strconv.ParseInt(fields[field], 10, 64); return n }
+		number := statOf(pid)
 		spent += time.Duration(number(statUserTime)+number(statSystemTime)) * clockTick
 		u.PIDs += int(number(statThreads))
 		u.Memory += uint64(number(statResident)) * uint64(os.Getpagesize())
 	}
 	if u.CPU == 0 {
 		u.CPU = spent
+	}
+}
+
+// tasksOf is how many threads a process has; none if it is gone.
+func tasksOf(pid int) int {
+	if pid == 0 {
+		return 0
+	}
+	return int(statOf(pid)(statThreads))
+}
+
+// statOf reads what the kernel says of a process in numbers, all 0 of one that
+// is gone.
+func statOf(pid int) func(field int) int64 {
+	b, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if err != nil || len(fields) <= statResident {
+		return func(int) int64 { return 0 }
+	}
+	return func(field int) int64 {
+		n, _ := strconv.ParseInt(fields[field], 10, 64)
+		return n
 	}
 }

@@ -45,12 +45,13 @@ func (c *Config) Validate() ini.Errors {
 		}
 	}
 	file := ini.Pos{File: c.File}
-	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkEnv, c.checkNumbers, c.checkCap, c.checkLog, c.Socket.check} {
+	for _, check := range []func() error{c.checkApp, c.checkSettings, c.checkPaths, c.checkConfine, c.checkEnv, c.checkNumbers, c.checkCap, c.checkLog, c.Socket.check} {
 		report(file, check())
 	}
 	report(file, c.Limits.check())
 	report(file, c.Resources.check())
 	report(c.Isolation.check())
+	report(c.checkNetwork())
 	report(file, c.checkProbes())
 	for _, id := range c.identities() {
 		report(id.Pos, id.check())
@@ -78,6 +79,7 @@ func (c *Config) Validate() ini.Errors {
 		}
 		report(c.Devices[i].Pos, c.Devices[i].check(names, seen))
 	}
+	c.checkPublish(report)
 	errs = append(errs, c.CheckAttributes()...)
 	return errs[:min(len(errs), maxErrors)]
 }
@@ -177,13 +179,16 @@ func (h Hook) check() error {
 
 // check adds the device's name and addresses to those of its vassal.
 func (d *DeviceSpec) check(names map[string]bool, seen map[netip.Addr]bool) error {
-	if err := checkDeviceName(d.Name); err != nil {
+	if err := CheckDeviceName(d.Name); err != nil {
 		return err
 	}
 	if names[d.Name] {
 		return fmt.Errorf("device %q is declared twice", d.Name)
 	}
 	names[d.Name] = true
+	if err := d.checkPlace(); err != nil {
+		return err
+	}
 	if d.MTU != 0 && (d.MTU < minMTU || d.MTU > maxMTU) {
 		return fmt.Errorf("device %s: %d is no MTU: want %d to %d bytes", d.Name, d.MTU, minMTU, maxMTU)
 	}
@@ -224,10 +229,10 @@ func checkAddress(a netip.Addr) error {
 	return nil
 }
 
-// checkDeviceName applies the kernel's rule (dev_valid_name in net/core/dev.c),
+// CheckDeviceName applies the kernel's rule (dev_valid_name in net/core/dev.c),
 // and leaves out what it takes for a pattern, what jails have anyway, and what
 // would not look like a name in a log.
-func checkDeviceName(name string) error {
+func CheckDeviceName(name string) error {
 	bad := func(r rune) bool {
 		return r == '/' || r == ':' || r == '%' || !unicode.IsGraphic(r) || unicode.IsSpace(r)
 	}

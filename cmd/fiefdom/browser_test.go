@@ -95,30 +95,47 @@ func js[T any](b *browser, expression string) T {
 // result is what one action in the tab has as its result.
 func result[T any](b *browser, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
-	defer cancel()
-	value, err := chromedp.Run(ctx, action)
+	value, err := try(b, action)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	return value
 }
 
+// try is what one action in the tab has as its result. One in a page that gives
+// way to the next fails.
+func try[T any](b *browser, action chromedp.Action[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+	defer cancel()
+	return chromedp.Run(ctx, action)
+}
+
 // click clicks on what a CSS selector finds.
 func (b *browser) click(selector string) { b.t.Helper(); b.do(chromedp.Click(chromedp.CSS(selector))) }
 
-// shows waits until an expression of the page holds.
+// follow clicks on what leads to another page, or to this one anew, and waits
+// until that is there.
+func (b *browser) follow(selector string) {
+	b.t.Helper()
+	js[bool](b, "document.documentElement.left = true")
+	b.click(selector)
+	b.shows("the page after "+selector, "!document.documentElement.left && document.readyState === 'complete'")
+}
+
+// shows waits until an expression of the page holds. A page that is on its way
+// may have nothing yet of what the expression asks for.
 func (b *browser) shows(what, expression string) {
 	b.t.Helper()
-	held := false
+	var held bool
+	var err error
 	defer func() {
 		if !held {
-			b.t.Logf("the page:\n%s", js[string](b, "document.body.innerText"))
+			b.t.Logf("the page, after %v:\n%s", err, js[string](b, "document.body.innerText"))
 		}
 	}()
 	nettest.Eventually(b.t, 2*patience, what, func() bool {
-		held = js[bool](b, "Boolean("+expression+")")
-		return held
+		held, err = try(b, chromedp.Evaluate[bool]("Boolean("+expression+")"))
+		return held && err == nil
 	})
 }
 

@@ -37,20 +37,28 @@ func chains(rules []vassal.Rule) (in, out []firewall.Rule) {
 	return in, out
 }
 
-// setChains tells the router the chains of a network.
-func (r *runner) setChains(network string, rules []vassal.Rule) error {
-	return r.keeper.Change(network, func(c *tuntap.NetworkConfig) { c.In, c.Out = chains(rules) })
+// written is what the emperor's ini has of a network, as far as it is read again.
+func written(n *tuntap.NetworkOptions) emperor.Written {
+	return emperor.Written{Pos: n.Pos, Rules: chainRules(n)}
+}
+
+// setChains tells the router the chains of a network, and where it stands.
+func (r *runner) setChains(network string, now emperor.Written) error {
+	return r.keeper.Change(network, func(c *tuntap.NetworkConfig) {
+		c.In, c.Out = chains(now.Rules)
+		c.File, c.Line = now.Pos.File, now.Pos.Line
+	})
 }
 
 // readRules reads the emperor's ini again, for its chains alone.
-func (r *runner) readRules() (map[string][]vassal.Rule, error) {
+func (r *runner) readRules() (map[string]emperor.Written, error) {
 	l, errs := readEmperor(r.program.file)
 	if errs.Failed() {
 		return nil, fmt.Errorf("%s is bad, so nothing of it is taken; fiefdom check tells all: %w", r.program.file, errs)
 	}
-	all := map[string][]vassal.Rule{}
+	all := map[string]emperor.Written{}
 	for i := range l.networks {
-		all[l.networks[i].Device] = chainRules(&l.networks[i])
+		all[l.networks[i].Device] = written(&l.networks[i])
 	}
 	for i := range r.networks {
 		if _, ok := all[r.networks[i].Device]; !ok {

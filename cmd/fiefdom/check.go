@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +18,7 @@ import (
 
 func checkCommand(t *target) *cobra.Command {
 	var asJSON bool
+	var as string
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Check emperors' and vassals' inis",
 		Long: `Check reads inis as the emperor would and prints everything that is wrong with
@@ -23,8 +26,9 @@ them. With an emperor's ini the vassals in its directories are checked too,
 also against each other: addresses and sockets that two have, rules that never
 match because others come first, pools that this host uses already. With --config
 the files are vassals of that emperor: with the options that it gives to all, and
-among its others. The exit code is 4 if something is wrong.`,
-		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini",
+among its others; with --as they are judged as if they were USER's, by tyrant mode
+and its policy. The exit code is 4 if something is wrong.`,
+		Example: "  fiefdom check /etc/fiefdom/emperor.ini\n  fiefdom check vassals/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini new/blog.ini\n  fiefdom check --config /etc/fiefdom/emperor.ini --as alice new/blog.ini",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			var all ini.Errors
@@ -34,7 +38,13 @@ among its others. The exit code is 4 if something is wrong.`,
 				if err != nil {
 					return err
 				}
-				check = l.checkVassal
+				owner, err := l.owner(as)
+				if err != nil {
+					return err
+				}
+				check = func(path string) (ini.Errors, error) { return l.checkVassal(path, owner) }
+			} else if as != "" {
+				return fmt.Errorf("%w: --as %s is about a vassal of an emperor in tyrant mode; name its ini by --config", errUsage, as)
 			}
 			for _, file := range files {
 				if err := mustExist(file); err != nil {
@@ -56,6 +66,7 @@ among its others. The exit code is 4 if something is wrong.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, on standard output: a list of what is wrong")
+	c.Flags().StringVar(&as, "as", "", "with --config, in tyrant mode: judge as if the files were this user's")
 	return c
 }
 
@@ -98,9 +109,35 @@ func emperorOf(config string) (*loaded, error) {
 	return loadEmperor(config)
 }
 
-// checkVassal checks one file as a vassal of the emperor.
-func (l *loaded) checkVassal(path string) (ini.Errors, error) {
-	errs, err := emperor.CheckAmong(l.config, l.vassalNetworks(), path)
+// owner is whose the files are to be taken for; nil: theirs.
+func (l *loaded) owner(name string) (*emperor.Owner, error) {
+	if name == "" {
+		return nil, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		u, err = user.LookupId(name)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: --as: no user %q on this machine", errUsage, name)
+	case !l.config.Tyrant:
+		return nil, fmt.Errorf("%w: --as %s: without emperor-tyrant = true it does not matter whose an ini is", errUsage, name)
+	case os.Geteuid() != 0 && u.Uid != strconv.Itoa(os.Geteuid()):
+		return nil, fmt.Errorf("--as %s: only root reads a file with the rights of another", name)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	return &emperor.Owner{UID: uint32(uid), GID: uint32(gid)}, err
+}
+
+// checkVassal checks one file as a vassal of the emperor, and of the owner if there
+// is one.
+func (l *loaded) checkVassal(path string, as *emperor.Owner) (ini.Errors, error) {
+	errs, err := emperor.CheckAmong(l.config, l.vassalNetworks(), path, as)
 	if err != nil {
 		return nil, fmt.Errorf("check %s among the vassals: %w", path, err)
 	}

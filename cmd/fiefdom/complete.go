@@ -11,11 +11,14 @@ import (
 // NAME and FILE: the vassals that the emperor has, and inis.
 func completeNames(root *cobra.Command, t *target) {
 	for _, c := range root.Commands() {
-		switch words := strings.Fields(c.Use); {
-		case len(words) < 2 || c.Name() == "new":
-		case strings.HasPrefix(words[1], "NAME"):
-			c.ValidArgsFunction = t.completeVassals(words[1] != "NAME")
-		case strings.HasPrefix(words[1], "FILE"):
+		words := strings.Fields(c.Use)
+		if len(words) < 2 || c.Name() == "new" {
+			continue
+		}
+		switch word := strings.TrimLeft(words[1], "["); {
+		case strings.HasPrefix(word, "NAME"):
+			c.ValidArgsFunction = t.completeVassals(strings.HasPrefix(word, "NAME..."))
+		case strings.HasPrefix(word, "FILE"):
 			c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 				return []string{"ini"}, cobra.ShellCompDirectiveFilterFileExt
 			}

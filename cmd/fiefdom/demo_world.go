@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -123,8 +122,7 @@ func plug(a netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	ip := &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}
-	return errors.Join(netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ip}), netlink.LinkSetUp(eth0))
+	return errors.Join(giveAddress(eth0, a), netlink.LinkSetUp(eth0))
 }
 
 // copyFiles writes a tree of embedded files to a directory.

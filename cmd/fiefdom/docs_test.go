@@ -20,7 +20,12 @@ func TestLinksOfDocumentsResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages = append(pages, deeper...)
+	ofExamples, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(append(pages, deeper...), ofExamples...)
+	pages = append(pages, filepath.Join(root, "examples", "README.md"))
 	pages = append(pages, filepath.Join(root, "README.md"), filepath.Join(root, "CHANGELOG.md"))
 	followed := 0
 	for _, page := range pages {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,16 +21,22 @@ import (
 func machineChecks() []check {
 	return []check{
 		{"user", checkUser},
+		{"caps", checkCapabilities},
 		{"kernel", checkKernel},
 		{"namespaces", checkNamespaces},
+		{"sysctls", checkSysctls},
 		{"tun", checkTun},
 		{"cgroup", checkCgroup},
 		{"limits", checkLimits},
 		{"pidfd", checkPidfd},
+		{"confine", checkConfinement},
 		{"iptables", func() finding { return checkIPTables("iptables", levelFail) }},
 		{"ip6tables", func() finding { return checkIPTables("ip6tables", levelWarn) }},
 		{"forwarding", checkForwarding},
+		{"published", checkPublished},
 		{"resolvers", checkResolvers},
+		{"names", checkNames},
+		{"selinux", checkSELinux},
 		{"uwsgi", checkUwsgi},
 	}
 }
@@ -38,6 +46,65 @@ func checkUser() finding {
 		return fail("run it as root (sudo)", "uid %d; an emperor makes namespaces, devices and firewall rules", uid)
 	}
 	return fine("root")
+}
+
+func checkSysctls() finding {
+	if err := vassal.SettingsRefused(); err != nil {
+		return fail(mountSettings, "%v", err)
+	}
+	return fine("can be written")
+}
+
+// checkSELinux says that a policy is in force which has no rules for us: what it
+// denies looks like want of rights.
+func checkSELinux() finding {
+	b, err := os.ReadFile("/sys/fs/selinux/enforce")
+	if err != nil || strings.TrimSpace(string(b)) != "1" {
+		return fine("not in force")
+	}
+	return warn("where something is denied without a reason, look at: ausearch -m avc -ts recent; to know for sure: setenforce 0, try again, setenforce 1",
+		"in force, and its policy has no rules for an emperor")
+}
+
+// neededCaps are the capabilities that an emperor does not work without. Root in a
+// container has but some.
+var neededCaps = []struct {
+	number int
+	name   string
+}{
+	{unix.CAP_CHOWN, "CHOWN"},
+	{unix.CAP_DAC_OVERRIDE, "DAC_OVERRIDE"},
+	{unix.CAP_FOWNER, "FOWNER"},
+	{unix.CAP_KILL, "KILL"},
+	{unix.CAP_SETGID, "SETGID"},
+	{unix.CAP_SETUID, "SETUID"},
+	{unix.CAP_SETPCAP, "SETPCAP"},
+	{unix.CAP_SYS_CHROOT, "SYS_CHROOT"},
+	{unix.CAP_NET_ADMIN, "NET_ADMIN"},
+	{unix.CAP_NET_RAW, "NET_RAW"},
+	{unix.CAP_NET_BIND_SERVICE, "NET_BIND_SERVICE"},
+	{unix.CAP_SYS_ADMIN, "SYS_ADMIN"},
+	{unix.CAP_SYS_PTRACE, "SYS_PTRACE"},
+}
+
+func checkCapabilities() finding {
+	if os.Geteuid() != 0 {
+		return fine("not asked: the user is not root")
+	}
+	header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return warn("", "capget: %v", err)
+	}
+	var lacks []string
+	for _, c := range neededCaps {
+		if data[c.number/32].Effective&(1<<(c.number%32)) == 0 {
+			lacks = append(lacks, c.name)
+		}
+	}
+	if len(lacks) > 0 {
+		return fail("give the container --cap-add "+strings.Join(lacks, " --cap-add ")+", or run on the host", "root without CAP_%s", strings.Join(lacks, ", CAP_"))
+	}
+	return fine("all that are needed")
 }
 
 // needed is the Linux version that has all that an emperor uses at every start;
@@ -78,6 +145,14 @@ func checkNamespaces() finding {
 		return fail(fix, "%v", err)
 	}
 	defer ns.Close()
+	const ofUsers = "user.max_user_namespaces"
+	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(ofUsers, ".", "/"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return warn("use a kernel with CONFIG_USER_NS, or leave userns = auto out", "network namespaces can be made, user namespaces cannot: userns = auto is refused here")
+	case err == nil && strings.TrimSpace(string(b)) == "0":
+		return warn("sysctl -w "+ofUsers+"=10000, or leave userns = auto out", "network namespaces can be made, user namespaces cannot (%s is 0): userns = auto is refused here", ofUsers)
+	}
 	return fine("network namespaces can be made")
 }
 

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
+	"fiefdom/internal/responder"
 	"fiefdom/tuntap"
 )
 
@@ -107,20 +112,49 @@ func switchOff(line string) string {
 }
 
 func checkResolvers() finding {
-	found, err := hostResolvers()
-	if err != nil {
-		return warn("", "%v", err)
-	}
+	found := responder.HostConf().Resolvers
 	if len(found) == 0 {
-		return warn("add a line \"nameserver ADDRESS\" to /etc/resolv.conf, of a resolver that is not on loopback",
-			"none that a vassal could reach in %s", strings.Join(resolvConfs, " or "))
+		return warn("add a line \"nameserver ADDRESS\" to "+responder.ResolvConf,
+			"none in %s: vassals find each other by name, and nobody else", responder.ResolvConf)
 	}
 	words := make([]string, len(found))
 	for i, a := range found {
-		words[i] = a.String()
+		words[i] = a.Addr().String()
 	}
-	return fine("vassals get %s", strings.Join(words, ", "))
+	return fine("%s, for what is no vassal's name", strings.Join(words, ", "))
 }
+
+// checkNames says which emperor does not answer for names, and who has their port at
+// all of the host's addresses.
+func checkNames() finding {
+	for _, name := range instances() {
+		if why := nameless(name); why != "" {
+			return warn("look at what it says: fiefdom events --instance "+name, "the responder of %s does not stay up, so vassals' questions are not answered: %s", name, why)
+		}
+	}
+	who := emperor.PortHolder(netip.IPv4Unspecified(), responder.Port, true)
+	switch _, err := exec.LookPath("iptables"); {
+	case who == "":
+		return fine("nobody has port 53 of all addresses")
+	case err != nil:
+		return warn("install iptables, or let that program listen at single addresses", "%s has port 53 of all addresses, and without iptables vassals' questions cannot be led past it", who)
+	}
+	return fine("%s has port 53 of all addresses: vassals' questions are led past it by a rule", who)
+}
+
+// nameless asks an emperor why he does not answer for names.
+func nameless(instance string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	self, err := emperor.NewClient(filepath.Join(runtimeRoot, instance)).Self(ctx)
+	if err != nil {
+		return "" // he does not tell us
+	}
+	return self.Nameless
+}
+
+// answerTime is how long an emperor may take to answer the doctor.
+const answerTime = 2 * time.Second
 
 func checkUwsgi() finding {
 	path, err := exec.LookPath("uwsgi")

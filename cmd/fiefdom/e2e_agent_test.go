@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -19,7 +20,9 @@ import (
 // with its pid, POST /sh runs the body as a shell command and answers with its
 // output: status 500 if the command failed. It answers on the socket that it has
 // as its descriptor 0, too, if it has one. POST /fetch downloads what the body is
-// the address of, and answers with a fetched.
+// the address of, and answers with a fetched. GET /peer answers with the address
+// that the question came from; with a second argument, udp, so does each datagram.
+// GET /forwarded answers with the address that a proxy says the question came from.
 func agent() {
 	runtime.UnlockOSThread()
 	port := "8000"
@@ -29,6 +32,16 @@ func agent() {
 	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, os.Getpid())
 	})
+	http.HandleFunc("GET /peer", func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprint(w, host)
+	})
+	http.HandleFunc("GET /forwarded", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, strings.Join(r.Header.Values("X-Forwarded-For"), " and "))
+	})
+	if len(os.Args) > 2 {
+		go answerDatagrams(port)
+	}
 	http.HandleFunc("POST /sh", func(w http.ResponseWriter, r *http.Request) {
 		command, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -58,6 +71,19 @@ func agent() {
 	}
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(":"+port, nil))
 	os.Exit(1)
+}
+
+// answerDatagrams tells each sender of a datagram his address, until the end.
+func answerDatagrams(port string) {
+	c, err := net.ListenPacket("udp", ":"+port)
+	for err == nil {
+		var from net.Addr
+		if _, from, err = c.ReadFrom(make([]byte, 64)); err == nil {
+			host, _, _ := net.SplitHostPort(from.String())
+			_, err = c.WriteTo([]byte(host), from)
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
 }
 
 // fetched is what came of a download.

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,16 +30,11 @@ func (r *realm) getPort(s emperor.Status, port int) string {
 	if len(s.Addresses) == 0 {
 		return ""
 	}
-	resp, err := clientIn(r.Host).Get(fmt.Sprintf("http://%s:%d/", s.Addresses[0], port))
+	text, err := bodyOf(clientIn(r.Host).Get(fmt.Sprintf("http://%s:%d/", s.Addresses[0], port)))
 	if err != nil {
 		return ""
 	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		return ""
-	}
-	return string(text)
+	return text
 }
 
 // One jail, several processes: the command and a daemon serve at one address,
@@ -57,10 +50,10 @@ cron = -1 -1 -1 -1 -1 echo "job under $(id -u)"
 	whole := func(s emperor.Status) bool {
 		echo := attached(s, "echo")
 		return s.State == emperor.Running && s.PID != 0 && echo.PID != 0 && r.answers(s.Addresses[0]) &&
-			r.getPort(s, 8001) == fmt.Sprintln(echo.PID) && attached(s, "while").PID != 0
+			r.getPort(s, 8001) == fmt.Sprintln(r.inner(echo.PID)) && attached(s, "while").PID != 0
 	}
 	s := r.await("blog", "serves at both ports", whole)
-	if pid := r.getPort(s, 8000); pid != fmt.Sprintln(s.PID) {
+	if pid := r.getPort(s, 8000); pid != fmt.Sprintln(r.inner(s.PID)) {
 		t.Errorf("the command answers with pid %q: %+v", pid, s)
 	}
 	for _, p := range []int{s.PID, attached(s, "echo").PID, attached(s, "while").PID} {

@@ -63,7 +63,7 @@ func TestAttributesOfATenant(t *testing.T) {
 	r.writeApps()
 	r.writeProgram("/run/t/itself", itself)
 	r.Run(t, "sh", "-e", "-c", "mkdir -p -m 700 /run/t/secret; mkdir -m 755 /run/t/secret/open")
-	r.writeAs(iniPath("app"), oneWorker+"[emperor]\nwrap = /run/t/itself\nhome = /run/t/www\nplan = @(exec://id -u)\n", 1501, 1501)
+	r.writeAs(iniPath("app"), ownersWorker+"[emperor]\nwrap = /run/t/itself\nhome = /run/t/www\nplan = @(exec://id -u)\n", 1501, 1501)
 	r.writeAs(iniPath("peek"), "[uwsgi]\ncommand = AGENT\n[emperor]\nhome = /run/t/secret/open\n", 1502, 1502)
 	r.writeAs(iniPath("steal"), "[uwsgi]\ncommand = AGENT\n[emperor]\nplan = @(/etc/shadow)\n", 1502, 1502)
 	r.start()

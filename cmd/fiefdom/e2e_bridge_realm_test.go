@@ -25,9 +25,7 @@ type bridgedRealm struct {
 // newBridgedRealm lays the files of both and starts uWSGI.
 func newBridgedRealm(t *testing.T, w *nettest.World, ini string, vassals map[string]string) *bridgedRealm {
 	t.Helper()
-	if _, err := os.Stat("/usr/lib/uwsgi/plugins/tuntap_plugin.so"); err != nil {
-		t.Skipf("no uWSGI with its tuntap plugin here: %v", err)
-	}
+	nettest.Tuntap(t)
 	r := &bridgedRealm{realm: layRealm(t, w, "emperor", "[uwsgi]\nemperor = /run/t/vassals\n")}
 	// A ping takes the host's advice to go straight for an error.
 	w.Run(t, "sh", "-e", "-c", `echo 1 >/proc/sys/net/ipv4/ip_forward; mkdir /run/t/theirs; mkdir -m 777 /run/t/s

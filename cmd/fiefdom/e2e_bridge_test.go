@@ -54,6 +54,7 @@ tuntap-device = eth0 /run/t/tuntap.socket
 tuntap-device-address = 10.9.0.8
 tuntap-device-gateway = 10.9.0.1
 cap = net_raw
+writable = /run/t/s
 command = AGENT
 `
 )
@@ -133,63 +134,57 @@ func TestVassalsOfARealUWSGIsRouter(t *testing.T) {
 // the app's ids if it asks.
 func TestBridgesEndWithWhatTheyAreFor(t *testing.T) {
 	t.Parallel()
-	for name, world := range map[string]func(*testing.T) *nettest.World{
-		"with cgroups":    func(t *testing.T) *nettest.World { return nettest.NewWorld(t) },
-		"without cgroups": withoutCgroups,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			const told = "tuntap-use-credentials = true\n"
-			r := newBridgedRealm(t, world(t), realUWSGI+told, map[string]string{
-				"blog": strings.Replace(bridgedByHooks, "tuntap-device-rule", "uid = 2001\ngid = 2002\n"+told+"tuntap-device-rule", 1),
-				"shop": bridgedNatively + told,
-			})
-			bridges := func(want int) {
-				t.Helper()
-				nettest.Eventually(t, patience, fmt.Sprint(want, " bridges run"), func() bool { return len(r.bridges()) == want })
-			}
-			r.start()
-			r.reach("blog")
-			shop := r.reach("shop")
-			stats, err := r.routers()
-			if err != nil {
-				t.Fatal(err)
-			}
-			uids := map[string][2]int{}
-			for _, p := range stats.Peers {
-				uids[p.Addr] = [2]int{p.UID, p.GID}
-			}
-			if want := map[string][2]int{"10.9.0.7": {2001, 2002}, "10.9.0.8": {shop.UID, shop.UID}}; !maps.Equal(uids, want) {
-				t.Errorf("the router was told %v, want %v", uids, want)
-			}
-			bridges(2)
-			before := r.bridges()
-			r.die()
-			if !r.answers(shop.Addresses[0]) {
-				t.Error("the vassal went down with its emperor")
-			}
-			r.start()
-			r.reach("blog")
-			r.reach("shop")
-			bridges(2)
-			for _, pid := range r.bridges() {
-				if slices.Contains(before, pid) {
-					t.Errorf("bridge %s of the killed emperor lives", pid)
-				}
-			}
-			r.mustRun("stop", "shop")
-			bridges(1)
-			r.mustRun("start", "shop")
-			r.reach("shop")
-			r.mustRun("restart", "blog")
-			r.reach("blog")
-			bridges(2)
-			r.remove("blog")
-			bridges(1)
-			r.stopUWSGI()
-			r.stop(syscall.SIGTERM)
+	inBothWorlds(t, func(t *testing.T, w *nettest.World) {
+		const told = "tuntap-use-credentials = true\n"
+		r := newBridgedRealm(t, w, realUWSGI+told, map[string]string{
+			"blog": strings.Replace(bridgedByHooks, "tuntap-device-rule", "uid = 2001\ngid = 2002\n"+told+"tuntap-device-rule", 1),
+			"shop": bridgedNatively + told,
 		})
-	}
+		bridges := func(want int) {
+			t.Helper()
+			nettest.Eventually(t, patience, fmt.Sprint(want, " bridges run"), func() bool { return len(r.bridges()) == want })
+		}
+		r.start()
+		r.reach("blog")
+		shop := r.reach("shop")
+		stats, err := r.routers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		uids := map[string][2]int{}
+		for _, p := range stats.Peers {
+			uids[p.Addr] = [2]int{p.UID, p.GID}
+		}
+		if want := map[string][2]int{"10.9.0.7": {2001, 2002}, "10.9.0.8": {shop.UID, shop.UID}}; !maps.Equal(uids, want) {
+			t.Errorf("the router was told %v, want %v", uids, want)
+		}
+		bridges(2)
+		before := r.bridges()
+		r.die()
+		if !r.answers(shop.Addresses[0]) {
+			t.Error("the vassal went down with its emperor")
+		}
+		r.start()
+		r.reach("blog")
+		r.reach("shop")
+		bridges(2)
+		for _, pid := range r.bridges() {
+			if slices.Contains(before, pid) {
+				t.Errorf("bridge %s of the killed emperor lives", pid)
+			}
+		}
+		r.mustRun("stop", "shop")
+		bridges(1)
+		r.mustRun("start", "shop")
+		r.reach("shop")
+		r.mustRun("restart", "blog")
+		r.reach("blog")
+		bridges(2)
+		r.remove("blog")
+		bridges(1)
+		r.stopUWSGI()
+		r.stop(syscall.SIGTERM)
+	})
 }
 
 // A socket that nobody serves is an error of the start, which says so, and no

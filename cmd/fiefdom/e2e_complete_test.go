@@ -22,6 +22,8 @@ func TestCompletionOfNames(t *testing.T) {
 		want string
 	}{
 		{"a vassal", []string{"status", ""}, "blog\trunning\nshop\trunning\n:4\n"},
+		{"a vassal to judge", []string{"security", ""}, "blog\trunning\nshop\trunning\n:4\n"},
+		{"whose events", []string{"events", "blog", ""}, ":4\n"},
 		{"one is enough", []string{"status", "blog", ""}, ":4\n"},
 		{"further vassals", []string{"restart", "blog", ""}, "shop\trunning\n:4\n"},
 		{"an ini", []string{"check", ""}, "ini\n:8\n"},

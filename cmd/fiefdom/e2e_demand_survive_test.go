@@ -21,7 +21,7 @@ func TestDoorsSurviveTheEmperor(t *testing.T) {
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-on-demand-directory = /run/t/doors\n")
 	r.Run(t, "mkdir", "/run/t/doors")
 	r.write("/run/t/web.py", webServer)
-	r.drop("blog", "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=1000\n")
+	r.drop("blog", "[uwsgi]\ncommand = /usr/bin/python3 /run/t/web.py\nenv = IDLE=1000\nconfine = compat\n") // it tells its pid
 	r.start()
 	r.awaitState("blog", emperor.Sleeping)
 	r.mustPage(door, "/")

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -66,16 +64,8 @@ func (r *realm) knock(address string) (c net.Conn, err error) {
 func (r *realm) page(address, path string) (string, error) {
 	dial := func(context.Context, string, string) (net.Conn, error) { return r.knock(address) }
 	client := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	resp, err := client.Get("http://vassal" + path)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	out, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	}
-	return strings.TrimSpace(string(out)), err
+	text, err := bodyOf(client.Get("http://vassal" + path))
+	return strings.TrimSpace(text), err
 }
 
 func (r *realm) mustPage(address, path string) string {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +20,15 @@ import (
 
 const examplesDir = "../../examples"
 
-// Each example is free of errors and of options that nobody knows. (The user of
-// the document's vassal has to be made first; the run below does so.)
+// unmade is what is said of users and groups of examples on a machine that has not got them.
+var unmade = regexp.MustCompile(`no (user|group) "(customer001|node|php|postgres|redis)" `)
+
+// Each example is free of errors and of options that nobody knows. (Users have to be
+// made first; the runs do so.)
 func TestExamplesParse(t *testing.T) {
 	found := 0
 	err := filepath.WalkDir(examplesDir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".ini" {
+		if err != nil || filepath.Ext(path) != ".ini" || filepath.Base(path) == "policy.ini" { // which is read with its emperor's
 			return err
 		}
 		found++
@@ -37,7 +41,7 @@ func TestExamplesParse(t *testing.T) {
 			}
 			_, errs := emperor.ReadVassal(emperor.NameOf(path), path, nil)
 			for _, err := range errs {
-				if !strings.Contains(err.Message, "customer001") {
+				if !unmade.MatchString(err.Message) {
 					t.Error(err)
 				}
 			}

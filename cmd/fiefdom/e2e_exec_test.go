@@ -59,8 +59,8 @@ func TestExec(t *testing.T) {
 		}
 	}
 	// At a terminal, whose end is the command's.
-	out, code := shell(`script -qec 'fiefdom exec blog -- sh -c "tty; stty size; echo to >/dev/tty; exit 5"' /dev/null </dev/null`)
-	if code != 5 || !strings.Contains(out, "/dev/pts/") || !strings.Contains(out, "to\r\n") {
+	out, code := shell(`script -qec 'fiefdom exec blog -- sh -c "test -t 0 && echo a terminal; stty size; echo to >/dev/tty; exit 5"' /dev/null </dev/null`)
+	if code != 5 || !strings.Contains(out, "a terminal\r\n") || !strings.Contains(out, "to\r\n") {
 		t.Errorf("at a terminal: exit code %d\n%s", code, out)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"fiefdom/emperor"
 	"fiefdom/internal/nettest"
 )
 
@@ -75,15 +76,19 @@ func TestUnsavedRulesSurvive(t *testing.T) {
 // it was reloads all.
 func TestChainsByHUP(t *testing.T) {
 	t.Parallel()
-	for name, orphans := range map[string]string{"by an upgrade": "", "without a vault": "emperor-orphans = kill\n"} {
+	for name, vault := range map[string]bool{"by an upgrade": true, "without a vault": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			chainsByHUP(t, chainedNetwork+orphans)
+			open := chainedNetwork
+			if !vault {
+				open += "emperor-orphans = kill\n"
+			}
+			chainsByHUP(t, open, vault)
 		})
 	}
 }
 
-func chainsByHUP(t *testing.T, open string) {
+func chainsByHUP(t *testing.T, open string, vault bool) {
 	r := newRealm(t, open, map[string]string{"shop": agentIni})
 	r.inet(nettest.InetAddr4, nil)
 	s := r.reach("shop")
@@ -92,9 +97,7 @@ func chainsByHUP(t *testing.T, open string) {
 	hup := func(ini string) {
 		t.Helper()
 		r.write(realmDir+"/emperor.ini", ini)
-		if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
+		r.signal(r.cmdPID(), syscall.SIGHUP)
 	}
 	shut := open + "tuntap-router-firewall-out = deny any " + nettest.InetAddr4.String() + "\n"
 	hup(shut)
@@ -109,13 +112,31 @@ func chainsByHUP(t *testing.T, open string) {
 		t.Error(err)
 	}
 	r.sameJail(s, ns)
-	// A bad file is told, and its rules are not in force.
+	// A bad file is told, its rules are not in force, and nothing is reloaded.
 	hup(shut + "tuntap-router-firewall-out = dney any any\n")
-	nettest.Eventually(t, patience, "the log says what is wrong", func() bool { return strings.Contains(r.allLogged(), "dney") })
+	if vault {
+		r.logged("not upgraded; going on", 1)
+	} else {
+		r.logged("the emperor's ini cannot be read again; going on", 1)
+	}
+	r.sameJail(s, ns)
+	if !strings.Contains(r.allLogged(), "dney") {
+		t.Error("the log does not say what is wrong")
+	}
 	if r.reaches(s) {
 		t.Error("the rules went with the bad file")
 	}
 	if out, code := r.run("firewall", "reload"); code != exitFailed || !strings.Contains(out, "emperor.ini:1") || !strings.Contains(out, `unknown action "dney"`) {
 		t.Errorf("reload: exit code %d\n%s", code, out)
+	}
+	r.write(realmDir+"/emperor.ini", shut)
+	if vault {
+		r.mustRun("upgrade") // to the file that is good again, which is another one
+		r.sameJail(s, ns)
+	}
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.await("shop", "is started anew", func(now emperor.Status) bool { return now.State == emperor.Running && now.PID != s.PID })
+	if s = r.reach("shop"); r.reaches(s) {
+		t.Error("the rules went with the reload")
 	}
 }

@@ -58,7 +58,7 @@ func TestClashesWithTheHostAreRefused(t *testing.T) {
 		name, setup string
 		want        []string
 	}{
-		{"device of that name", "ip link add fief0 type veth peer name fief0peer", []string{"emperor.ini:3", `"fief0"`}},
+		{"device of that name", "ip link add fief0 type veth peer name fief0peer", []string{"emperor.ini:3", `"fief0"`, "choose another name, such as fief1"}},
 		{"a network in the pool", "ip addr add 10.9.5.1/24 dev eth0", []string{"emperor.ini:3", "10.9.0.0/16", "10.9.5.0/24"}},
 		{"a route over the pool", "ip route add 10.0.0.0/8 via 198.51.100.2", []string{"emperor.ini:3", "10.9.0.0/16", "10.0.0.0/8"}},
 		{"a file at the socket's place", "mkdir -p /run/s && touch /run/s/sock", []string{"emperor.ini:3", "/run/s/sock"}},

@@ -42,6 +42,19 @@ func withoutCgroups(t *testing.T) *nettest.World {
 	return w
 }
 
+// inBothWorlds tests with cgroups and without.
+func inBothWorlds(t *testing.T, test func(*testing.T, *nettest.World)) {
+	t.Helper()
+	t.Run("with cgroups", func(t *testing.T) {
+		t.Parallel()
+		test(t, nettest.NewWorld(t))
+	})
+	t.Run("without cgroups", func(t *testing.T) {
+		t.Parallel()
+		test(t, withoutCgroups(t))
+	})
+}
+
 // testStubborn stops and starts an app a number of times that leaves children
 // behind in every way: by a double fork, in a session of their own, deaf to what
 // asks; and is the same itself.
@@ -182,10 +195,11 @@ func TestAppKeepsTheCapabilitiesItNames(t *testing.T) {
 	}
 }
 
-// Behind a host's local stub the vassal gets the resolvers that it can reach.
+// Without a responder, behind a host's local stub, the vassal gets the resolvers
+// that it can reach.
 func TestPrivateResolvConf(t *testing.T) {
 	t.Parallel()
-	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"tuntap-router-names = off\n")
 	r.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
 	if err := os.MkdirAll(r.Path("/run/systemd/resolve"), 0o755); err != nil {
 		t.Fatal(err)
@@ -230,6 +244,7 @@ exec-as-root = echo as-root exec again >>/run/t/order
 hook-as-root = appendn:/run/t/order as-root hook
 exec-post-jail = echo post-jail exec $(ip -o addr show dev eth0 | grep -o 'inet 10.9') >>/run/t/order
 hook-as-user = appendn:/run/t/order as-user hook
+writable = /run/t
 uid = 2000
 gid = 2000
 command = AGENT

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,10 +56,11 @@ func TestSoakRestartUnderLoad(t *testing.T) {
 			if full {
 				tries = 50
 			}
-			if !full || underRaceDetector() {
-				limit += quiet // what else the machine does, and how slow everything is
+			if !full || nettest.Raced() {
+				// What else the machine does, and how slow everything is: as much again, at most.
+				limit += min(quiet, stallLimit*time.Duration(slowness()))
 			}
-			if underRaceDetector() && c.signal == "TERM" {
+			if nettest.Raced() && c.signal == "TERM" {
 				limit += time.Second // for which it keeps each process that exits, see TestMain
 			}
 			var stalls []time.Duration
@@ -151,9 +151,4 @@ func (tr *traffic) stallOf(t *testing.T, from time.Time) (stall time.Duration, w
 
 func allRun(all []emperor.Status) bool {
 	return !slices.ContainsFunc(all, func(s emperor.Status) bool { return s.State != emperor.Running })
-}
-
-func underRaceDetector() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }

@@ -15,16 +15,17 @@ import (
 	"fiefdom/internal/nettest"
 )
 
-// loadTime is how long the mixed load runs: FIEFDOM_LOAD_TIME, else a taste.
-func loadTime(t *testing.T) time.Duration {
+// askedTime is how long a test goes on: what the environment asks for, else what
+// is usual.
+func askedTime(t *testing.T, variable string, usual time.Duration) time.Duration {
 	t.Helper()
-	text := os.Getenv("FIEFDOM_LOAD_TIME")
+	text := os.Getenv(variable)
 	if text == "" {
-		return 20 * time.Second
+		return usual
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 10*time.Second {
-		t.Fatalf("FIEFDOM_LOAD_TIME is %q; want a duration of 10s or more, as 1h", text)
+		t.Fatalf("%s is %q; want a duration of 10s or more, as 1h", variable, text)
 	}
 	return d
 }
@@ -33,7 +34,7 @@ func loadTime(t *testing.T) time.Duration {
 // the router is killed now and then: no stream breaks, no bit is harmed, and in
 // the end nothing is held that was not held before.
 func TestMixedLoad(t *testing.T) {
-	total := loadTime(t)
+	total := askedTime(t, "FIEFDOM_LOAD_TIME", 20*time.Second)
 	r := newRealm(t, openNetwork, map[string]string{"blog": agentIni, "shop": agentIni, "mail": agentIni, "loud": agentIni})
 	at := r.places("blog", "shop", "mail", "loud")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -79,7 +79,7 @@ func TestTenantsLogIsRotated(t *testing.T) {
 	}
 	// More at once than may wait for a busy disk would be a flood, which loses some.
 	const count, burst = 20_000, 10_000
-	r.writeAs(iniPath("blog"), fmt.Sprintf("[uwsgi]\nlogto = %s/log\nlog-maxsize = 64K\nlog-backups = 100\nlog-compress = true\n"+
+	r.writeAs(iniPath("blog"), fmt.Sprintf("[uwsgi]\nbind = /run/t:ro\nlogto = %s/log\nlog-maxsize = 64K\nlog-backups = 100\nlog-compress = true\n"+
 		"command = /bin/sh -c \"i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i of the log; "+
 		"[ $i -ne %d ] || until [ -e /run/t/more ]; do sleep 0.01; done; done; exec sleep 1000\"\n", dir, count, burst), owner, owner)
 	r.start()

@@ -29,7 +29,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "exits", ini: "[uwsgi]\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo last words; exit 3'\n", ready: "exits | begun",
+		name: "exits", ini: "[uwsgi]\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo last words; exit 3'\nbind = /run/t:ro\n", ready: "exits | begun",
 		happens: func(r *realm, before emperor.Status) {
 			nettest.Eventually(r.t, patience, "it exits", func() bool { return r.read(fmt.Sprintf("/proc/%d/stat", before.PID)) == "" })
 		},
@@ -69,7 +69,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "talks", ini: "[uwsgi]\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo still here; exec sleep 1000'\n", ready: "talks | begun",
+		name: "talks", ini: "[uwsgi]\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo still here; exec sleep 1000'\nbind = /run/t:ro\n", ready: "talks | begun",
 		finds: func(r *realm, before emperor.Status) {
 			r.logged("talks | still here", 1)
 			if diff := unlike(before, r.ps("talks")); diff != "" {
@@ -78,7 +78,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "logs", ini: "[uwsgi]\nlogto = /run/t/own.log\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo still here; exec sleep 1000'\n",
+		name: "logs", ini: "[uwsgi]\nlogto = /run/t/own.log\ncommand = /bin/sh -c 'echo begun; while ! test -e /run/t/dead; do sleep 0.05; done; echo still here; exec sleep 1000'\nbind = /run/t:ro\n",
 		finds: func(r *realm, before emperor.Status) {
 			nettest.Eventually(r.t, patience, "logto goes on", func() bool { return r.read("/run/t/own.log") == "begun\nstill here\n" })
 			if diff := unlike(before, r.ps("logs")); diff != "" {
@@ -87,7 +87,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "speaks", ini: "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\n", ready: `msg="vassal is loyal" vassal=speaks`,
+		name: "speaks", ini: "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\nbind = /run/t:ro\n", ready: `msg="vassal is loyal" vassal=speaks`,
 		finds: func(r *realm, before emperor.Status) {
 			if s := r.ps("speaks"); unlike(before, s) != "" || !s.Loyal || !s.Accepting {
 				r.t.Errorf("speaks: %s; %+v", unlike(before, s), s)
@@ -100,7 +100,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "touched", ini: "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\n", ready: `msg="vassal is loyal" vassal=touched`,
+		name: "touched", ini: "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\nbind = /run/t:ro\n", ready: `msg="vassal is loyal" vassal=touched`,
 		happens: func(r *realm, _ emperor.Status) { r.Run(r.t, "touch", iniPath("touched")) },
 		finds: func(r *realm, before emperor.Status) {
 			r.logged("touched | reloaded", 1)
@@ -147,7 +147,7 @@ var meanwhile = []struct {
 		},
 	},
 	{
-		name: "crew", ini: "[uwsgi]\ncommand = AGENT\nattach-daemon = exec sleep 1009\nattach-daemon = exec sleep 1010\nsmart-attach-daemon = /run/t/open/smart.pid sleep 1011 & echo $! > /run/t/open/smart.pid\n",
+		name: "crew", ini: "[uwsgi]\ncommand = AGENT\nattach-daemon = exec sleep 1009\nattach-daemon = exec sleep 1010\nsmart-attach-daemon = /run/t/open/smart.pid sleep 1011 & echo $! > /run/t/open/smart.pid\nwritable = /run/t/open\n",
 		happens: func(r *realm, before emperor.Status) { r.kill(attached(before, "sleep-2").PID) },
 		finds: func(r *realm, before emperor.Status) {
 			now := r.await("crew", "has its daemon again", func(s emperor.Status) bool {
@@ -194,7 +194,7 @@ func TestWhileThereIsNoEmperor(t *testing.T) {
 		case "crew":
 			before[m.name] = r.await("crew", "is whole", func(s emperor.Status) bool {
 				return s.State == emperor.Running && attached(s, "sleep").PID != 0 && attached(s, "sleep-2").PID != 0 && attached(s, "sleep-3").PID != 0 &&
-					strings.TrimSpace(r.read("/run/t/open/smart.pid")) == fmt.Sprint(attached(s, "sleep-3").PID)
+					strings.TrimSpace(r.read("/run/t/open/smart.pid")) == r.inner(attached(s, "sleep-3").PID)
 			})
 		default:
 			before[m.name] = r.awaitState(m.name, emperor.Running)

@@ -94,8 +94,8 @@ command = /bin/agent
 		t.Errorf("namespace gives it %s", got)
 	}
 	s = r.reach("detached")
-	if got := r.ownOf(s.PID, r.cmdPID()); got != "ipc mnt net uts" || r.mustSh(s, "hostname") != "detached\n" {
-		t.Errorf("unshare = ipc,uts gives it %s beside the network's", got)
+	if got := r.ownOf(s.PID, r.cmdPID()); got != "ipc mnt net pid uts" || r.mustSh(s, "hostname") != "detached\n" {
+		t.Errorf("unshare = ipc,uts, and its confinement, give it %s", got)
 	}
 	// All of it again for the next generation, and nothing on the host.
 	r.mustRun("restart", "pivot")
@@ -210,7 +210,7 @@ func TestTyrantNamespaces(t *testing.T) { // T31
 	for name, line := range refused {
 		r.writeAs(iniPath(name), "[uwsgi]\ncommand = AGENT\n"+line+"\n", owner, group)
 	}
-	r.writeAs(iniPath("blog"), "[uwsgi]\nunshare = ipc,uts\nlimit-nproc = 500\nmax-fd = 200\nprio = 19\nlogto = /run/t/blog.log\ncommand = AGENT\n", owner, group)
+	r.writeAs(iniPath("blog"), "[uwsgi]\nunshare = ipc,uts\nlimit-nproc = 500\nmax-fd = 200\nprio = 19\nwritable = /run/t/as-vassal\nlogto = /run/t/blog.log\ncommand = AGENT\n", owner, group)
 	r.writeAs("/run/t/blog.log", "", owner, group)
 	r.start()
 	s := r.reach("blog")
@@ -249,6 +249,7 @@ func TestAllPhasesOfHooks(t *testing.T) {
 		emperors.WriteString("exec-" + ph + " = echo emperor " + ph + " >>/run/t/order\n")
 		vassals.WriteString("exec-" + ph + " = echo vassal " + ph + " $KIND >>/run/t/order\n")
 	}
+	vassals.WriteString("writable = /run/t\n")
 	emperors.WriteString("exec-as-vassal = echo as-vassal >>/run/t/order\nexec-as-user-atexit = echo at exit >>/run/t/order\n")
 	for _, ph := range []string{"asap", "pre-jail", "in-jail", "post-jail", "as-root", "as-user"} {
 		want.WriteString("emperor " + ph + "\n")
@@ -277,9 +278,7 @@ func TestAllPhasesOfHooks(t *testing.T) {
 // The phases of a running uwsgi are its own, and stay in it.
 func TestPhasesOfARealUWSGI(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("uwsgi-core"); err != nil {
-		t.Skip("needs uwsgi-core")
-	}
+	nettest.Program(t, "uwsgi-core")
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.write("/run/t/app.pl", "sub { [200, [], ['served']] }\n")
 	r.write("/run/t/order", "")
@@ -290,7 +289,7 @@ func TestPhasesOfARealUWSGI(t *testing.T) {
 	for _, ph := range []string{"as-user-atexit", "accepting1-once", "post-app", "pre-app", "as-user", "as-root"} {
 		phases.WriteString("hook-" + ph + " = appendn:/run/t/order " + ph + "\n")
 	}
-	r.drop("real", "[uwsgi]\nplugins-dir = /usr/lib/uwsgi/plugins\nplugins = http,psgi\npsgi = /run/t/app.pl\nhttp-socket = :8000\nhttp-socket-modifier1 = 5\n"+phases.String())
+	r.drop("real", "[uwsgi]\nplugins-dir = /usr/lib/uwsgi/plugins\nplugins = http,psgi\npsgi = /run/t/app.pl\nhttp-socket = :8000\nhttp-socket-modifier1 = 5\nwritable = /run/t\n"+phases.String())
 	r.start()
 	r.reach("real")
 	r.mustRun("stop", "real")
@@ -305,10 +304,8 @@ func TestBoundsOfVassals(t *testing.T) {
 	t.Parallel()
 	w := nettest.NewWorld(t)
 	r := layRealm(t, w, "emperor", "[uwsgi]\nemperor = /run/t/vassals\nvassals-cap = net_raw,setuid,setgid\n")
+	nettest.Unified(t)
 	tree := strings.TrimSpace(r.Run(t, "sh", "-c", "awk '$3 == \"cgroup2\" {print $2}' /proc/mounts | tail -n 1"))
-	if tree == "" {
-		t.Skip("no v2 cgroup tree")
-	}
 	r.drop("root", "[uwsgi]\nmax-fd = 55\ncgroup = "+tree+"/limited\ncgroup-opt = cgroup.max.depth=3\ncommand = sleep 1000\n")
 	r.drop("more", "[uwsgi]\ncap = sys_admin\ncommand = sleep 1000\n")
 	r.start()
@@ -349,11 +346,9 @@ func TestBoundsOfVassals(t *testing.T) {
 // of a real uWSGI in both directions.
 func TestSetnsWithARealUWSGI(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("uwsgi-core"); err != nil {
-		t.Skip("needs uwsgi-core")
-	}
+	nettest.Program(t, "uwsgi-core")
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
-	r.drop("blog", "[uwsgi]\nunshare = uts,ipc\nhook-post-jail = hostname:blogs\nsetns-socket = /run/t/blog.ns\ncommand = AGENT\n")
+	r.drop("blog", "[uwsgi]\nunshare = uts,ipc\nhook-post-jail = hostname:blogs\nwritable = /run/t\nsetns-socket = /run/t/blog.ns\ncommand = AGENT\n")
 	r.drop("guest", "[uwsgi]\nsetns = /run/t/blog.ns\ncommand = /bin/sh -c \"hostname >/run/t/guest/host; ip -o address >/run/t/guest/ip; exec sleep 1000\"\n")
 	r.drop("visitor", "[uwsgi]\nsetns = /run/t/real.ns\ncommand = /bin/sh -c \"hostname >/run/t/guest/real; exec sleep 1000\"\n")
 	r.Run(t, "install", "-d", "-m", "777", "/run/t/guest")

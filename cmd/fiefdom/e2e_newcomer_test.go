@@ -107,7 +107,7 @@ func TestNewcomerIsTold(t *testing.T) {
 	r.write(realmDir+"/emperor.ini", r.read(realmDir+"/emperor.ini")+"emperor-frq = 3\n")
 	r.signal(r.cmdPID(), syscall.SIGHUP)
 	r.logged("not upgraded; going on", 1)
-	r.write(realmDir+"/emperor.ini", strings.Replace(r.read(realmDir+"/emperor.ini"), "emperor-frq = 3", "vassal-set = env=A=1", 1))
+	r.write(realmDir+"/emperor.ini", strings.Replace(r.read(realmDir+"/emperor.ini"), "emperor-frq = 3", "emperor-freq = 4", 1))
 	r.signal(r.cmdPID(), syscall.SIGHUP)
 	r.logged("vassal adopted", 1)
 	if why := unlike(quiet, r.await("quiet", "runs", func(s emperor.Status) bool { return s.State == emperor.Running })); why != "" {

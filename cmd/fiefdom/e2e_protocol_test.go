@@ -37,7 +37,7 @@ func TestVassalThatSpeaksTheProtocol(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-graceful-shutdown = true\n")
 	r.write("/run/t/snake.py", speaker)
-	r.drop("snake", "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\n")
+	r.drop("snake", "[uwsgi]\nemperor-protocol = true\ncommand = python3 /run/t/snake.py\nbind = /run/t:ro\n")
 	r.start()
 	loyal := func(what string) emperor.Status {
 		t.Helper()
@@ -79,7 +79,7 @@ func TestVassalThatSpeaksTheProtocol(t *testing.T) {
 // realUwsgi is a vassal that a real uwsgi runs, with a master and workers. Its
 // page names the worker and the load that it belongs to.
 const (
-	realUwsgi = "[uwsgi]\nplugin = psgi\npsgi = /run/t/app.pl\nsocket = /run/t/www/app.socket\nchmod-socket = 666\nmaster = true\nprocesses = 2\nheartbeat = 1\nuid = 1501\ngid = 1501\n"
+	realUwsgi = "[uwsgi]\nplugin = psgi\npsgi = /run/t/app.pl\nwritable = /run/t\nsocket = /run/t/www/app.socket\nchmod-socket = 666\nmaster = true\nprocesses = 2\nheartbeat = 1\nuid = 1501\ngid = 1501\n"
 	perlApp   = "my $loaded = LOADED;\nmy $app = sub { return ['200', ['Content-Type' => 'text/plain'], [\"load $loaded\\n\"]]; };\n"
 )
 
@@ -115,7 +115,7 @@ func TestRealUwsgiSpeaksTheProtocol(t *testing.T) {
 	if s := answers(3); s.PID != first.PID {
 		t.Errorf("after the touch: %+v, the pid was %d", s, first.PID)
 	}
-	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\numask = 022\n")
+	r.drop("app", realUwsgi+"touch-reload = /run/t/app.pl\numask = 027\n")
 	second := r.await("app", "is a new process with its new umask", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != first.PID
 	})

@@ -16,7 +16,7 @@ import (
 func TestReady(t *testing.T) {
 	t.Parallel()
 	r := newRealm(t, nativeNetwork, map[string]string{
-		"file":  "[uwsgi]\ncommand = sh -c 'echo hello; exec AGENT'\nready = exec:test -e /run/t/file-is-ready\n",
+		"file":  "[uwsgi]\ncommand = sh -c 'echo hello; exec AGENT'\nready = exec:test -e /run/t/file-is-ready\nbind = /run/t:ro\n",
 		"http":  "[uwsgi]\ncommand = AGENT\nready = http:8000/\n",
 		"tcp":   "[uwsgi]\ncommand = AGENT\nready = tcp:8000\n",
 		"delay": "[uwsgi]\ncommand = AGENT\nready = delay:100ms\n",
@@ -49,7 +49,7 @@ func TestReady(t *testing.T) {
 	if err := os.Remove(r.Path("/run/t/file-is-ready")); err != nil {
 		t.Fatal(err)
 	}
-	r.drop("file", "[uwsgi]\ncommand = sh -c 'trap \"echo asked; exit\" TERM; echo up; while :; do sleep 0.1; done'\nready = exec:test -e /run/t/file-is-ready\n")
+	r.drop("file", "[uwsgi]\ncommand = sh -c 'trap \"echo asked; exit\" TERM; echo up; while :; do sleep 0.1; done'\nready = exec:test -e /run/t/file-is-ready\nbind = /run/t:ro\n")
 	r.await("file", "is up", func(emperor.Status) bool { return strings.HasSuffix(r.mustRun("logs", "file"), "up\n") })
 	r.mustRun("stop", "file")
 	r.await("file", "was asked to stop", func(emperor.Status) bool { return strings.HasSuffix(r.mustRun("logs", "file"), "asked\n") })
@@ -58,12 +58,13 @@ func TestReady(t *testing.T) {
 // A hung app is found and started again in time; a slow one is left alone. // T51
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	const interval, timeout, count = time.Second, 500 * time.Millisecond, 2
-	checked := "health-interval = 1\nhealth-timeout = 500ms\nhealth-count = 2\n"
+	// So many of them that no doubled time looks like a machine that was busy.
+	const interval, timeout, count = 500 * time.Millisecond, 250 * time.Millisecond, 4
+	const checked = "health-interval = 500ms\nhealth-timeout = 250ms\nhealth-count = 4\n"
 	r := newRealm(t, nativeNetwork, map[string]string{
 		"hung": agentIni + "health = http:8000/\n" + checked,
 		"slow": agentIni + "health = http:8000/\n" + checked,
-		"sick": agentIni + "health = exec:sh -c 'echo feverish; test ! -e /run/t/sick'\n" + checked,
+		"sick": agentIni + "health = exec:sh -c 'echo feverish; test ! -e /run/t/sick'\nbind = /run/t:ro\n" + checked,
 	})
 	for _, name := range []string{"slow", "sick"} {
 		r.reach(name)
@@ -74,7 +75,7 @@ func TestHealth(t *testing.T) {
 		_, err := r.sh(slow, "sleep 4") // more than interval×count
 		busy <- err
 	}()
-	const grace = time.Second // for the new start
+	const grace = 500 * time.Millisecond // for the new start
 	var again emperor.Status
 	for try := 1; ; try++ { // a busy machine may be late, but not each time
 		hung := r.reach("hung")
@@ -82,6 +83,9 @@ func TestHealth(t *testing.T) {
 		stopped := time.Now()
 		again = r.await("hung", "is started again", func(s emperor.Status) bool { return s.State == emperor.Running && s.PID != hung.PID })
 		took := time.Since(stopped)
+		if took < interval*(count-1)*7/8 { // the last eighth is chance
+			t.Errorf("after %v so many checks cannot have failed", took)
+		}
 		if took <= interval*count+timeout+grace {
 			break
 		}
@@ -93,7 +97,7 @@ func TestHealth(t *testing.T) {
 	if !strings.Contains(again.LastEnd, "unhealthy") || !strings.Contains(again.LastEnd, "in time") {
 		t.Errorf("why it was started again: %q", again.LastEnd)
 	}
-	if out := r.mustRun("status", "hung"); !strings.Contains(out, "unhealthy: 2 checks in a row failed") {
+	if out := r.mustRun("status", "hung"); !strings.Contains(out, "unhealthy: 4 checks in a row failed") {
 		t.Errorf("status says\n%s", out)
 	}
 	if err := <-busy; err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -12,13 +11,11 @@ import (
 // An app tells by sd_notify how it is; nobody else can in its place.
 func TestNotify(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("systemd-notify"); err != nil {
-		t.Skip("there is no systemd-notify to speak for the app")
-	}
+	nettest.Program(t, "systemd-notify") // speaks for the app
 	r := newRealm(t, nativeNetwork, map[string]string{
-		"told":   "[uwsgi]\ncommand = sh -c 'systemd-notify --status=\"warming up\"; while ! test -e /run/t/go; do sleep 0.05; done; systemd-notify --ready \"STATUS=at $(printf \"\\033[1m\")work\"; exec AGENT'\nready = notify\n",
+		"told":   "[uwsgi]\ncommand = sh -c 'systemd-notify --status=\"warming up\"; while ! test -e /run/t/go; do sleep 0.05; done; systemd-notify --ready \"STATUS=at $(printf \"\\033[1m\")work\"; exec AGENT'\nready = notify\nbind = /run/t:ro\n",
 		"silent": "[uwsgi]\ncommand = AGENT\nready = notify\nready-timeout = 1\n",
-		"dog":    "[uwsgi]\ncommand = sh -c 'while ! test -e /run/t/go; do systemd-notify WATCHDOG=1; sleep 0.1; done; exec sleep 1000'\nwatchdog = 3\n",
+		"dog":    "[uwsgi]\ncommand = sh -c 'while ! test -e /run/t/go; do systemd-notify WATCHDOG=1; sleep 0.1; done; exec sleep 1000'\nwatchdog = 3\nbind = /run/t:ro\n",
 		"flood":  "[uwsgi]\ncommand = sh -c 'systemd-notify --ready; while :; do systemd-notify STATUS=again; done'\nready = notify\n",
 		"other":  agentIni,
 	})

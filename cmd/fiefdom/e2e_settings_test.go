@@ -34,6 +34,10 @@ func (r *realm) awaitPage(vassal, want string) emperor.Status {
 // hear it, and the uwsgi then waits a minute for it before it loads again.
 var oneWorker = strings.Replace(realUwsgi, "processes = 2", "processes = 1", 1)
 
+// ownersWorker is that of an owner, to whom the folder of all inis is not given: his
+// apps are in his own.
+var ownersWorker = strings.NewReplacer("writable = /run/t\n", "writable = /run/t/www\n", "/run/t/app.pl", "/run/t/www/app.pl").Replace(oneWorker)
+
 // writeApps writes two apps that a uwsgi can load; one has a name that the
 // dialect would read otherwise.
 func (r *realm) writeApps() {
@@ -41,6 +45,7 @@ func (r *realm) writeApps() {
 	r.Run(r.t, "sh", "-e", "-c", "mkdir /run/t/www; chown 1501:1501 /run/t/www")
 	r.write("/run/t/app.pl", strings.ReplaceAll(perlApp, "LOADED", "1"))
 	r.write("/run/t/a%d$(b).pl", strings.ReplaceAll(perlApp, "LOADED", "2"))
+	r.Run(r.t, "sh", "-c", "cp -p /run/t/*.pl /run/t/www/")
 }
 
 // A uwsgi that the emperor tells to reload takes the new options of its ini, as
@@ -67,12 +72,12 @@ func TestUwsgiTakesNewOptionsByAReload(t *testing.T) {
 		return s.State == emperor.Running && s.PID != first.PID
 	})
 	r.awaitPage("app", "load 1")
-	r.drop("app", oneWorker+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", oneWorker+"umask = 027\nconfine = compat\nexec-as-root = mount -t tmpfs none /proc\n")
 	third := r.await("app", "is a new process without a real /proc", func(s emperor.Status) bool {
 		return s.State == emperor.Running && s.PID != second.PID
 	})
 	r.awaitPage("app", "load 1")
-	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nexec-as-root = mount -t tmpfs none /proc\n")
+	r.drop("app", strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl")+"umask = 027\nconfine = compat\nexec-as-root = mount -t tmpfs none /proc\n")
 	if s := r.awaitPage("app", "load 2"); s.PID == third.PID {
 		t.Errorf("it cannot see its settings, and took them: %+v", s)
 	}
@@ -85,10 +90,10 @@ func TestTenantsUwsgiTakesNewOptions(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"emperor-tyrant = true\nemperor-use-clone = pid,fs\n")
 	r.writeApps()
-	r.writeAs(iniPath("app"), oneWorker, 1501, 1501)
+	r.writeAs(iniPath("app"), ownersWorker, 1501, 1501)
 	r.start()
 	first := r.awaitPage("app", "load 1")
-	r.writeAs(iniPath("app"), strings.ReplaceAll(oneWorker, "/run/t/app.pl", "/run/t/a%%d$(b).pl"), 1501, 1501)
+	r.writeAs(iniPath("app"), strings.ReplaceAll(ownersWorker, "/app.pl", "/a%%d$(b).pl"), 1501, 1501)
 	if s := r.awaitPage("app", "load 2"); s.PID != first.PID || s.Restarts != 0 {
 		t.Errorf("it did not reload itself: %+v, the pid was %d", s, first.PID)
 	}
@@ -96,7 +101,7 @@ func TestTenantsUwsgiTakesNewOptions(t *testing.T) {
 	tenant := func(command string) (string, error) {
 		return r.Try(t, "setpriv", "--reuid=1501", "--regid=1501", "--clear-groups", "sh", "-c", command)
 	}
-	if out, err := tenant("cat " + fds + "5"); err != nil || !strings.Contains(out, "psgi = /run/t/a%%d$(b).pl\n") {
+	if out, err := tenant("cat " + fds + "5"); err != nil || !strings.Contains(out, "psgi = /run/t/www/a%%d$(b).pl\n") {
 		t.Errorf("the tenant reads its settings: %q, %v", out, err)
 	}
 	if out, err := tenant("echo mine >" + fds + "5"); err == nil || !strings.Contains(out, "ermission denied") {
@@ -132,7 +137,7 @@ func TestConfigPipe(t *testing.T) {
 	t.Parallel()
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	r.write("/run/t/reader.py", reader)
-	command := "[uwsgi]\nemperor-protocol = true\nreload-mercy = 1\ncommand = python3 /run/t/reader.py\n"
+	command := "[uwsgi]\nemperor-protocol = true\nreload-mercy = 1\ncommand = python3 /run/t/reader.py\nbind = /run/t:ro\n"
 	r.drop("snake", command+"processes = 4\nmy-colour = green\n")
 	r.start()
 	r.logged("snake | 115 0 40 processes = 4,my-colour = green,", 2)

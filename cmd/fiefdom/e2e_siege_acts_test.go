@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +45,7 @@ func (s *siege) actBegin() {
 				s.witness[name] = st
 			}
 		}
-		return len(now) == len(survivors)+1
+		return len(now) == len(survivors)+len(residents)
 	})
 }
 
@@ -61,9 +62,7 @@ func (s *siege) actEnd() {
 		return // killed
 	}
 	s.disarm()
-	if left := s.leftOver(); left != "" {
-		panic(gaveUp("left over:\n" + left))
-	}
+	s.nothingLeft()
 	s.launch()
 }
 
@@ -88,12 +87,12 @@ func (s *siege) actUpgrade() {
 
 // begun waits until all run under an emperor who has adopted them.
 func (s *siege) begun() {
-	s.until("all run", func() bool { return len(s.statuses()) == len(survivors)+1 })
+	s.until("all run", func() bool { return len(s.statuses()) == len(survivors)+len(residents) })
 }
 
 // The guests. Who is fickle may be stopped, or sleep.
 var siegeGuests = map[string]string{
-	"noisy": "[uwsgi]\ncommand = sh -c 'while echo here I am; do sleep 0.1; done'\nlogto = /run/t/log/noisy\ntouch-logrotate = /run/t/rotate\nunshare = pid,fs\nlimit-pids = ",
+	"noisy": "[uwsgi]\ncommand = sh -c 'while echo here I am; do sleep 0.1; done'\nlogto = /run/t/log/noisy\ntouch-logrotate = /run/t/rotate\nnetwork = bridge:br0\nunshare = pid,fs\nlimit-pids = ",
 	"crew":  "[uwsgi]\ncommand = AGENT\nattach-daemon = exec sleep 1012\ncron = -1 -1 -1 -1 -1 true\nenv = LOAD=",
 	"hooked": `[uwsgi]
 unshare = net
@@ -103,7 +102,8 @@ exec-as-root = ping -c 1 -W 5 10.9.0.1
 uid = 1501
 command = AGENT
 env = LOAD=`,
-	"door": "[uwsgi]\ncommand = sleep 1013\nenv = LOAD=",
+	"porter": "[uwsgi]\ncommand = AGENT\npublish = 8000:8000\npublish = 800",
+	"door":   "[uwsgi]\ncommand = sleep 1013\nenv = LOAD=",
 }
 
 var fickle = []string{"noisy", "door"}
@@ -137,6 +137,25 @@ func (s *siege) knock() bool {
 	return s.settled("door", nil)
 }
 
+// moves has a vassal publish, then publish by another port, and not start anew.
+func (s *siege) moves() bool {
+	s.guest("porter", "1:8000")
+	if !s.settled("porter", nil) {
+		return false
+	}
+	pid := s.get("porter").PID
+	st := s.witness["porter"]
+	st.Published = slices.Clone(st.Published)
+	st.Published[1].Port, st.Published[1].Last = 8002, 8002
+	s.witness["porter"] = st
+	s.guest("porter", "2:8000")
+	return s.settled("porter", func(st emperor.Status) bool {
+		return st.PID == pid && len(st.Published) == 2 && st.Published[1].Port == 8002
+	}) && s.until("the emperor says that it is done", func() bool { // a failpoint comes after the ports are in force
+		return strings.Contains(s.allLogged(), `msg="published ports changed" vassal=porter`)
+	})
+}
+
 // actWork is a day's work: vassals come, are woken, limited, rotated, visited,
 // changed, stopped, started, and go.
 func (s *siege) actWork() {
@@ -158,7 +177,8 @@ func (s *siege) actWork() {
 		found, _ := filepath.Glob(filepath.Join(s.Legacy("pids"), "fiefdom-*", "noisy.*", "pids.max"))
 		return slices.ContainsFunc(found, func(path string) bool {
 			b, _ := os.ReadFile(path)
-			return strings.TrimSpace(string(b)) == "50"
+			pids, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+			return pids > 50 && pids < 60 // and the reaper's threads
 		})
 	}
 	if !s.until("the limit is changed", limit) {
@@ -196,7 +216,10 @@ func (s *siege) actWork() {
 	if !s.settled("hooked", func(st emperor.Status) bool { return st.PID != pid }) {
 		return
 	}
-	s.touch("noisy", "crew", "hooked", "door")
+	if !s.moves() {
+		return
+	}
+	s.touch("noisy", "crew", "hooked", "door", "porter")
 	s.expel()
 	s.until("all guests are gone", s.alone)
 }
@@ -204,5 +227,5 @@ func (s *siege) actWork() {
 // alone says whether there is nobody but the survivors.
 func (s *siege) alone() bool {
 	list, err := s.api.List(s.t.Context())
-	return err == nil && len(list) == len(survivors)+1
+	return err == nil && len(list) == len(survivors)+len(residents)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,6 +29,14 @@ type siege struct {
 	counts  map[string]int // who comes by where while an act is armed; nil: nobody counts
 	witness map[string]emperor.Status
 	still   string // the world as it is when nothing happens
+	hosts   string // the hosts file as it was before
+}
+
+// residents are survivors that only a siege has.
+var residents = map[string]string{
+	"logs":    "[uwsgi]\ncommand = AGENT\nlogto = /run/t/log/logs\nlimit-pids = 40\npublish = 8090:8000\npublish = 8090:8000/udp\n",
+	"bridged": "[uwsgi]\ncommand = AGENT\nnetwork = bridge:br0 10.100.0.1/24 fd10::1/64\n",
+	"both":    "[uwsgi]\ncommand = AGENT\nnetwork = fief0\nnetwork = bridge:br0\npublish = 8091:8000\npublish = 127.0.0.1:8092:8000/udp\n",
 }
 
 // besiege is a world with an emperor, and vassals that are to survive him.
@@ -41,9 +48,17 @@ func besiege(t *testing.T, program string) *siege {
 	for name, text := range survivors {
 		s.drop(name, strings.ReplaceAll(text, "cron = ", "#")) // a job comes and goes by itself
 	}
-	s.drop("logs", "[uwsgi]\ncommand = AGENT\nlogto = /run/t/log/logs\nlimit-pids = 40\n")
-	s.before = s.Snapshot(t)
+	for name, text := range residents {
+		s.drop(name, text)
+	}
+	s.before, s.hosts = s.Snapshot(t), s.read("/etc/hosts")
+	s.lasting = "/etc/hosts"
 	s.launch()
+	if why := s.try(func() {
+		s.must("names are kept in /etc/hosts", func() bool { return s.api.Hosts(t.Context(), new(true), new(hostsTold)) == nil })
+	}); why != "" {
+		t.Fatalf("%s\n%s", why, s.lastLogged())
+	}
 	if why := s.try(s.settle); why != "" {
 		t.Fatalf("%s\n%s", why, s.lastLogged())
 	}
@@ -213,6 +228,10 @@ func (s *siege) settle() {
 			panic(gaveUp(name + " is not what it was: " + diff))
 		}
 	}
+	for name, before := range s.witness {
+		want := fmt.Sprint(before.Published)
+		s.must(name+" publishes what it did: "+want, func() bool { return fmt.Sprint(s.get(name).Published) == want })
+	}
 	s.expel()
 	s.must("the guests are gone", s.alone)
 	var diff string
@@ -236,59 +255,6 @@ func (s *siege) settle() {
 	}
 }
 
-// vaultFiles is what is open in the vault, without what numbers it. A process that
-// has ended is of no account: its pidfd goes when its vassal is noted anew.
-func (s *siege) vaultFiles() string {
-	var pid int
-	_, _ = fmt.Sscan(s.read("/run/fiefdom/emperor/vault"), &pid)
-	dir := s.Path(fmt.Sprintf("/proc/%d/fd", pid))
-	files, _ := os.ReadDir(dir)
-	var all []string
-	for _, f := range files {
-		what, _ := os.Readlink(filepath.Join(dir, f.Name()))
-		if info := s.read(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, f.Name())); strings.Contains(info, "Pid:\t-1\n") {
-			continue
-		}
-		all = append(all, "vault's "+strings.TrimRight(what, "0123456789[]"))
-	}
-	return strings.Join(all, "\n") + "\n"
-}
-
-// launches are the numbers of generations and runs in the names of cgroups.
-var launches = regexp.MustCompile(`\.\d+(/|$)`)
-
-// stillness is a snapshot without what differs from one emperor, or generation,
-// to the next.
-func (s *siege) stillness() string {
-	var lines []string
-	for line := range strings.Lines(s.Snapshot(s.t) + s.vaultFiles()) {
-		if strings.Contains(line, " fe80::") {
-			continue // the kernel's, at random
-		}
-		kind, what, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch kind {
-		case "process":
-			_, what, _ = strings.Cut(what, " ")
-			if strings.HasSuffix(what, " run "+realmDir+"/emperor.ini") {
-				continue
-			}
-			if program, _, ok := strings.Cut(what, " router "); ok {
-				what = program + " router"
-			}
-		case "cgroup":
-			what = launches.ReplaceAllString(what, "$1")
-		case "file":
-			if strings.HasPrefix(what, "/var/lib/fiefdom") || strings.HasPrefix(what, realmDir) {
-				continue
-			}
-			what = strings.Join(strings.Fields(what)[:2], " ") // not its size
-		}
-		lines = append(lines, kind+" "+what)
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
-}
-
 // lastLogged is the end of the log.
 func (s *siege) lastLogged() string {
 	lines := strings.Split(strings.TrimSpace(s.allLogged()), "\n")
@@ -302,6 +268,10 @@ func (s *siege) leave() {
 	}
 	if why := s.try(s.stopAll); why != "" {
 		s.t.Error(why)
+		return
+	}
+	if _, err := s.Try(s.t, "fiefdom", "hosts", "--remove"); err != nil || s.read("/etc/hosts") != s.hosts {
+		s.t.Errorf("hosts --remove: %v, and /etc/hosts is\n%s", err, s.read("/etc/hosts"))
 	}
 }
 
@@ -311,7 +281,5 @@ func (s *siege) stopAll() {
 	if s.until("the emperor ends", func() bool { return false }) || s.cmd.ProcessState.ExitCode() != exitOK {
 		panic(gaveUp(fmt.Sprintf("the emperor's exit code is %d", s.cmd.ProcessState.ExitCode())))
 	}
-	if left := s.leftOver(); left != "" {
-		panic(gaveUp("left over:\n" + left))
-	}
+	s.nothingLeft()
 }

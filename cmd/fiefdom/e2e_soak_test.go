@@ -17,28 +17,13 @@ import (
 	"fiefdom/internal/nettest"
 )
 
-// soakTime is how long the soak lasts: FIEFDOM_SOAK_TIME, else an hour where
-// everything is tested at its full numbers, else a taste.
-func soakTime(t *testing.T) time.Duration {
-	t.Helper()
-	text := os.Getenv("FIEFDOM_SOAK_TIME")
-	if text == "" {
-		return time.Duration(scaled(20, 3600)) * time.Second
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 10*time.Second {
-		t.Fatalf("FIEFDOM_SOAK_TIME is %q; want a duration of 10s or more, as 1h", text)
-	}
-	return d
-}
-
 // Many vassals are started, stopped, restarted, reloaded, killed, removed and
 // edited, one every 100 ms, while streams go on between others; emperors are
 // killed and upgraded now and then, and routers killed. In the end each vassal
 // runs once, no byte was harmed, and nothing is held that was not held before:
 // descriptors, goroutines and memory do not grow. // T55
 func TestSoakReign(t *testing.T) {
-	total := soakTime(t)
+	total := askedTime(t, "FIEFDOM_SOAK_TIME", time.Duration(scaled(20, 3600))*time.Second)
 	count := scaled(30, 200)
 	vassals := map[string]string{"blog": agentIni, "shop": agentIni}
 	for i := range count {

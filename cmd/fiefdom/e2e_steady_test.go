@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,20 +42,50 @@ func (v visits) String() string {
 
 func (v *visits) failed() int { return v.router.failed + v.door.failed + v.beside.failed }
 
-// stall is how much longer than beside them somebody waited.
-func (v *visits) stall() time.Duration { return max(v.router.at(1), v.door.at(1)) - v.beside.at(1) }
+// stall is how much longer somebody waited than whoever was beside him then. What
+// the machine did at another time is no excuse.
+func (v *visits) stall() (worst time.Duration) {
+	for _, w := range [][]wait{v.router.all, v.door.all} {
+		for i := len(w) - 1; i >= 0 && w[i].took > worst; i-- {
+			var machine time.Duration
+			for _, b := range v.beside.all {
+				if b.due.Before(w[i].due.Add(w[i].took)) && w[i].due.Before(b.due.Add(b.took)) {
+					machine = max(machine, b.took)
+				}
+			}
+			worst = max(worst, w[i].took-machine)
+		}
+	}
+	return worst
+}
 
-// waits are how long requests took.
+// wait is how long a request took.
+type wait struct {
+	due  time.Time
+	took time.Duration
+}
+
+// waits are the requests by one way, the longest last once all have come.
 type waits struct {
-	all    []time.Duration
+	all    []wait
 	failed int
+}
+
+func (w *waits) note(due time.Time, took time.Duration, err error) {
+	if w.all = append(w.all, wait{due, took}); err != nil {
+		w.failed++
+	}
+}
+
+func (w *waits) sort() {
+	slices.SortFunc(w.all, func(a, b wait) int { return cmp.Compare(a.took, b.took) })
 }
 
 func (w *waits) at(part float64) time.Duration {
 	if len(w.all) == 0 {
 		return 0
 	}
-	return w.all[int(part*float64(len(w.all)-1))]
+	return w.all[int(part*float64(len(w.all)-1))].took
 }
 
 func (w waits) String() string {
@@ -119,15 +149,7 @@ func (r *realm) dial(ctx context.Context, addr netip.Addr, port string) (c net.C
 }
 
 func ask(client *http.Client) error {
-	resp, err := client.Get("http://vassal/")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %s", resp.Status)
-	}
+	_, err := bodyOf(client.Get("http://vassal/"))
 	return err
 }
 
@@ -135,9 +157,7 @@ func (s *steady) note(w *waits, due time.Time, err error) {
 	took := time.Since(due)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w.all = append(w.all, took)
-	if err != nil {
-		w.failed++
+	if w.note(due, took, err); err != nil {
 		s.why = err
 	}
 }
@@ -149,7 +169,7 @@ func (s *steady) next() visits {
 	s.now = visits{}
 	s.mu.Unlock()
 	for _, w := range []waits{v.router, v.door, v.beside} {
-		slices.Sort(w.all)
+		w.sort()
 	}
 	return v
 }

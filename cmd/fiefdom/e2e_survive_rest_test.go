@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,17 +14,15 @@ import (
 func TestAdoptedVassalsAreServed(t *testing.T) {
 	t.Parallel()
 	needLimits(t)
-	if _, err := exec.LookPath("systemd-notify"); err != nil {
-		t.Skip("there is no systemd-notify to speak for the app")
-	}
+	nettest.Program(t, "systemd-notify") // speaks for the app
 	const limited = "[uwsgi]\ncommand = sh -c 'while read word; do echo heard $word; systemd-notify STATUS=\"$word\"; done < /run/t/words; exec sleep 1000'\n" +
-		"env = WHERE=%n\nready = delay:1ms\nwatchdog = 1h\nlogto = /run/t/log/blog\nlog-maxsize = 64K\nlimit-pids = "
+		"env = WHERE=%n\nbind = /run/t\nready = delay:1ms\nwatchdog = 1h\nlogto = /run/t/log/blog\nlog-maxsize = 64K\nlimit-pids = "
 	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"limit-pids = 100\n")
 	r.Run(t, "mkdir", "-m", "777", "/run/t/log")
 	words := r.fifo("/run/t/words")
 	r.Run(t, "chmod", "666", "/run/t/words")
 	r.drop("blog", limited+"40\n")
-	r.drop("sick", agentIni+"health = exec:test ! -e /run/t/sick\nhealth-interval = 1\nhealth-count = 1\n")
+	r.drop("sick", agentIni+"health = exec:test ! -e /run/t/sick\nbind = /run/t:ro\nhealth-interval = 1\nhealth-count = 1\n")
 	r.start()
 	before := map[string]emperor.Status{"blog": r.awaitState("blog", emperor.Running), "sick": r.reach("sick")}
 	say := func(word string) {
@@ -54,12 +51,11 @@ func TestAdoptedVassalsAreServed(t *testing.T) {
 		text, _, _ := r.logText("/run/t/log/blog")
 		return strings.Contains(text, "heard first") && strings.Contains(text, "heard meanwhile") && strings.Contains(text, "heard again")
 	})
-	if got := r.limitValue("pids", "blog", "pids.max"); got != "40" {
-		t.Errorf("pids.max is %s", got)
-	}
-	nettest.Eventually(t, patience, "the default of the next emperor is in force", func() bool { return r.limitValue("pids", "sick", "pids.max") == "200" })
+	r.pidsMax(r.ps("blog"), 40)
+	sick := r.ps("sick")
+	nettest.Eventually(t, patience, "the default of the next emperor is in force", func() bool { return r.pidsAre(sick, 200) })
 	r.drop("blog", limited+"50\n")
-	nettest.Eventually(t, patience, "the limit is changed", func() bool { return r.limitValue("pids", "blog", "pids.max") == "50" })
+	nettest.Eventually(t, patience, "the limit is changed", func() bool { return r.pidsAre(before["blog"], 50) })
 	if s := r.ps("blog"); s.PID != before["blog"].PID || s.PIDs == 0 {
 		t.Errorf("after the change of its limit it is %d with %d processes, was %d", s.PID, s.PIDs, before["blog"].PID)
 	}

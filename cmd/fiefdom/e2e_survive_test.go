@@ -53,15 +53,7 @@ func unlike(before, now emperor.Status) string {
 // next one goes on with the same processes, and in the end leaves nothing.
 func TestVassalsSurviveTheirEmperor(t *testing.T) {
 	t.Parallel()
-	for name, world := range map[string]func(*testing.T) *nettest.World{
-		"with cgroups":    func(t *testing.T) *nettest.World { return nettest.NewWorld(t) },
-		"without cgroups": withoutCgroups,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			testSurvivors(t, world(t))
-		})
-	}
+	inBothWorlds(t, testSurvivors)
 }
 
 func testSurvivors(t *testing.T, w *nettest.World) {
@@ -264,35 +256,29 @@ func TestOrphansWaitForAnEmperorThatRuns(t *testing.T) {
 // it has come to adopt it or not.
 func TestStoppedStartsEndOrphans(t *testing.T) {
 	t.Parallel()
-	for name, world := range map[string]func(*testing.T) *nettest.World{
-		"with cgroups":    func(t *testing.T) *nettest.World { return nettest.NewWorld(t) },
-		"without cgroups": withoutCgroups,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := layRealm(t, world(t), "emperor", nativeNetwork)
-			for name, text := range survivors {
-				r.drop(name, text)
-			}
-			r.start()
-			r.all()
-			r.die()
-			r.write("/run/t/emperor.ini", nativeNetwork+"exec-asap = touch /run/t/begun; exec sleep 1000\n")
-			r.launch()
-			nettest.Eventually(t, patience, "the start is under way", func() bool { return r.exists("/run/t/begun") })
-			r.stop(syscall.SIGTERM)
-			if out := r.Run(t, "ps", "-eo", "args"); strings.Contains(out, agentPath(t)) || strings.Contains(out, " vault ") {
-				t.Errorf("it has left\n%s", out)
-			}
-		})
-	}
+	inBothWorlds(t, func(t *testing.T, w *nettest.World) {
+		r := layRealm(t, w, "emperor", nativeNetwork)
+		for name, text := range survivors {
+			r.drop(name, text)
+		}
+		r.start()
+		r.all()
+		r.die()
+		r.write("/run/t/emperor.ini", nativeNetwork+"exec-asap = touch /run/t/begun; exec sleep 1000\n")
+		r.launch()
+		nettest.Eventually(t, patience, "the start is under way", func() bool { return r.exists("/run/t/begun") })
+		r.stop(syscall.SIGTERM)
+		if out := r.Run(t, "ps", "-eo", "args"); strings.Contains(out, agentPath(t)) || strings.Contains(out, " vault ") {
+			t.Errorf("it has left\n%s", out)
+		}
+	})
 }
 
 // A request that was begun before the emperor was killed is answered under the
 // next one.
 func TestConnectionsSurviveTheEmperor(t *testing.T) {
 	t.Parallel()
-	r := newRealm(t, nativeNetwork, survivors)
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni + "writable = /run/t\n"})
 	s := r.reach("blog")
 	r.Run(t, "mkdir", "-m", "777", "/run/t/open")
 	answer := make(chan string, 1)
@@ -363,7 +349,7 @@ func TestSoakEmperorKilledAnywhere(t *testing.T) {
 		time.Sleep(rand.N(150 * time.Millisecond)) // anywhere is what this is about
 		r.die()
 		r.launch()
-		time.Sleep(rand.N(300 * time.Millisecond))
+		time.Sleep(rand.N(300 * time.Millisecond)) // so is this one's end
 	}
 	r.die()
 	r.start()

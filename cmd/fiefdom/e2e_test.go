@@ -2,13 +2,9 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +16,6 @@ import (
 	"time"
 
 	"fiefdom/emperor"
-	"fiefdom/internal/netns"
 	"fiefdom/internal/nettest"
 )
 
@@ -33,9 +28,10 @@ type realm struct {
 	name    string        // the instance's
 	before  string        // snapshot of the world without the emperor
 	log     string        // the file of the emperor's log
-	program string        // in the world; empty: fiefdom
+	program string        // in the world; empty: lasting
 	environ []string      // of the emperor, beside the test's own
 	longer  time.Duration // that his end may take, with very many vassals
+	lasting string        // a file that may be another when the emperor has ended
 	cmd     *exec.Cmd
 	api     *emperor.Client
 }
@@ -57,6 +53,9 @@ tuntap-router-attach = all
 
 // agentIni is the least of inis: an agent in a jail.
 const agentIni = "[uwsgi]\ncommand = AGENT\n"
+
+// tellsPID is an agent whose pid is the host's, so that its answer tells who it is.
+const tellsPID = agentIni + "confine = compat\n"
 
 // scaled is the full number where make soak asks for it. Tests that use it have
 // Soak in their names.
@@ -124,15 +123,13 @@ func (r *realm) launch() {
 	}
 	defer log.Close()
 	r.cmd = fiefdom("run", realmDir+"/"+r.name+".ini")
-	if r.program != "" {
-		r.cmd.Path, r.cmd.Err = r.program, nil
-	}
+	r.cmd.Path = cmp.Or(r.program, lasting)
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.Env = append(os.Environ(), r.environ...)
 	r.Start(r.t, r.cmd)
 }
 
-// fiefdom is the program as a command.
+// fiefdom is a command of the program.
 func fiefdom(args ...string) *exec.Cmd { return exec.Command("fiefdom", args...) }
 
 // wait waits for the emperor's end and returns its exit code, -1 for a signal.
@@ -180,7 +177,8 @@ func (r *realm) leftOver() (left string) {
 	holds := func() bool {
 		lines := strings.Split(nettest.Diff(r.before, r.Snapshot(r.t)), "\n")
 		left = strings.Join(slices.DeleteFunc(lines, func(line string) bool {
-			return strings.Contains(line, " file /var/lib/fiefdom") || strings.Contains(line, " file "+realmDir)
+			return strings.Contains(line, " file /var/lib/fiefdom") || strings.Contains(line, " file "+realmDir) ||
+				r.lasting != "" && strings.Contains(line, " file "+r.lasting+" ")
 		}), "\n")
 		return left == ""
 	}
@@ -202,7 +200,7 @@ func (r *realm) write(path, text string) {
 // writeAs is write for a file that belongs to somebody.
 func (r *realm) writeAs(path, text string, uid, gid int) {
 	r.t.Helper()
-	text = strings.ReplaceAll(text, "AGENT", agentPath(r.t))
+	text = strings.NewReplacer("AGENT", agentPath(r.t), "LASTING", lasting).Replace(text)
 	tmp := r.Path(path) + ".new"
 	err := os.WriteFile(tmp, []byte(text), 0o644)
 	err = errors.Join(err, os.Chown(tmp, uid, gid), os.Rename(tmp, r.Path(path)))
@@ -228,7 +226,8 @@ func (r *realm) remove(vassal string) {
 func (r *realm) read(path string) string {
 	r.t.Helper()
 	text, err := os.ReadFile(r.Path(path))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Of a process that ends while it is read /proc says ESRCH.
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
 		r.t.Fatal(err)
 	}
 	return string(text)
@@ -291,86 +290,6 @@ func (r *realm) reach(vassal string) emperor.Status {
 	})
 }
 
-func (r *realm) answers(addr netip.Addr) bool {
-	_, err := r.get(addr, "/")
-	return err == nil
-}
-
-// get asks the agent at addr, from the host.
-func (r *realm) get(addr netip.Addr, path string) (string, error) {
-	return r.ask(http.MethodGet, addr, path, nil, patience)
-}
-
-// sh runs a shell command in a vassal's jail, by its agent.
-func (r *realm) sh(s emperor.Status, command string) (string, error) {
-	return r.ask(http.MethodPost, s.Addresses[0], "/sh", strings.NewReader(command), 10*time.Minute)
-}
-
-// mustSh is sh for a command that has to succeed.
-func (r *realm) mustSh(s emperor.Status, command string) string {
-	r.t.Helper()
-	out, err := r.sh(s, command)
-	if err != nil {
-		r.t.Fatalf("in the jail of %s: %s: %v\n%s", s.Name, command, err, out)
-	}
-	return out
-}
-
-func (r *realm) ask(method string, addr netip.Addr, path string, body io.Reader, timeout time.Duration) (string, error) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), timeout)
-	defer cancel()
-	url := "http://" + net.JoinHostPort(addr.String(), "8000") + path
-	req, err := http.NewRequestWithContext(ctx, method, url, body)
-	if err != nil {
-		return "", err
-	}
-	resp, err := clientIn(r.Host).Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	out, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	}
-	return string(out), err
-}
-
-// clientIn is an HTTP client whose connections begin in a namespace.
-func clientIn(ns *nettest.NS) *http.Client {
-	dial := func(_ context.Context, network, address string) (c net.Conn, err error) {
-		err = netns.Do(ns.Handle, func() error {
-			c, err = net.DialTimeout(network, address, 2*time.Second)
-			return err
-		})
-		return c, err
-	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-}
-
-// inet serves HTTP on the internet, port 80, until the test's end. Without a
-// handler of its own it answers with the address that it sees the client under.
-func (r *realm) inet(addr netip.Addr, handler http.HandlerFunc) {
-	r.t.Helper()
-	if handler == nil {
-		handler = func(w http.ResponseWriter, req *http.Request) {
-			host, _, _ := net.SplitHostPort(req.RemoteAddr)
-			fmt.Fprintln(w, host)
-		}
-	}
-	var l net.Listener
-	r.Inet.Do(r.t, func() {
-		var err error
-		if l, err = net.Listen("tcp", net.JoinHostPort(addr.String(), "80")); err != nil {
-			r.t.Fatal(err)
-		}
-	})
-	server := &http.Server{Handler: handler}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(l) }()
-	r.t.Cleanup(func() { server.Close(); <-done })
-}
-
 // run runs a fiefdom command in the world and returns its output and exit code.
 func (r *realm) run(args ...string) (string, int) {
 	r.t.Helper()
@@ -402,4 +321,14 @@ func (r *realm) kill(pid int) { r.t.Helper(); r.Run(r.t, "kill", "-KILL", strcon
 func (r *realm) proc(pid int, file string) string {
 	r.t.Helper()
 	return r.read(fmt.Sprintf("/proc/%d/%s", pid, file))
+}
+
+// inner is the pid that a process has in its own pid namespace; empty: it has ended.
+func (r *realm) inner(pid int) string {
+	text, err := r.Try(r.t, "sh", "-c", fmt.Sprintf("grep NSpid: /proc/%d/status", pid))
+	if err != nil {
+		return ""
+	}
+	fields := strings.Fields(text)
+	return fields[len(fields)-1]
 }

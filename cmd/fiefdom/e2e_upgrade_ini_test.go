@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"fiefdom/emperor"
@@ -46,5 +47,24 @@ func TestSavedRuleStartsNobody(t *testing.T) {
 	r.awaitState("late", emperor.Running) // so the former change has been seen
 	if s := r.ps("shop"); s.State != emperor.Stopped {
 		t.Errorf("shop is %s", s.State)
+	}
+}
+
+// A reload takes what has changed in a file that the emperor's ini includes.
+func TestReloadTakesAChangedInclude(t *testing.T) {
+	t.Parallel()
+	r := layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork+"include = "+realmDir+"/more.ini\n")
+	r.write(realmDir+"/more.ini", "[uwsgi]\nemperor-freq = 3\n")
+	r.drop("shop", agentIni)
+	r.start()
+	before := map[string]emperor.Status{"shop": r.reach("shop")}
+	r.write(realmDir+"/more.ini", "[uwsgi]\nemperor-freq = 3\nvassal-set = env=COLOUR=red\n")
+	r.signal(r.cmdPID(), syscall.SIGHUP)
+	r.logged("vassal adopted", 1)
+	shop := r.await("shop", "has what the include says", func(s emperor.Status) bool {
+		return s.State == emperor.Running && s.PID != before["shop"].PID
+	})
+	if got := r.environOf(shop)["COLOUR"]; got != "red" {
+		t.Errorf("COLOUR is %q", got)
 	}
 }

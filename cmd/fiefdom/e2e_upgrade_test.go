@@ -53,7 +53,7 @@ func TestSoakUpgrades(t *testing.T) {
 	}
 	allowed := time.Duration(scaled(1000, 100)) * time.Millisecond
 	if stall := with.stall(); stall > allowed {
-		t.Errorf("somebody waited %v longer than anybody beside", stall)
+		t.Errorf("somebody waited %v longer than anybody beside him", stall)
 	}
 	if now := r.routerPID(); now != router {
 		t.Errorf("the router is %d, was %d", now, router)
@@ -155,7 +155,7 @@ func TestReloadsWhereNobodyUpgrades(t *testing.T) {
 func (r *realm) ownProgram() {
 	r.t.Helper()
 	r.program = "/run/t/fiefdom"
-	r.Run(r.t, "sh", "-c", `cp "$(command -v fiefdom)" `+r.program)
+	r.Run(r.t, "cp", lasting, r.program)
 }
 
 // Whatever does not start does not become the emperor; another program does, by

@@ -69,10 +69,7 @@ func TestSoakXtablesLock(t *testing.T) {
 // given to iptables-restore.
 func legacyRealm(t *testing.T) (r *realm, restores func() int) {
 	t.Helper()
-	binary, err := exec.LookPath("xtables-legacy-multi")
-	if err != nil {
-		t.Skip("no iptables-legacy here")
-	}
+	binary := nettest.Program(t, "xtables-legacy-multi")
 	r = layRealm(t, nettest.NewWorld(t), "emperor", nativeNetwork)
 	dir := t.TempDir()
 	for _, family := range []string{"iptables", "ip6tables"} {

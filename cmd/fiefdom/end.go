@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/internal/hostsfile"
 )
 
 func endCommand() *cobra.Command {
@@ -47,7 +48,8 @@ func endInstance(ctx context.Context, name string) (err error) {
 	if _, err := r.adoptRouter(ctx, nil); err != nil { // it knows the sockets that are elsewhere
 		r.log.Warn("the router that was left", "err", err)
 	}
-	if err := r.endFound(); err != nil {
+	err = errors.Join(r.endFound(), removeHosts(hostsfile.Path, filepath.Join(c.State, hostsRecord), name))
+	if err != nil {
 		return errors.Join(err, instance.Leave()) // it is on record
 	}
 	return instance.Unlock()

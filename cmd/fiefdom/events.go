@@ -1,17 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -104,35 +101,8 @@ func happenedTo(client *emperor.Client, cmd *cobra.Command, vassal string) bool 
 // printEvent prints an event in a line. What is not the emperor's own word may
 // be anybody's.
 func printEvent(w io.Writer, ev emperor.Event) error {
-	var s strings.Builder
-	vassal := ev.Vassal
-	if vassal == "" {
-		vassal = "-"
-	}
-	fmt.Fprintf(&s, "%s  %-12s  %-12s  %s", ev.Time.Local().Format(time.DateTime), vassal, ev.Kind, ev.Message)
-	for _, key := range slices.Sorted(maps.Keys(ev.Fields)) {
-		text := fieldText(ev.Fields[key])
-		if text == "" || strings.ContainsAny(text, " \t\n\"=") {
-			text = strconv.Quote(text)
-		}
-		s.WriteString(" " + key + "=" + text)
-	}
-	_, err := fmt.Fprintln(w, plaintext.Line(s.String()))
+	vassal := cmp.Or(ev.Vassal, "-")
+	line := fmt.Sprintf("%s  %-12s  %-12s  %s", ev.Time.Local().Format(time.DateTime), vassal, ev.Kind, ev.Text())
+	_, err := fmt.Fprintln(w, plaintext.Line(line))
 	return err
-}
-
-func fieldText(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64)
-	case []any:
-		var all []string
-		for _, x := range v {
-			all = append(all, fieldText(x))
-		}
-		return strings.Join(all, ",")
-	}
-	return fmt.Sprint(v)
 }

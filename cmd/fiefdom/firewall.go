@@ -212,6 +212,9 @@ func printChains(out io.Writer, all []emperor.RuleChain, brief bool) error {
 			}
 			row(no, r.Text, hits, place)
 		}
+		if c.Error != "" {
+			row("", "the router may have others: "+plain(c.Error), "", "")
+		}
 		switch {
 		case c.Then != "":
 			row("", c.Then, "", "")

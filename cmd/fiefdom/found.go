@@ -68,7 +68,7 @@ func (r *runner) removeNetworks() error {
 			return err
 		}
 		for _, path := range sockets {
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := remove(path); err != nil {
 				return err
 			}
 		}

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -80,12 +78,12 @@ func (r *runner) endFound() error {
 	defer cancel()
 	errs := []error{r.instance.EndLeftovers(ctx, r.log, nil)}
 	for _, path := range sockets {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, remove(path))
 	}
 	if host, err := nat.New(r.instance.Name, r.instance.State, r.log); err == nil { // else nothing of ours can be there
 		errs = append(errs, host.Remove())
 	}
+	bridges := &kernelBridges{instance: r.instance.Name, log: r.log, rules: nat.NewBridges(r.instance.Name, r.log)}
+	errs = append(errs, bridges.clear())
 	return errors.Join(errs...)
 }

@@ -33,7 +33,7 @@ func (r *runner) listen(network, address string, rights vassal.SocketRights) (*o
 	}
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
-		r.later(func() error { return os.Remove(address) })
+		r.later(func() error { return remove(address) })
 	}
 	f, err := filer.File()
 	if err != nil {
@@ -62,6 +62,9 @@ func (r *runner) listenFor(option, address string, rights vassal.SocketRights) (
 	f, err := r.listen(statsNetwork(address), address, rootOnly(rights))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	if statsNetwork(address) == "unix" {
+		r.sockets = append(r.sockets, address)
 	}
 	l, err := net.FileListener(f)
 	if err != nil {

@@ -20,6 +20,7 @@ type loaded struct {
 	config   *emperor.Config
 	networks []tuntap.NetworkOptions
 	warnings ini.Errors
+	files    []string // that it was read from
 }
 
 // mustExist is the error for a file that is not there, with its exit code.
@@ -84,7 +85,7 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 	errs = append(errs, more...)
 	networks, more := tuntap.ParseNetworks(f.Pairs)
 	errs = append(errs, more...)
-	for _, e := range ini.Unknown(f, knownToEmperor, emperorNames()) {
+	for _, e := range ini.Unknown(f, knownToEmperor, emperorNames(), nil) {
 		e.Warning = false
 		errs = append(errs, e)
 	}
@@ -92,7 +93,16 @@ func parseEmperor(path string, f *ini.File) (*loaded, ini.Errors) {
 	if len(config.Monitors) == 0 && len(networks) == 0 {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: path}, Message: "this is no emperor's ini; it needs emperor = DIRECTORY"})
 	}
-	return &loaded{config: config, networks: networks}, errs
+	l := &loaded{config: config, networks: networks}
+	errs = append(errs, config.CheckBridges(l.vassalNetworks())...)
+	errs = append(errs, config.ReadPolicy(l.vassalNetworks())...)
+	l.files = append(l.files, config.Policy.Files()...)
+	for _, p := range f.Pairs {
+		if !slices.Contains(l.files, p.Pos.File) {
+			l.files = append(l.files, p.Pos.File)
+		}
+	}
+	return l, errs
 }
 
 // idle warns of options that uWSGI's emperor would honour and ours does not.
@@ -139,7 +149,7 @@ func (l *loaded) vassalNetworks() []emperor.Network {
 	for _, n := range l.networks {
 		all = append(all, emperor.Network{
 			Device: n.Device, Socket: n.Socket, Addresses: n.Addresses, AttachAll: n.AttachAll,
-			Pos: n.Pos, Isolated: n.Isolated(), Rules: chainRules(&n),
+			Written: written(&n), Isolated: n.Isolated(),
 			Gateway: n.Gateway.IsValid(), FarEnds: n.AllFarEnds(),
 			Shadowed: func(d *vassal.DeviceSpec) ini.Errors { return n.ShadowedRules(d.Rules) },
 		})

@@ -12,6 +12,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/internal/ini"
+	"fiefdom/internal/responder"
 	"fiefdom/internal/vault"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
@@ -43,6 +44,8 @@ func run(args []string) int {
 			return control.Main(args[2:])
 		case control.BridgeProcess:
 			return control.BridgeMain(args[2:])
+		case responder.Process:
+			return responder.Main(args[2:])
 		case vault.Process:
 			return vault.Main(args[2:])
 		case emperor.ExpanderProcess:

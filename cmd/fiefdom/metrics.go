@@ -11,15 +11,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
+	"fiefdom/internal/bounded"
 	"fiefdom/vassal"
 )
 
 // Bounds of the metrics' server.
 const (
 	metricsClients = 4                // scrapes at once; others are told to come again
-	metricsConns   = 64               // connections at once; others wait: each takes a descriptor of the emperor's
+	metricsConns   = 64               // connections at once: each takes a descriptor of the emperor's
 	metricsTime    = 10 * time.Second // for a scrape; Prometheus gives up after as long
 	metricsHeaders = 16 << 10         // bytes of a request's headers
 )
@@ -52,9 +52,11 @@ func serveMetrics(ctx context.Context, l net.Listener, c *collector, log *slog.L
 		ReadTimeout: metricsTime, WriteTimeout: 2 * metricsTime, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	bound := bounded.Listen(l, metricsConns)
+	server.ConnState = bound.State
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(netutil.LimitListener(l, metricsConns)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bound); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

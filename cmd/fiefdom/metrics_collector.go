@@ -53,6 +53,7 @@ var (
 	vassalLimit    = gauge("fiefdom_vassal_memory_limit_bytes", "What limit-memory allows; missing without.", "vassal")
 	vassalThrottle = count("fiefdom_vassal_throttled_seconds_total", "Time that limit-cpu made the vassal wait.", "vassal")
 	vassalOOM      = count("fiefdom_vassal_oom_kills_total", "Processes that were killed for lack of memory.", "vassal")
+	vassalPorts    = gauge("fiefdom_vassal_published_ports", "Ports of the host that lead to the vassal now; one of both families counts once.", "vassal")
 	vassalsByState = gauge("fiefdom_vassals", "Vassals by state.", "state")
 
 	networkPeers = gauge("fiefdom_network_peers", "Peers of the network.", "network")
@@ -126,6 +127,7 @@ func (c *collector) collectVassals(ctx context.Context, put func(*metric, float6
 			put(vassalDrops, float64(n), name, reason)
 		}
 		put(vassalOOM, float64(s.OOMKills), name)
+		put(vassalPorts, float64(emperor.PublishedCount(s.Published)), name)
 		if s.PIDs > 0 {
 			put(vassalMemory, float64(s.MemoryBytes), name)
 			put(vassalCPU, s.CPUSeconds, name)

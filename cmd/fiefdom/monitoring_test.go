@@ -13,16 +13,21 @@ import (
 	"fiefdom/emperor"
 )
 
-// The tables of the page are those of the code. With FIEFDOM_TEST_UPDATE=1 they
-// are written anew.
+// The tables of the page are those of the code.
 func TestMonitoringPage(t *testing.T) {
-	const path = "../../docs/monitoring.md"
+	comparePage(t, "../../docs/monitoring.md", map[string]string{"metrics": metricsTable(), "events": eventsTable()})
+}
+
+// comparePage compares tables, by name, with those between the marks of a page.
+// With FIEFDOM_TEST_UPDATE=1 they are written anew.
+func comparePage(t *testing.T, path string, tables map[string]string) {
+	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	page := string(b)
-	for name, table := range map[string]string{"metrics": metricsTable(), "events": eventsTable()} {
+	for name, table := range tables {
 		begin, end := "<!-- "+name+" -->\n", "<!-- end -->\n"
 		_, rest, ok := strings.Cut(page, begin)
 		now, _, closed := strings.Cut(rest, end)

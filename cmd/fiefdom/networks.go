@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -17,6 +15,7 @@ import (
 
 	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
+	"fiefdom/internal/responder"
 	"fiefdom/tuntap"
 	"fiefdom/tuntap/control"
 	"fiefdom/vassal"
@@ -26,6 +25,14 @@ import (
 // and the listening sockets.
 func (r *runner) makeNetworks() ([]*control.Network, error) {
 	if err := clashes(r.networks); err != nil { // before anything of a former emperor's goes
+		return nil, err
+	}
+	if slices.ContainsFunc(r.networks, func(o tuntap.NetworkOptions) bool { return o.Native() }) {
+		if err := vassal.SettingsRefused(); err != nil {
+			return nil, fmt.Errorf("%w; %s", err, mountSettings)
+		}
+	}
+	if err := r.lookAtBridges(); err != nil {
 		return nil, err
 	}
 	if err := r.removeNetworks(); err != nil {
@@ -41,6 +48,9 @@ func (r *runner) makeNetworks() ([]*control.Network, error) {
 	}
 	return all, nil
 }
+
+// mountSettings is what helps where sysctls cannot be written.
+const mountSettings = "remount it for writing (mount -o remount,bind,rw /proc/sys), or run the container with --privileged or on the host"
 
 // clashes says which network's pool is a network of the host.
 func clashes(networks []tuntap.NetworkOptions) error {
@@ -62,32 +72,46 @@ func (r *runner) makeNetwork(o *tuntap.NetworkOptions, seen *emperor.Network) (*
 		return nil, err
 	}
 	// gofail: var socketsMade struct{}
-	if err := setQueue(o.Device); err != nil {
+	if err := furnish(o.Device, o.Addresses); err != nil {
 		return nil, err
-	}
-	for _, a := range o.Addresses {
-		if err := setAddress(o.Device, a); err != nil {
-			return nil, err
-		}
 	}
 	// gofail: var hostDeviceConfigured struct{}
 	in, out := chains(r.emperor.RulesOf(o.Device))
 	n.Config = tuntap.NetworkConfig{
 		Name: o.Device, Pool: o.Pool(), Isolate: o.Isolated(), Direct: o.Switched(), In: in, Out: out,
+		Strangers: r.strangers(o), Published: routerPorts(r.emperor.Publications()),
 		Routes: o.Routes, FarEnds: o.FarEnds, Credentials: o.Credentials, File: o.Pos.File, Line: o.Pos.Line,
 	}
-	if n.Config.Resolvers, err = hostResolvers(); err != nil {
-		return nil, err
+	n.Config.Resolvers = hostResolvers()
+	err = r.resolve(o, seen, n.Config.Resolvers)
+	n.Config.NamesAt = r.names.at[o.Device]
+	return n, err
+}
+
+// resolve gives a network's vassals their resolvers: the responder at the router's
+// addresses, or else those of the host that they can reach.
+func (r *runner) resolve(o *tuntap.NetworkOptions, seen *emperor.Network, direct []netip.Addr) (err error) {
+	if o.Named() {
+		n := &asked{device: o.Device, pool: o.Pool()}
+		for _, a := range o.Addresses {
+			n.at = append(n.at, a.Addr())
+		}
+		port, err := r.openNames(n)
+		if err == nil {
+			seen.Names, r.names.at[o.Device] = true, port
+			seen.Resolv, err = r.writeResolv(o.Device, ownResolv(n.at))
+			return err
+		}
+		r.log.Error("no names in this network; its vassals ask the host's resolvers", "network", o.Device, "err", err)
 	}
-	if len(n.Config.Resolvers) == 0 && o.Native() {
+	if len(direct) == 0 && o.Native() {
 		r.log.Warn("the host has no resolver that vassals could reach", "network", o.Device)
 	}
-	if len(n.Config.Resolvers) > 0 || o.Native() {
-		if seen.Resolv, err = r.writeResolv(o.Device, n.Config.Resolvers); err != nil {
-			return nil, err
-		}
+	if len(direct) == 0 && !o.Native() {
+		return nil
 	}
-	return n, nil
+	seen.Resolv, err = r.writeResolv(o.Device, hostsResolv(direct))
+	return err
 }
 
 // openNetwork opens a network's device and sockets, or takes those that the
@@ -98,6 +122,9 @@ func (r *runner) openNetwork(o *tuntap.NetworkOptions) (*control.Network, error)
 	}
 	dev, err := tuntap.OpenDevice(o.Device)
 	if err != nil {
+		if _, lerr := netlink.LinkByName(o.Device); lerr == nil { // the host has one of the name
+			err = fmt.Errorf("%w, such as %s", err, freeName("fief"))
+		}
 		return nil, err
 	}
 	r.later(dev.Close)
@@ -152,29 +179,21 @@ func freeBind(_, _ string, c syscall.RawConn) error {
 	return errors.Join(err, set)
 }
 
-// setQueue gives a device the queue that vassals' have: what waits there
-// survives a router that is being started again.
-func setQueue(device string) error {
+// furnish gives a router's device its addresses and the queue that vassals' have:
+// what waits there survives a router that is being started again. One with addresses
+// is taken up; the others are the hooks'.
+func furnish(device string, addresses []netip.Prefix) error {
 	link, err := netlink.LinkByName(device)
 	if err != nil {
 		return err
 	}
-	return netlink.LinkSetTxQLen(link, vassal.QueueLength)
-}
-
-// setAddress gives a device its address and takes it up. IPv6 skips duplicate
-// detection: nobody else is on the device.
-func setAddress(device string, a netip.Prefix) error {
-	link, err := netlink.LinkByName(device)
-	if err != nil {
+	if err := netlink.LinkSetTxQLen(link, vassal.QueueLength); err != nil || len(addresses) == 0 {
 		return err
 	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
-	if a.Addr().Is6() {
-		addr.Flags = unix.IFA_F_NODAD
-	}
-	if err := netlink.AddrReplace(link, addr); err != nil {
-		return fmt.Errorf("address %s: %w", a, err)
+	for _, a := range addresses {
+		if err := giveAddress(link, a); err != nil {
+			return err
+		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("up: %w", err)
@@ -182,87 +201,68 @@ func setAddress(device string, a netip.Prefix) error {
 	return nil
 }
 
-// setUpHost makes the host's side of the networks that masquerade. Without
-// any it touches nothing.
+// setUpHost makes the host's side of the networks: of those that masquerade,
+// and of those whose vassals publish. Without any it touches nothing.
 func (r *runner) setUpHost() (*nat.Host, error) {
-	var nets []nat.Network
 	for _, o := range r.networks {
-		if o.NAT == "" || o.NAT == "off" {
+		if !o.Native() {
 			continue
 		}
-		n := nat.Network{Device: o.Device, Pool: o.Pool(), Masquerade: o.NAT}
+		n := nat.Network{Device: o.Device, Pool: o.Pool(), Judged: true, Masquerade: o.NAT, Flows: o.FlowLimit(), NamesAt: r.names.at[o.Device]}
+		if n.Masquerade == "off" {
+			n.Masquerade = ""
+		}
 		for _, a := range o.Addresses {
 			n.Gateways = append(n.Gateways, a.Addr())
 		}
-		nets = append(nets, n)
+		r.masquerading = append(r.masquerading, n)
 	}
 	host, err := nat.New(r.instance.Name, r.instance.State, r.log)
-	if len(nets) == 0 {
-		if err != nil {
-			return nil, nil //nolint:nilerr // no network masquerades: nothing is needed, and nothing of ours can be there
-		}
-		return nil, host.Remove()
+	if err != nil && len(r.masquerading) == 0 {
+		r.hostErr = err
+		return nil, r.setUpBridges() // no network has addresses: nothing is needed, and nothing of ours can be there
 	}
 	if err != nil {
 		return nil, err
 	}
+	r.host = host
 	r.later(func() error {
 		if r.leaves {
 			return nil // the orphans' packets leave by these chains
 		}
 		return host.Remove()
 	})
-	return host, host.Apply(nets)
+	if err := r.setUpBridges(); err != nil {
+		return nil, err
+	}
+	if err := r.applyHost(r.bridges.masqs); err != nil {
+		return nil, err
+	}
+	// What adopted vassals publish goes on; what others did ends.
+	r.endLost()
+	ports := hostPorts(r.emperor.Publications())
+	if err := r.bridges.rules.Publish(ports); err != nil {
+		return nil, err
+	}
+	return host, host.Publish(ports)
 }
 
-// writeResolv writes the resolv.conf of a network's vassals.
-func (r *runner) writeResolv(device string, resolvers []netip.Addr) (string, error) {
-	var b strings.Builder
-	for _, a := range resolvers {
-		fmt.Fprintf(&b, "nameserver %s\n", a)
+// applyHost puts the host's rules for the routers' networks and some bridges in force.
+func (r *runner) applyHost(bridges []nat.Network) error {
+	switch {
+	case r.host == nil && len(bridges) == 0:
+		return nil
+	case r.host == nil:
+		return r.hostErr
 	}
-	path := r.instance.Path("resolv-" + device)
-	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-		return "", err
-	}
-	// Every vassal's uid reads it, whatever umask the emperor was started with.
-	return path, os.Chmod(path, 0o644)
+	return r.host.Apply(slices.Concat(r.masquerading, bridges))
 }
-
-// resolvConfs is where the host's resolvers are: its own file, and behind a
-// local stub the one that lists the real ones (systemd-resolved.service(8)).
-var resolvConfs = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
 
 // hostResolvers are the host's resolvers that a vassal can reach: those not
 // on the host's loopback.
-func hostResolvers() ([]netip.Addr, error) {
-	for _, path := range resolvConfs {
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		found := nameservers(f)
-		_ = f.Close()
-		if len(found) > 0 {
-			return found, nil
-		}
-	}
-	return nil, nil
-}
-
-func nameservers(f *os.File) []netip.Addr {
-	var found []netip.Addr
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		if len(words) < 2 || words[0] != "nameserver" {
-			continue
-		}
-		a, err := netip.ParseAddr(words[1])
-		if err == nil && !a.IsLoopback() && a.Zone() == "" {
+func hostResolvers() (found []netip.Addr) {
+	for _, at := range responder.HostConf().Resolvers {
+		if a := at.Addr(); !a.IsLoopback() && a.Zone() == "" {
 			found = append(found, a)
 		}
 	}

@@ -17,11 +17,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"fiefdom/emperor"
+	"fiefdom/vassal"
 )
 
 func newCommand(t *target) *cobra.Command {
 	var dir string
 	var wait, asJSON bool
+	var publish []string
 	c := &cobra.Command{
 		Use: "new NAME -- COMMAND [ARGUMENT...]", Short: "Write the ini of a new vassal",
 		Long: `New writes NAME.ini with the command, and with what is usual beside it in
@@ -29,7 +31,7 @@ comments, into the folder of the emperor that runs, of the one that --config
 names, or into --dir. An ini that is there is never overwritten. A command that
 is a relative path becomes an absolute one; if it or an argument names a file of
 this folder, the app begins in this folder.`,
-		Example: "  fiefdom new hello -- python3 -m http.server 8000\n  fiefdom new --wait hello -- /srv/hello/run --port 80",
+		Example: "  fiefdom new hello -- python3 -m http.server 8000\n  fiefdom new --wait hello -- /srv/hello/run --port 80\n  fiefdom new --publish 8080:8000 hello -- python3 -m http.server 8000",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
 				return errors.New("no name, or no command behind --")
@@ -44,7 +46,7 @@ this folder, the app begins in this folder.`,
 			if dir == "" {
 				return fmt.Errorf("%w; or name the folder with --dir", err)
 			}
-			path, err := scaffold(dir, args[0], args[1:])
+			path, err := scaffold(dir, args[0], args[1:], publish)
 			if err != nil {
 				return err
 			}
@@ -66,6 +68,7 @@ this folder, the app begins in this folder.`,
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the folder to write into")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the vassal runs, and print its address")
+	c.Flags().StringArrayVar(&publish, "publish", nil, "HOSTPORT:PORT: make a port of the app's reachable at the host's; repeatable")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON: the file, its options and, with --wait, the status")
 	return c
 }
@@ -95,7 +98,7 @@ var vassalName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // scaffold writes an ini that is not there yet, whole at once, and only if it
 // gives back the very command.
-func scaffold(dir, name string, argv []string) (path string, err error) {
+func scaffold(dir, name string, argv, publish []string) (path string, err error) {
 	if !vassalName.MatchString(name) || strings.HasSuffix(name, ".ini") {
 		return "", fmt.Errorf("%w: %.100q is no name for a new vassal; want up to 64 letters, digits, dots, dashes and underscores, without .ini", errUsage, name)
 	}
@@ -104,6 +107,11 @@ func scaffold(dir, name string, argv []string) (path string, err error) {
 	if strings.Contains(argv[0], "/") {
 		if argv[0], err = filepath.Abs(argv[0]); err != nil {
 			return "", err
+		}
+	}
+	for _, text := range publish {
+		if _, err := vassal.ParsePublish(text); err != nil {
+			return "", fmt.Errorf("%w: --publish %s: %w", errUsage, text, err)
 		}
 	}
 	if _, err := exec.LookPath(argv[0]); err != nil {
@@ -122,7 +130,7 @@ func scaffold(dir, name string, argv []string) (path string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
-	_, err = io.WriteString(tmp, scaffoldText(name, argv, home))
+	_, err = io.WriteString(tmp, scaffoldText(name, argv, home, publish))
 	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return "", err
 	}
@@ -173,16 +181,20 @@ func homeOf(argv []string) string {
 
 // scaffoldText is the ini of a new vassal. Its app begins in the folder home, if
 // that is not "".
-func scaffoldText(name string, argv []string, home string) string {
+func scaffoldText(name string, argv []string, home string, publish []string) string {
 	chdir := ";chdir = /srv/" + name
 	if home != "" {
 		chdir = "chdir = " + strings.ReplaceAll(home, "%", "%%")
+	}
+	ports := ";publish = 8080:8000"
+	if len(publish) > 0 {
+		ports = "publish = " + strings.Join(publish, "\npublish = ")
 	}
 	words := make([]string, len(argv))
 	for i, arg := range argv {
 		words[i] = quoteWord(arg)
 	}
-	return strings.NewReplacer("NAME", name, "COMMAND", strings.Join(words, " "), "CHDIR", chdir).Replace(scaffoldLines)
+	return strings.NewReplacer("NAME", name, "COMMAND", strings.Join(words, " "), "CHDIR", chdir, "PUBLISH", ports).Replace(scaffoldLines)
 }
 
 const scaffoldLines = `; The vassal NAME. The emperor reads this file again when it changes: the app is
@@ -194,6 +206,10 @@ command = COMMAND
 
 ; Take away a semicolon to have one of these.
 
+; Ports of this machine that lead to the app: the machine's, then the app's. From
+; everywhere; 127.0.0.1:8080:8000 is for this machine's own programs alone.
+PUBLISH
+
 ; The folder in which the app begins. Without it: /
 CHDIR
 
@@ -201,6 +217,10 @@ CHDIR
 ; its own, which "fiefdom ps" shows: chown what it writes to that.
 ;uid = www-data
 ;gid = www-data
+
+; A folder that it writes, of those that it may. Without it: /tmp and the like,
+; which are its own and empty at each start.
+;writable = /srv/NAME/data
 
 ; What it finds in its environment, a line each. (A python that is to print at once:
 ; PYTHONUNBUFFERED=1.)
@@ -346,4 +366,7 @@ func tellNew(out io.Writer, s *emperor.Status) {
 		return
 	}
 	fmt.Fprintf(out, "%s runs: pid %d, uid %s, address %s\n", s.Name, s.PID, uid(s.UID), addresses(s.Addresses))
+	if len(s.Published) > 0 {
+		fmt.Fprintf(out, "published at %s\n", strings.Join(emperor.PublishedTexts(s.Published), ", "))
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fiefdom/emperor"
 	"fiefdom/internal/ini"
 	"fiefdom/vassal"
 )
@@ -17,6 +18,7 @@ func allDocs() []ini.Doc {
 	docs := emperorDocs()
 	docs = append(docs, ini.Docs("vassal", vassal.Options)...)
 	docs = append(docs, ini.Docs("attached", vassal.AttachOptions)...)
+	docs = append(docs, ini.Docs("policy", emperor.PolicyOptions)...)
 	return append(docs, ini.Dialect()...)
 }
 
@@ -66,7 +68,8 @@ func chosen(docs []ini.Doc, words []string) []ini.Doc {
 var groupTitles = map[string]string{
 	"emperor": "The emperor's file", "network": "Networks, in the emperor's file",
 	"hooks": "Hooks, in the emperor's file and in vassals'", "emperor-hooks": "Hooks, in the emperor's file alone",
-	"vassal": "A vassal's file", "attached": "More processes of a vassal, in its file", "ini": "The dialect, everywhere",
+	"vassal": "A vassal's file", "attached": "More processes of a vassal, in its file",
+	"policy": "What owners may ask for, in the file of `tyrant-policy`", "ini": "The dialect, everywhere",
 }
 
 // writeMarkdown writes docs/options.md; a test keeps the two equal.

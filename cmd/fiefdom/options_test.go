@@ -28,7 +28,8 @@ func TestEveryOptionIsExplained(t *testing.T) {
 	bothSides := []string{
 		"tuntap-use-credentials", "chmod-socket", "uid", "gid", "logto",
 		"log-maxsize", "log-maxage", "log-backups", "log-backupname", "log-compress", "log-truncate", "log-reopen", "touch-logreopen", "touch-logrotate", "log-syslog",
-		"limit-cpu", "limit-memory", "limit-pids", "limit-io", "oom-score-adj",
+		"limit-cpu", "limit-memory", "limit-pids", "limit-io", "oom-score-adj", "confine",
+		"network", "tuntap-device", "tuntap-device-address", "unshare", "publish", "writable", "bind", "rootfs", "listen-ports", // a vassal's, and their bounds in a policy
 	}
 	seen := map[string]string{}
 	for _, d := range allDocs() {

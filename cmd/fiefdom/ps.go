@@ -70,8 +70,8 @@ func printJSON(w io.Writer, v any) error {
 }
 
 // table prints a line a vassal, and below it one for each process beside its
-// command. The last column is there when somebody has an
-// error: without it the usual line fits a terminal of 80 columns.
+// command. The ports are there when somebody publishes, the last column when
+// somebody has an error: without them the usual line fits a terminal of 80 columns.
 func table(out io.Writer, all []emperor.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	failed := slices.ContainsFunc(all, func(s emperor.Status) bool {
@@ -83,13 +83,20 @@ func table(out io.Writer, all []emperor.Status) error {
 		}
 		return "\t" + text + "\n"
 	}
-	fmt.Fprint(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS\tRESTARTS\tRX\tTX\tDROPS", end("ERROR"))
+	publishes := slices.ContainsFunc(all, func(s emperor.Status) bool { return len(s.Published) > 0 })
+	ports := func(text string) string {
+		if !publishes {
+			return ""
+		}
+		return "\t" + text
+	}
+	fmt.Fprint(w, "NAME\tSTATE\tSINCE\tPID\tUID\tADDRESS", ports("PORTS"), "\tRESTARTS\tRX\tTX\tDROPS", end("ERROR"))
 	for _, s := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
-			addresses(s.Addresses), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(trouble(s)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s%s\t%d\t%s\t%s\t%d%s", s.Name, s.State, ago(s.Since), number(s.PID), uid(s.UID),
+			addresses(s.Addresses), ports(publishedText(s.Published)), s.Restarts, size(s.RxBytes), size(s.TxBytes), sum(s.Drops), end(trouble(s)))
 		for _, p := range s.Processes {
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t-\t%d\t-\t-\t-%s", p.Name, p.State, ago(p.Since), number(p.PID), uid(p.UID),
-				p.Restarts, end(firstLine(plain(p.Error), 60)))
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t-%s\t%d\t-\t-\t-%s", p.Name, p.State, ago(p.Since), number(p.PID), uid(p.UID),
+				ports("-"), p.Restarts, end(firstLine(plain(p.Error), 60)))
 		}
 	}
 	return w.Flush()
@@ -134,6 +141,19 @@ func addresses(all []netip.Addr) string {
 		s = append(s, a.String())
 	}
 	return strings.Join(s, ",")
+}
+
+// publishedText is what is published, as far as a column should be wide.
+func publishedText(all []emperor.PublishedStatus) string {
+	const most = 3
+	texts := emperor.PublishedTexts(all)
+	switch {
+	case len(texts) == 0:
+		return "-"
+	case len(texts) > most:
+		return strings.Join(texts[:most], ",") + fmt.Sprintf(",+%d", len(texts)-most)
+	}
+	return strings.Join(texts, ",")
 }
 
 func size(n uint64) string { return plaintext.Size(float64(n)) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,13 @@ func TestTable(t *testing.T) {
 		Restarts: 1, Since: time.Now(), RxBytes: 75 << 20, TxBytes: 861 << 10, Drops: map[string]uint64{"isolate": 1, "spoofed": 2},
 	}
 	shop := emperor.Status{Name: "shop", State: emperor.Invalid, UID: -1, Since: time.Now(), File: "/etc/vassals/shop.ini", Error: "/etc/vassals/shop.ini:3: no\nmore"}
+	port := func(host, to string, port, last uint16, proto string) emperor.PublishedStatus {
+		return emperor.PublishedStatus{Address: netip.MustParseAddr(host), Port: port, Last: last, Proto: proto, To: netip.MustParseAddrPort(to)}
+	}
+	open, busy := blog, blog
+	open.Published = []emperor.PublishedStatus{port("0.0.0.0", "10.9.0.7:80", 8080, 8080, "tcp"), port("::", "[fd09::7]:80", 8080, 8080, "tcp")}
+	busy.Name, busy.Published = "busy", append(slices.Clone(open.Published),
+		port("127.0.0.1", "10.9.0.7:53", 53, 53, "udp"), port("::1", "[fd09::7]:9000", 8000, 8009, "tcp"), port("0.0.0.0", "10.9.0.7:1", 1, 1, "tcp"))
 	for _, c := range []struct {
 		name string
 		all  []emperor.Status
@@ -31,6 +39,14 @@ blog  running  0s     94   62390  10.9.171.241  1         75M  861K  3
 NAME  STATE    SINCE  PID  UID    ADDRESS       RESTARTS  RX   TX    DROPS  ERROR
 blog  running  0s     94   62390  10.9.171.241  1         75M  861K  3
 shop  invalid  0s     -    -      -             0         0B   0B    0      shop.ini:3: no…
+`,
+		},
+		{
+			"published", []emperor.Status{open, busy, shop}, `
+NAME  STATE    SINCE  PID  UID    ADDRESS       PORTS                                                  RESTARTS  RX   TX    DROPS  ERROR
+blog  running  0s     94   62390  10.9.171.241  8080:80                                                1         75M  861K  3
+busy  running  0s     94   62390  10.9.171.241  8080:80,127.0.0.1:53/udp,[::1]:8000-8009:9000-9009,+1  1         75M  861K  3
+shop  invalid  0s     -    -      -             -                                                      0         0B   0B    0      shop.ini:3: no…
 `,
 		},
 	} {

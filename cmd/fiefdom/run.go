@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"os/user"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"fiefdom/emperor"
 	"fiefdom/firewall/nat"
@@ -57,6 +58,10 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if parent == nil {
 		parent = context.Background()
 	}
+	// What a shell or a service manager left open is for none of the emperor's children.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) { // Linux 5.11
+		return fmt.Errorf("keep descriptors from children: %w", err)
+	}
 	if err := ownURG(); err != nil {
 		return fmt.Errorf("begin anew for SIGURG's sake: %w", err)
 	}
@@ -82,6 +87,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	if err != nil {
 		return err
 	}
+	program.reads(l.files...)
 	for _, w := range l.warnings {
 		log.Warn(w.Error())
 	}
@@ -106,6 +112,7 @@ func runEmperor(parent context.Context, file string, out io.Writer, format strin
 	r.log = slog.New(journal.Handler(log.Handler()))
 	r.journal = journal
 	r.keeper = r.newKeeper()
+	r.newNames()
 	err = r.run(ctx)
 	manager.end()
 	if r.leaves {
@@ -126,12 +133,19 @@ type runner struct {
 	program  program
 	syslog   func(vassal string) io.Writer
 
+	host         *nat.Host     // nil: there is none, for
+	hostErr      error         // this
+	masquerading []nat.Network // the routers'
+	bridges      *kernelBridges
+
 	emperor  *emperor.Emperor
 	keeper   *control.Keeper
+	names    names
 	vault    *vault.Vault    // nil: nobody is to be adopted
 	ran      bool            // it has come to run: what there is is its own
 	stopping <-chan struct{} // closed by the signals that end it
 	leaves   bool            // what was found is for the next emperor: this one does not come to run
+	sockets  []string        // files where it listens because its ini says so, those of networks aside
 	undo     []func() error
 }
 
@@ -159,7 +173,9 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if len(r.networks) > 0 {
 		e.RouterUID, _ = routerUID()
 	}
+	e.ResponderUID = responderUID
 	r.emperor = e
+	r.newKernelBridges()
 	if err := r.makeVault(cgroup); err != nil {
 		return err
 	}
@@ -258,89 +274,6 @@ func (r *runner) hooksAtExit() error {
 		r.log.Warn("hook", "err", err)
 	}
 	return nil
-}
-
-// serve runs the router, the vassals and what watches over them until ctx is
-// done; then the vassals end first, the router after them.
-func (r *runner) serve(ctx context.Context, networks []*control.Network, host *nat.Host, cgroup vassal.Cgroup) error {
-	if err := vassal.ProtectFromOOM(); err != nil {
-		r.log.Info("not protected from a lack of memory", "err", err)
-	}
-	beside, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	failed := make(chan error, 4)
-	if len(networks) > 0 {
-		if err := r.makeKeeper(networks, cgroup); err != nil {
-			return err
-		}
-		if err := r.keeper.RefreshAddresses(); err != nil {
-			return err
-		}
-		ready := make(chan struct{})
-		wg.Go(func() {
-			if err := r.keeper.Run(beside, func() { close(ready) }); err != nil {
-				failed <- err
-			}
-		})
-		select {
-		case <-ready:
-		case err := <-failed:
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-		// gofail: var routerServes struct{}
-		r.keeper.Settle() // the orphans' jails were handed over before it was ready
-		// gofail: var routerSettled struct{}
-		wg.Go(func() { r.complain("addresses", r.keeper.FollowAddresses(beside)) })
-		r.emperor.Reserve, r.emperor.Traffic, r.emperor.Explain = r.reserve, r.traffic, r.explain
-		r.emperor.Drops, r.emperor.Capture = r.drops, r.capture
-		r.emperor.SetChains, r.emperor.Counted = r.setChains, r.counted
-	}
-	r.emperor.ReadRules = r.readRules
-	if host != nil {
-		wg.Go(func() { r.complain("host network", host.Watch(beside)) })
-	}
-	// No vassal waits for those who only look.
-	stats, err := r.statsListener()
-	if err != nil {
-		r.log.Error("no stats server", "err", err)
-	}
-	if stats != nil {
-		wg.Go(func() { r.complain("stats server", r.emperor.ServeStats(beside, stats)) })
-	}
-	scrapes, err := r.metricsListener()
-	if err != nil {
-		r.log.Error("no metrics", "err", err)
-	}
-	if scrapes != nil {
-		wg.Go(func() { r.complain("metrics", serveMetrics(beside, scrapes, r.collector(), r.log)) })
-	}
-	if err := r.startWeb(beside, &wg); err != nil {
-		r.log.Error("no web page", "err", err)
-	}
-	wg.Go(func() { r.obey(beside) })
-	if r.vault != nil {
-		wg.Go(func() { r.vault.Run(beside) })
-	}
-	wg.Go(func() { r.complain("control API", r.emperor.ServeAPI(beside)) })
-	wg.Go(func() { r.complain("commands in jails", r.emperor.ServeExec(beside)) })
-	r.log.Info("emperor running", "instance", r.instance.Name, "pid", os.Getpid())
-	r.ran, r.leaves = true, false // from here on they are ours
-	// gofail: var emperorServes struct{}
-	err = r.emperor.Run(ctx)
-	// gofail: var vassalsEnded struct{}
-	r.vault.End()
-	// gofail: var vaultEnded struct{}
-	return err
-}
-
-func (r *runner) complain(what string, err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		r.log.Error(what, "err", err)
-	}
 }
 
 // routerUID is the router's: the user fiefdom's, else one that nobody has.

@@ -89,12 +89,14 @@ func (r *runner) renew(ctx context.Context) {
 	if r.vault == nil || !r.program.changed() {
 		// Other chains are what was meant, and take nobody's process.
 		changed, err := r.emperor.ReloadRules()
-		if err != nil {
-			r.log.Error("the emperor's ini cannot be read again; its chains go on", "err", err)
-		}
 		r.manager.reloading() // and no sooner: it is over when no ini waits to be read
-		if !changed {
+		switch {
+		case err != nil:
+			r.log.Error("the emperor's ini cannot be read again; going on", "err", err)
+		case !changed:
 			r.emperor.Reload()
+		default:
+			r.emperor.ReloadPolicy()
 		}
 		return
 	}
@@ -102,6 +104,7 @@ func (r *runner) renew(ctx context.Context) {
 	become, err := r.upgrade(ctx)
 	if err != nil {
 		r.log.Error("not upgraded; going on", "err", err)
+		r.emperor.ReloadPolicy() // it waits for no other program
 		return
 	}
 	become()

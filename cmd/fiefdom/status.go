@@ -65,13 +65,23 @@ func printStatus(w io.Writer, s emperor.Status, logs string) {
 	line("pid", number(s.PID))
 	line("uid", uid(s.UID))
 	line("address", addresses(s.Addresses))
+	line("published", strings.Join(emperor.PublishedTexts(s.Published), ", "))
 	line("restarts", fmt.Sprint(s.Restarts))
 	line("traffic", fmt.Sprintf("%s received, %s sent", size(s.RxBytes), size(s.TxBytes)))
 	usageLines(line, s)
 	line("drops", strings.Join(byCount(s.Drops), ", "))
+	if s.Confinement != nil {
+		line("confined", s.Confinement.String())
+		for _, lack := range s.Confinement.Lacks {
+			line("lacking", lack)
+		}
+	}
 	line("log", outputLine(s.Output))
 	for _, p := range s.Processes {
 		line(p.Kind, processLine(p))
+	}
+	for _, p := range s.Policy {
+		line("policy", fmt.Sprintf("%s = %s (%s:%d, [%s])", p.Key, p.Value, p.File, p.Line, p.Section))
 	}
 	for _, warning := range s.Warnings {
 		line("warning", warning)

@@ -60,21 +60,34 @@ type program struct {
 	file string   // the emperor's ini
 	env  []string // that the emperor began with
 
-	read fs.FileInfo // the ini, before it was read; nil: it could not be
+	read map[string]fs.FileInfo // the ini and what it includes, as they were read
 }
 
 func findProgram(file string) (program, error) {
 	path, err := os.Executable()
-	read, _ := os.Stat(file)
-	return program{path, file, os.Environ(), read}, err
+	p := program{path: path, file: file, env: os.Environ(), read: map[string]fs.FileInfo{}}
+	p.reads(file) // before it is: a change meanwhile counts
+	return p, err
+}
+
+// reads notes how files are that the emperor's ini is made of. What is no file,
+// such as the output of a command, cannot be seen to change.
+func (p *program) reads(files ...string) {
+	for _, file := range files {
+		if now, err := os.Stat(file); err == nil && p.read[file] == nil {
+			p.read[file] = now
+		}
+	}
 }
 
 // changed says whether another program is at the path by now, or another text in
-// the emperor's ini.
+// the emperor's ini or what it includes.
 func (p *program) changed() bool {
-	if now, err := os.Stat(p.file); err == nil && p.read != nil &&
-		(!os.SameFile(now, p.read) || now.Size() != p.read.Size() || !now.ModTime().Equal(p.read.ModTime())) {
-		return true
+	for file, was := range p.read {
+		now, err := os.Stat(file)
+		if err == nil && (!os.SameFile(now, was) || now.Size() != was.Size() || !now.ModTime().Equal(was.ModTime())) {
+			return true
+		}
 	}
 	ours, err := os.Stat("/proc/self/exe")
 	if err != nil {
@@ -97,34 +110,35 @@ func (p *program) try(ctx context.Context) error {
 }
 
 // become replaces this process by the program at the path, unless stopping says
-// otherwise. No child is just being cloned then: until its exec it would have all
-// our descriptors, the lock too.
-func (p *program) become(stopping <-chan struct{}) error {
+// otherwise; last is done right before. No child is just being cloned then: until
+// its exec it would have all our descriptors, the lock too.
+func (p *program) become(stopping <-chan struct{}, last func()) error {
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
 	select {
 	case <-stopping:
 		return errors.New("the emperor is stopping")
 	default:
+		last()
 		return syscall.Exec(p.path, os.Args, p.env)
 	}
 }
 
 // takes says why an emperor with the ini as it is now could not go on with what
-// this one has.
-func (r *runner) takes() error {
+// this one has; if he can, what the ini says.
+func (r *runner) takes() (*emperor.Config, error) {
 	l, err := loadEmperor(r.program.file)
 	if err != nil {
-		return fmt.Errorf("%s: %w", r.program.file, err)
+		return nil, fmt.Errorf("%s: %w", r.program.file, err)
 	}
 	was, now := r.config, l.config
 	switch {
 	case now.Instance != was.Instance || now.Runtime != was.Runtime || now.State != was.State:
-		return fmt.Errorf("%s: instance, runtime-dir and state-dir say where everything is that runs; another one counts from a restart on", r.program.file)
+		return nil, fmt.Errorf("%s: instance, runtime-dir and state-dir say where everything is that runs; another one counts from a restart on", r.program.file)
 	case now.Orphans == emperor.KillOrphans:
-		return fmt.Errorf("%s: emperor-orphans = kill would end all vassals; it counts from a restart on", r.program.file)
+		return nil, fmt.Errorf("%s: emperor-orphans = kill would end all vassals; it counts from a restart on", r.program.file)
 	}
-	return clashes(l.networks)
+	return now, clashes(l.networks)
 }
 
 // upgrade says whether the program at its path can take the emperor's place, and
@@ -133,7 +147,8 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 	if r.vault == nil {
 		return nil, errors.New("the vassals would end with this emperor (emperor-orphans = kill)")
 	}
-	if err := r.takes(); err != nil {
+	next, err := r.takes()
+	if err != nil {
 		return nil, err
 	}
 	if err := r.program.try(ctx); err != nil {
@@ -143,7 +158,7 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 		r.log.Info("upgrading", "program", r.program.path)
 		err := r.emperor.Replace(func() error {
 			r.out.flush()
-			return r.become()
+			return r.become(next)
 		})
 		r.log.Error("not upgraded; going on", "err", err)
 	}, nil
@@ -153,9 +168,11 @@ func (r *runner) upgrade(ctx context.Context) (become func(), err error) {
 // that comes after it, before the new program's first words, ends the emperor and
 // nobody else: no mask would have it wait, since Go's runtime takes every
 // signal that ends a process out of the mask that it began with.
-func (r *runner) become() error {
+func (r *runner) become(next *emperor.Config) error {
 	defer ignoreOrders()()
-	return r.program.become(r.stopping)
+	gone := ""
+	err := r.program.become(r.stopping, func() { gone = r.removeForgone(next) })
+	return without(gone, err)
 }
 
 // reapInherited waits for the children that an emperor before, whose process this

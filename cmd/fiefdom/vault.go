@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"fiefdom/emperor"
 	"fiefdom/internal/vault"
 	"fiefdom/vassal"
@@ -22,6 +24,7 @@ func (r *runner) findOrphans() *emperor.Orphans {
 	if err != nil {
 		r.log.Error("nobody can be adopted", "err", err)
 	}
+	r.findSockets(items)
 	orphans := emperor.FindOrphans(items, r.log)
 	if orphans.Empty() {
 		v.End()
@@ -56,7 +59,10 @@ func (r *runner) makeVault(cgroup vassal.Cgroup) error {
 		}
 		r.later(r.vault.Cgroup.Close)
 	}
-	r.vault.Refill = r.emperor.Refill
+	r.vault.Refill = func(ctx context.Context) {
+		r.emperor.Refill(ctx)
+		r.refillSockets()
+	}
 	r.emperor.Vault = r.vault
 	if err := r.vault.Start(); err != nil {
 		r.log.Error("no vault: the vassals of a killed emperor would not be adopted", "err", err)

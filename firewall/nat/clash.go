@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/dump"
 )
 
 // ClashError says that a pool overlaps a network of the host.
@@ -62,7 +64,7 @@ func Clash(prefixes []netip.Prefix, ownDevice string) error {
 // hostNetworks lists the prefixes of addresses and of the main table's routes.
 func hostNetworks(ownDevice string) (used []taken, err error) {
 	names := map[int]string{}
-	links, err := netlink.LinkList()
+	links, err := dump.Links()
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -74,14 +76,14 @@ func hostNetworks(ownDevice string) (used []taken, err error) {
 			used = append(used, taken{p, names[index]})
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := dump.Addrs(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addrs {
 		add(a.IPNet, a.LinkIndex)
 	}
-	for _, v6 := range []bool{false, true} {
+	for _, v6 := range families {
 		routes, err := mainRoutes(v6)
 		if err != nil {
 			return nil, err

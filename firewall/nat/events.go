@@ -39,7 +39,7 @@ func subscribe(ctx context.Context, base string) (_ *events, err error) {
 		return nil, fmt.Errorf("subscribe to netfilter's changes: %w", err)
 	}
 	e.route, err = netlinkSocket(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to changes of routes: %w", err)
 	}
@@ -180,7 +180,7 @@ func (e *events) rulesChanged(m *syscall.NetlinkMessage) bool {
 		return true
 	case unix.NFT_MSG_DELRULE:
 		name := ruleChain(m.Data)
-		return strings.HasPrefix(name, e.base) || slices.Contains([]string{"FORWARD", "INPUT", "POSTROUTING"}, name)
+		return strings.HasPrefix(name, e.base) || slices.Contains([]string{"FORWARD", "INPUT", "OUTPUT", "PREROUTING", "POSTROUTING"}, name)
 	case unix.NFT_MSG_NEWRULE:
 		return strings.HasPrefix(ruleChain(m.Data), e.base)
 	}
@@ -203,15 +203,20 @@ func ruleChain(data []byte) string {
 	return ""
 }
 
-// routesChanged is true for links that come, go or change state, default
-// routes, and the switches of forwarding. Other routes do not matter, and on a
-// host that speaks BGP there are many (struct rtmsg in linux/rtnetlink.h).
+// routesChanged is true for links and addresses that come, go or change, default
+// routes, local ones for one IPv6 address that go, such as ours for ::1, and the
+// switches of forwarding. Other routes do not matter, and on a host that speaks
+// BGP there are many (struct rtmsg in linux/rtnetlink.h).
 func routesChanged(m *syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		return true
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return len(m.Data) > 1 && m.Data[1] == 0 // rtm_dst_len
+		if len(m.Data) < unix.SizeofRtMsg {
+			return false
+		}
+		bits, kind := m.Data[1], m.Data[7] // rtm_dst_len, rtm_type
+		return bits == 0 || bits == 128 && kind == unix.RTN_LOCAL && m.Header.Type == unix.RTM_DELROUTE
 	}
 	return false
 }

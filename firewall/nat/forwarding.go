@@ -1,10 +1,15 @@
 package nat
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"fiefdom/internal/dump"
 )
 
 func allForwarding(v6 bool) knob { return deviceKnob(v6, "all", "forwarding") }
@@ -102,11 +107,11 @@ func keepRouterAdvertisements() (plan []setting, err error) {
 	return plan, nil
 }
 
-// guards lists the devices that forward only because of us, own devices aside.
-// Once somebody else has switched forwarding on for all devices it is no
+// guards lists the devices that forward only because of us, those of networks
+// that are masqueraded aside. Once somebody else has switched forwarding on for all devices it is no
 // longer because of us. Where IPv6 can only be switched on for all, and we did
-// it, that is every device but those of routers like ours.
-func (h *Host) guards(v6 bool, own []string) ([]string, error) {
+// it, that is every device but those of other instances' routers.
+func (h *Host) guards(v6 bool) ([]string, error) {
 	off, err := allForwarding(v6).isOff()
 	if err != nil {
 		return nil, err
@@ -123,8 +128,14 @@ func (h *Host) guards(v6 bool, own []string) ([]string, error) {
 		if devices, err = foreignLinks(); err != nil {
 			return nil, err
 		}
+		for _, n := range h.nets {
+			if !slices.Contains(devices, n.Device) {
+				devices = append(devices, n.Device)
+			}
+		}
 	}
-	return slices.DeleteFunc(devices, func(dev string) bool { return slices.Contains(own, dev) }), nil
+	masqueraded := h.masqueraded()
+	return slices.DeleteFunc(devices, func(dev string) bool { return slices.Contains(masqueraded, dev) }), nil
 }
 
 // adoptGuards takes over the duty for what another instance made forward, as
@@ -160,18 +171,90 @@ func (h *Host) adoptGuards(v6 bool, devices []string) error {
 }
 
 // foreignLinks lists the devices that are neither loopback nor a tun or tap:
-// those are routers of some instance, or somebody's VPN.
+// those are routers of some instance, or somebody's VPN. Ports of a bridge or a
+// bond are left out, since packets come in by that.
 func foreignLinks() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := dump.Links()
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
+	kinds := map[int]string{}
+	for _, link := range links {
+		kinds[link.Attrs().Index] = link.Type()
+	}
 	var names []string
 	for _, link := range links {
-		if name := link.Attrs().Name; name != "lo" && link.Type() != "tuntap" && checkDevice(name) == nil {
+		name, master := link.Attrs().Name, kinds[link.Attrs().MasterIndex]
+		port := slices.Contains([]string{"bridge", "bond", "team"}, master)
+		// A vassal's end is one too as soon as it is plugged in.
+		end := link.Type() == "veth" && strings.HasPrefix(link.Attrs().Alias, "fiefdom ")
+		if name != "lo" && link.Type() != "tuntap" && !port && !end && checkDevice(name) == nil {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// forwarders are the devices that packets come in by which are for somebody
+// else: those of networks, their uplinks, and where something is published, all
+// by which somebody may come. A tun that is not ours is somebody else's router,
+// but one with an address that something is published on is a VPN.
+func (h *Host) forwarders(p *plan) ([]string, error) {
+	devices := map[string]bool{}
+	for _, s := range p.sides {
+		devices[s.device] = true
+		for _, uplink := range s.uplinks {
+			devices[uplink] = true
+		}
+	}
+	if slices.ContainsFunc(p.published, func(one Published) bool { return !one.Host.IsLoopback() }) {
+		links, err := foreignLinks()
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range h.nets {
+			if _, ok := ofFamily(&n, p.v6, nil); ok {
+				links = append(links, n.Device)
+			}
+		}
+		holders, err := holders(p.published, p.v6)
+		if err != nil {
+			return nil, err
+		}
+		for _, dev := range append(links, holders...) {
+			devices[dev] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(devices)), nil
+}
+
+// holders are the devices, loopback aside, that have an address by which
+// something is published alone.
+func holders(list []Published, v6 bool) (devices []string, err error) {
+	family := netlink.FAMILY_V4
+	if v6 {
+		family = netlink.FAMILY_V6
+	}
+	addrs, err := dump.Addrs(nil, family)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		on := func(p Published) bool { return p.Host == addrOf(a.IP) && !p.Host.IsLoopback() }
+		if !slices.ContainsFunc(list, on) {
+			continue
+		}
+		link, err := netlink.LinkByIndex(a.LinkIndex)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up device %d: %w", a.LinkIndex, err)
+		}
+		if name := link.Attrs().Name; name != "lo" && checkDevice(name) == nil {
+			devices = append(devices, name)
+		}
+	}
+	return devices, nil
 }

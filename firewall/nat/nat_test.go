@@ -35,24 +35,32 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{host: nettest.NewNS(t), pool: nettest.NewNS(t), inet: nettest.NewNS(t), lan: nettest.NewNS(t)}
 	s.host.Run(t, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
-	connect := func(dev, host4, host6 string, ns *nettest.NS, other4, other6 string) {
-		nettest.Veth(t,
-			nettest.End{NS: s.host, Name: dev, Addrs: prefixes(host4, host6)},
-			nettest.End{NS: ns, Name: "eth0", Addrs: prefixes(other4, other6)})
-	}
-	connect("fief0", gate4+"/16", gate6+"/64", s.pool, pool4+"/16", pool6+"/64")
-	connect("eth0", host4+"/24", host6+"/64", s.inet, inet4+"/24", inet6+"/64")
-	connect("eth1", "192.0.2.1/24", "2001:db8:192::1/64", s.lan, lan4+"/24", lan6+"/64")
+	s.connect(t, "fief0", gate4+"/16", gate6+"/64", s.pool, pool4+"/16", pool6+"/64")
 	for _, gw := range []string{gate4, gate6} {
 		s.pool.Route(t, netip.MustParseAddr(gw))
 	}
+	s.outside(t)
+	return s
+}
+
+func (s *site) connect(t *testing.T, dev, host4, host6 string, ns *nettest.NS, other4, other6 string) {
+	t.Helper()
+	nettest.Veth(t,
+		nettest.End{NS: s.host, Name: dev, Addrs: prefixes(host4, host6)},
+		nettest.End{NS: ns, Name: "eth0", Addrs: prefixes(other4, other6)})
+}
+
+// outside connects the host with what is not the pool.
+func (s *site) outside(t *testing.T) {
+	t.Helper()
+	s.connect(t, "eth0", host4+"/24", host6+"/64", s.inet, inet4+"/24", inet6+"/64")
+	s.connect(t, "eth1", "192.0.2.1/24", "2001:db8:192::1/64", s.lan, lan4+"/24", lan6+"/64")
 	for _, gw := range []string{"192.0.2.1", "2001:db8:192::1"} {
 		s.lan.Route(t, netip.MustParseAddr(gw))
 	}
 	for _, gw := range []string{inet4, inet6} {
 		s.host.Route(t, netip.MustParseAddr(gw))
 	}
-	return s
 }
 
 func prefixes(texts ...string) (list []netip.Prefix) {

@@ -1,8 +1,10 @@
 package nat
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 )
 
@@ -15,6 +17,10 @@ type Network struct {
 	Pool       []netip.Prefix // addresses behind it, of both families
 	Gateways   []netip.Addr   // the router's own addresses
 	Masquerade string         // "" for none, Auto, or an uplink's name
+	NamesAt    uint16         // the port of the gateways where names are answered; 0 or 53: where vassals ask, at 53
+	Flows      uint32         // that one address of the pool may have at once through the kernel; 0: any number
+	Judged     bool           // a router decides what comes out of the device: what it lets go to another judged network gets there
+	Shared     bool           // the device has others behind it too, whose packets are the host's business: a bridge that was there before
 }
 
 func (n *Network) check() error {
@@ -41,6 +47,25 @@ func (n *Network) check() error {
 		if !a.IsValid() || a.Is4In6() {
 			return fmt.Errorf("network %s: gateway %v is not an address", n.Device, a)
 		}
+	}
+	return nil
+}
+
+// hasSettings says if the kernel's settings cannot be changed here at all.
+func hasSettings() error {
+	if _, err := os.Stat(allForwarding(false).path()); err != nil {
+		return fmt.Errorf("the kernel's network settings are not there: %w", err)
+	}
+	return nil
+}
+
+// exists says if there is no such device in this network namespace.
+func (n *Network) exists() error {
+	if err := hasSettings(); err != nil {
+		return err
+	}
+	if v, err := deviceKnob(false, n.Device, "forwarding").value(); err != nil || v == "" {
+		return errors.Join(fmt.Errorf("network %s: no such device", n.Device), err)
 	}
 	return nil
 }

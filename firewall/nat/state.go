@@ -20,15 +20,17 @@ import (
 // and value. The settings are those of one network namespace and end with it,
 // at the latest at the next boot, and so does what the file says.
 type switched struct {
-	path  string
-	scope string
-	set   map[knob]string
+	path   string
+	scope  string
+	set    map[knob]string
+	routes map[string]bool // the devices that have a route for ::1
 }
 
 // stateFile is the file's content.
 type stateFile struct {
 	Scope    string            `json:"scope"` // the boot's id and the namespace
 	Switched map[string]string `json:"switched"`
+	Routes   []string          `json:"routes,omitempty"`
 }
 
 func loadSwitched(dir string) (*switched, error) {
@@ -43,7 +45,7 @@ func loadSwitched(dir string) (*switched, error) {
 	s := &switched{
 		path:  filepath.Join(dir, "forwarding.json"),
 		scope: fmt.Sprintf("%s net:[%d]", strings.TrimSpace(string(boot)), ns),
-		set:   map[knob]string{},
+		set:   map[knob]string{}, routes: map[string]bool{},
 	}
 	b, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,6 +66,9 @@ func loadSwitched(dir string) (*switched, error) {
 			s.set[k] = value
 		}
 	}
+	for _, device := range file.Routes {
+		s.routes[device] = true
+	}
 	return s, nil
 }
 
@@ -75,18 +80,80 @@ func (s *switched) note(k knob, value string) error {
 	}
 	set := maps.Clone(s.set)
 	set[k] = value
-	file := stateFile{Scope: s.scope, Switched: map[string]string{}}
+	if err := s.save(set, s.routes); err != nil {
+		return fmt.Errorf("note that %s is set: %w", k, err)
+	}
+	return nil
+}
+
+// forget takes back what is noted of a knob, after it has been set back.
+func (s *switched) forget(k knob) error {
+	set := maps.Clone(s.set)
+	delete(set, k)
+	if err := s.save(set, s.routes); err != nil {
+		return fmt.Errorf("note that %s is set back: %w", k, err)
+	}
+	return nil
+}
+
+// forgetGone takes back what is noted of forwarding by devices that are gone, and
+// so forward no more: on a host whose devices come and go there would be ever more
+// of them. One that comes back is as the host makes it.
+func (s *switched) forgetGone(v6 bool) error {
+	set := maps.Clone(s.set)
+	for _, device := range s.devices(v6) {
+		k := forwardingOf(v6, device)
+		if now, err := k.value(); err != nil {
+			return err
+		} else if now == "" {
+			delete(set, k)
+		}
+	}
+	if len(set) == len(s.set) {
+		return nil
+	}
+	if err := s.save(set, s.routes); err != nil {
+		return fmt.Errorf("note which devices are gone: %w", err)
+	}
+	return nil
+}
+
+// noteRoute records, before it happens, that a device gets a route for ::1.
+func (s *switched) noteRoute(device string) error {
+	if s.routes[device] {
+		return nil
+	}
+	routes := maps.Clone(s.routes)
+	routes[device] = true
+	if err := s.save(s.set, routes); err != nil {
+		return fmt.Errorf("note it: %w", err)
+	}
+	return nil
+}
+
+// forgetRoute takes that back, after the route is gone.
+func (s *switched) forgetRoute(device string) error {
+	routes := maps.Clone(s.routes)
+	delete(routes, device)
+	if err := s.save(s.set, routes); err != nil {
+		return fmt.Errorf("note that the route for ::1 is gone from %s: %w", device, err)
+	}
+	return nil
+}
+
+func (s *switched) save(set map[knob]string, routes map[string]bool) error {
+	file := stateFile{Scope: s.scope, Switched: map[string]string{}, Routes: slices.Sorted(maps.Keys(routes))}
 	for k, v := range set {
 		file.Switched[k.String()] = v
 	}
 	b, err := json.MarshalIndent(file, "", "\t")
 	if err != nil {
-		return fmt.Errorf("note that %s is set: %w", k, err)
+		return err
 	}
 	if err := renameio.WriteFile(s.path, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("note that %s is set: %w", k, err)
+		return err
 	}
-	s.set = set
+	s.set, s.routes = set, routes
 	return nil
 }
 

@@ -7,11 +7,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// dumpTries bounds how often a listing is asked for again because the kernel's
-// table changed under it.
-const dumpTries = 5
+	"fiefdom/internal/dump"
+)
 
 // defaultDevices returns the devices of the default route with the lowest
 // metric, those of routers of ours aside; none if there is no such route.
@@ -49,12 +47,7 @@ func mainRoutes(v6 bool) (routes []netlink.Route, err error) {
 	if v6 {
 		family = netlink.FAMILY_V6
 	}
-	for range dumpTries {
-		routes, err = netlink.RouteList(nil, family)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
+	routes, err = dump.Whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

@@ -3,13 +3,16 @@ package nat
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
 const (
-	// watchTick is how often to look without being told: at sysctls, and at
-	// the rules of iptables-legacy, whose changes nobody announces.
+	// watchTick is how often to look at sysctls, since nobody tells of them.
 	watchTick = 5 * time.Second
+	// legacyTick is how often to look at the rules of iptables-legacy, whose
+	// changes nobody announces either.
+	legacyTick = time.Second
 	// settle lets a burst of changes end before we look.
 	settle = 100 * time.Millisecond
 	// minInterval bounds what a host with ever changing rules costs us.
@@ -26,28 +29,43 @@ func (h *Host) Watch(ctx context.Context) error {
 		return err
 	}
 	defer events.close()
-	look := true // what changed before we subscribed is not announced
-	var last time.Time
 	var failed error
-	for {
+	err = events.keep(ctx, func() bool {
+		failed = h.repair(failed)
+		return failed == nil
+	}, func() (bool, error) {
+		changed, err := events.wait(h.untold())
+		return changed || h.unannounced(), err
+	})
+	if err != nil {
+		return fmt.Errorf("watch the host's network: %w", err)
+	}
+	return nil
+}
+
+// keep repairs what it is about, at first and whenever changed says so, until ctx
+// ends. A repair that failed is tried again as soon as changed returns.
+func (e *events) keep(ctx context.Context, repair func() bool, changed func() (bool, error)) error {
+	var last time.Time
+	for look := true; ; { // what changed before we subscribed is not announced
+		repaired := true
 		if look {
-			if !events.pause(max(settle, minInterval-time.Since(last))) {
+			if !e.pause(max(settle, minInterval-time.Since(last))) {
 				return nil
 			}
-			if err := events.drain(); err != nil {
+			if err := e.drain(); err != nil {
 				return err
 			}
-			failed = h.repair(failed)
-			last = time.Now()
+			repaired, last = repair(), time.Now()
 		}
-		changed, err := events.wait(h.tick)
+		found, err := changed()
 		if err != nil {
-			return fmt.Errorf("watch the host's network: %w", err)
+			return err
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		look = changed || failed != nil || h.unannounced()
+		look = found || !repaired
 	}
 }
 
@@ -63,15 +81,25 @@ func (h *Host) repair(before error) error {
 	return err
 }
 
+// untold is how long to wait for news before looking without.
+func (h *Host) untold() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.legacy() {
+		return legacyTick
+	}
+	return watchTick
+}
+
+// legacy reports whether a family in use is iptables-legacy's.
+func (h *Host) legacy() bool {
+	return slices.ContainsFunc(h.filters[:], func(f *netfilter) bool { return f != nil && f.legacy && h.needs(f.v6) })
+}
+
 // unannounced reports whether there may be a change that no event tells of.
 func (h *Host) unannounced() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, f := range h.filters {
-		if f != nil && f.legacy && h.needs(f.v6) {
-			return true
-		}
-	}
 	drifted, err := h.drifted()
-	return drifted || err != nil
+	return drifted || err != nil || h.legacy() || slices.Contains(h.behind[:], true)
 }

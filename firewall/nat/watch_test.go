@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,10 +22,7 @@ import (
 // useLegacy lets iptables be iptables-legacy for this test.
 func useLegacy(t *testing.T) {
 	t.Helper()
-	binary, err := exec.LookPath("xtables-legacy-multi")
-	if err != nil {
-		t.Skip("no iptables-legacy here")
-	}
+	binary := nettest.Program(t, "xtables-legacy-multi")
 	dir := t.TempDir()
 	for _, name := range []string{"iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"} {
 		if err := os.Symlink(binary, filepath.Join(dir, name)); err != nil {
@@ -45,13 +43,20 @@ func TestWatchPutsBack(t *testing.T) {
 		{"a rule put in", "ip6tables -I fiefdom-test-fwd -j ACCEPT"},
 		{"restore of another file", "printf '*filter\n-A FORWARD -j ACCEPT\nCOMMIT\n' | iptables-restore; iptables -D FORWARD -j ACCEPT"},
 		{"forwarding off", "echo 0 >/proc/sys/net/ipv4/conf/fief0/forwarding"},
+		{"flush of what is published", "iptables -t nat -F PREROUTING; ip6tables -t nat -F PREROUTING"},
+		{"flush of what the host's programs reach", "iptables -t nat -F OUTPUT; ip6tables -t nat -F OUTPUT"},
+		{"flush of mangle", "iptables -t mangle -F; iptables -t mangle -X"},
+		{"one published port removed", "iptables -t nat -D fiefdom-test-pre 2"},
+		{"a published port put in", "ip6tables -t nat -I fiefdom-test-out -p tcp --dport 8080 -j ACCEPT"},
+		{"the route of ::1 removed", "ip -6 route del local ::1 dev fief0 table local"},
 	}
-	test := func(tick time.Duration, flush string) func(t *testing.T) {
+	test := func(flush string) func(t *testing.T) {
 		return func(t *testing.T) {
 			s := newSite(t)
 			h := newHost(t, s.host, "test", t.TempDir())
-			h.tick = tick
 			apply(t, s.host, h, network())
+			serve(t, s.pool, 8000)
+			publish(t, s.host, h, everywhere()...)
 			want := rules(t, s.host)
 			stop := watch(t, s.host, h)
 			for _, d := range append(damage, struct{ name, cmd string }{"flush of everything", flush}) {
@@ -60,8 +65,20 @@ func TestWatchPutsBack(t *testing.T) {
 					nettest.Eventually(t, soon, "the rules are back", func() bool { return sorted(rules(t, s.host)) == sorted(want) })
 					nettest.Eventually(t, soon, "forwarding is back", func() bool { return sysctl(t, s.host, "ipv4/conf/fief0/forwarding") == "1" })
 					wantReach(t, true, s.pool, inet4, inet6)
+					nettest.Eventually(t, soon, "::1 leads there", func() bool {
+						return strings.Contains(s.host.Run(t, "ip", "-6", "route", "show", "table", "local", "::1"), "fief0")
+					})
+					for _, addr := range []string{host4, host6} {
+						wantAnswer(t, s.lan, net.JoinHostPort(addr, "8080"), map[string]string{host4: lan4, host6: lan6}[addr])
+					}
+					wantAnswer(t, s.host, "127.0.0.1:8080", gate4)
+					wantAnswer(t, s.host, "[::1]:8080", gate6)
 				})
 			}
+			t.Run("route_localnet off", func(t *testing.T) {
+				s.host.Run(t, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/fief0/route_localnet")
+				nettest.Eventually(t, watchTick+soon, "it is on", func() bool { return sysctl(t, s.host, "ipv4/conf/fief0/route_localnet") == "1" })
+			})
 			remove(t, s.host, h)
 			stop()
 			if got := rules(t, s.host); strings.Contains(got, "fiefdom") {
@@ -69,10 +86,10 @@ func TestWatchPutsBack(t *testing.T) {
 			}
 		}
 	}
-	t.Run("nft", test(watchTick, "nft flush ruleset"))
+	t.Run("nft", test("nft flush ruleset"))
 	t.Run("legacy", func(t *testing.T) {
 		useLegacy(t)
-		test(200*time.Millisecond, "iptables -F; iptables -t nat -F; iptables -X; ip6tables -F")(t)
+		test("iptables -F; iptables -t nat -F; iptables -X; ip6tables -F")(t)
 	})
 }
 
@@ -164,6 +181,7 @@ func TestWatchIgnoresOthers(t *testing.T) {
 			{"chain gone", "iptables -X others", true},
 			{"our chain made and filled", "iptables -N fiefdom-test-fwd; iptables -A fiefdom-test-fwd -j ACCEPT", true},
 			{"default route gone", "ip route del default", true},
+			{"address", "ip address add 203.0.113.77/32 dev eth0", true},
 			{"link down", "ip link set eth1 down", true},
 			{"ruleset flushed", "nft flush ruleset", true},
 		}

@@ -11,12 +11,13 @@ import (
 	"go/types"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"fiefdom/internal/nettest"
 )
 
 // wallClock are the functions that compare times which have no monotonic
@@ -59,7 +60,7 @@ type listed struct {
 
 func wallComparisons(t *testing.T, path string) (found []comparison) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", path)
+	cmd := nettest.GoTool(t.Context(), "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", path)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

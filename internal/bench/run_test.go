@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -61,7 +60,7 @@ func TestSideBySide(t *testing.T) {
 	}
 	if *program == "" {
 		*program = filepath.Join(t.TempDir(), "fiefdom")
-		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", *program, "fiefdom/cmd/fiefdom").CombinedOutput(); err != nil {
+		if out, err := nettest.GoTool(t.Context(), "build", "-o", *program, "fiefdom/cmd/fiefdom").CombinedOutput(); err != nil {
 			t.Fatalf("build: %v\n%s", err, out)
 		}
 	}

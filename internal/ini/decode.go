@@ -82,8 +82,9 @@ const (
 
 // Unknown reports the keys of f, each once, that nobody knows: not the
 // dialect, not known, and not a placeholder. They are warnings unless the file
-// is strict. names are what "did you mean" may suggest.
-func Unknown(f *File, known func(string) bool, names []string) Errors {
+// is strict. names are what "did you mean" may suggest; hints say it of words that
+// are nowhere near, such as those of other programs.
+func Unknown(f *File, known func(string) bool, names []string, hints map[string]string) Errors {
 	var errs Errors
 	seen := map[string]bool{}
 	for _, p := range f.Pairs {
@@ -93,7 +94,9 @@ func Unknown(f *File, known func(string) bool, names []string) Errors {
 		seen[p.Key] = true
 		message := fmt.Sprintf("unknown option %q", p.Key)
 		if len(seen) <= maxSuggestions {
-			if name := Similar(p.Key, names); name != "" {
+			if hint := hints[p.Key]; hint != "" {
+				message += "; " + hint
+			} else if name := Similar(p.Key, names); name != "" {
 				message += fmt.Sprintf("; did you mean %q?", name)
 			}
 		}

@@ -71,6 +71,7 @@ func TestDocs(t *testing.T) {
 
 func TestUnknown(t *testing.T) {
 	names := []string{"tuntap-device", "uid", "gid", "chdir", "tuntap-device-rule"}
+	hints := map[string]string{"user": `did you mean "uid"?`}
 	load := func(text string) *File {
 		f, err := Load("a.ini", fakeMachine(map[string]string{"a.ini": text}))
 		if err != nil {
@@ -84,6 +85,7 @@ func TestUnknown(t *testing.T) {
 		{"a slip", "tuntap-devce = x", `a.ini:2: unknown option "tuntap-devce"; did you mean "tuntap-device"?`},
 		{"a short one", "ud = x", `a.ini:2: unknown option "ud"`},
 		{"one letter of three", "uix = x", `a.ini:2: unknown option "uix"; did you mean "uid"?`},
+		{"another program's word", "user = x", `a.ini:2: unknown option "user"; did you mean "uid"?`},
 		{"far away", "socket = x", `a.ini:2: unknown option "socket"`},
 		{"each once", "x = 1\ny = 2\nx = 3", "a.ini:2: unknown option \"x\"\na.ini:3: unknown option \"y\""},
 		{"a placeholder", "set-ph = x=1\ny = 2\nchdir = %(x)%(y)", ""},
@@ -92,14 +94,14 @@ func TestUnknown(t *testing.T) {
 		{"the value of a placeholder is none", "x = y\ny = 1\nuid = %(x)", `a.ini:3: unknown option "y"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			errs := Unknown(load("[uwsgi]\n"+tt.text), known, names)
+			errs := Unknown(load("[uwsgi]\n"+tt.text), known, names, hints)
 			if errs.Error() != tt.want {
 				t.Errorf("got\n%v\nwant\n%s", errs, tt.want)
 			}
 			if errs.Failed() {
 				t.Error("these are warnings")
 			}
-			if strict := Unknown(load("[uwsgi]\nstrict = true\n"+tt.text), known, names); strict.Failed() != (tt.want != "") {
+			if strict := Unknown(load("[uwsgi]\nstrict = true\n"+tt.text), known, names, hints); strict.Failed() != (tt.want != "") {
 				t.Errorf("strict: %v", strict)
 			}
 		})
@@ -109,7 +111,7 @@ func TestUnknown(t *testing.T) {
 		for i := range 100_000 {
 			f.Pairs = append(f.Pairs, Pair{Key: fmt.Sprintf("tuntap-device%d", i), Pos: Pos{"a.ini", i}})
 		}
-		errs := Unknown(f, known, names)
+		errs := Unknown(f, known, names, hints)
 		if n := strings.Count(errs.Error(), "did you mean"); len(errs) != 100_000 || n > maxSuggestions {
 			t.Errorf("%d errors, %d suggestions", len(errs), n)
 		}

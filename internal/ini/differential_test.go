@@ -108,7 +108,7 @@ func (u realUWSGI) loadOptions(dir string, env []string) Options {
 func (u realUWSGI) load(file string, o Options) (string, bool) {
 	f, err := Load(file, o)
 	if err == nil && f.Strict {
-		if unknown := Unknown(f, o.IsOption, nil); unknown.Failed() {
+		if unknown := Unknown(f, o.IsOption, nil, nil); unknown.Failed() {
 			err = unknown
 		}
 	}

@@ -62,7 +62,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		checkProblems(t, file.Warnings, false)
-		checkProblems(t, Unknown(file, o.IsOption, []string{"master"}), file.Strict)
+		checkProblems(t, Unknown(file, o.IsOption, []string{"master"}, nil), file.Strict)
 		total := 0
 		for _, p := range file.Pairs {
 			total += len(p.Key) + len(p.Value)

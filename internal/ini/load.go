@@ -17,6 +17,7 @@ import (
 type Options struct {
 	Dir      string                 // where relative names and commands start, and %v; "" is the working directory
 	Sections []string               // which sections count when the name asks for none; nil: uwsgi, fiefdom
+	Every    bool                   // all sections count; File.Headers tells them apart
 	IsOption func(name string) bool // known options, which set-ph must not name; nil: none
 	Reload   bool                   // what if-reload says
 	Limits   Limits
@@ -76,6 +77,24 @@ type File struct {
 	Warnings     Errors
 	Strict       bool            // strict = true: unknown options are errors
 	Placeholders map[string]bool // keys that set-ph or declare-option define, or that a %(key) or if-opt uses
+	Headers      []Header        // of the sections, where every one counts
+}
+
+// Header is where a section begins.
+type Header struct {
+	Name string
+	Pos  Pos
+}
+
+// Section is the header of the section that a place is in; the zero Header
+// without one.
+func (f *File) Section(at Pos) (in Header) {
+	for _, h := range f.Headers {
+		if h.Pos.File == at.File && h.Pos.Line <= at.Line && h.Pos.Line >= in.Pos.Line {
+			in = h
+		}
+	}
+	return in
 }
 
 // Load reads and expands a file. The name may ask for a section, as in
@@ -99,6 +118,7 @@ func Load(name string, o Options) (*File, error) {
 		Warnings:     l.problems,
 		Strict:       l.strict,
 		Placeholders: l.defined,
+		Headers:      l.headers,
 	}
 	maps.Copy(f.Placeholders, l.used)
 	if l.problems.Failed() {
@@ -165,6 +185,7 @@ type loader struct {
 	stopped   bool
 	at        Pos // the option that is being worked on
 	problems  Errors
+	headers   []Header // where every section counts
 }
 
 func newLoader(o Options) *loader {

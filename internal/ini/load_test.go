@@ -60,7 +60,7 @@ func TestCases(t *testing.T) {
 			if err != nil {
 				problems = problemsOf(err)
 			} else {
-				problems = append(f.Warnings, Unknown(f, realOption, nil)...)
+				problems = append(f.Warnings, Unknown(f, realOption, nil, nil)...)
 			}
 			if problems.Failed() != tt.fails {
 				t.Fatalf("failed is %v: %v", !tt.fails, problems)
@@ -252,7 +252,7 @@ func TestMade(t *testing.T) {
 	if !slices.Equal(f.Pairs, want) {
 		t.Errorf("got\n%v\nwant\n%v", f.Pairs, want)
 	}
-	if errs := Unknown(f, func(name string) bool { return strings.HasSuffix(name, "id") }, nil); len(errs) > 0 {
+	if errs := Unknown(f, func(name string) bool { return strings.HasSuffix(name, "id") }, nil, nil); len(errs) > 0 {
 		t.Errorf("unknown: %v", errs)
 	}
 }

@@ -146,6 +146,11 @@ func (l *loader) pairs(name, section string, lines []line) []Pair {
 		case '[':
 			// uWSGI cuts the last byte, whatever it is.
 			header := ln.text[1:max(1, len(ln.text)-1)]
+			if l.Every && section == "" {
+				l.headers = append(l.headers, Header{header, at})
+				in = true
+				continue
+			}
 			in = slices.Contains(wanted, header)
 			if !in && slices.ContainsFunc(wanted, func(w string) bool { return slip(ln.text, w) }) {
 				close = append(close, ln.text)
@@ -156,13 +161,16 @@ func (l *loader) pairs(name, section string, lines []line) []Pair {
 				l.warn(at, "the %% at the end of this comment makes the next line part of it; write %%%%")
 			}
 		default:
-			if in {
+			switch {
+			case in:
 				l.warnMagic(at, ln)
 				body = append(body, ln)
+			case l.Every && section == "":
+				l.fail(at, "%s is in no section, so it would not count; write it below one", ln.text)
 			}
 		}
 	}
-	if len(body) == 0 && !l.stopped && len(close) == 0 {
+	if len(body) == 0 && !l.stopped && len(close) == 0 && !l.Every {
 		l.warn(Pos{File: name}, "there are no options in section [%s]", strings.Join(wanted, "] or ["))
 	}
 	return l.split(name, body)

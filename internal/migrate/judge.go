@@ -43,7 +43,7 @@ const (
 
 // Judge says what becomes of an option, and what its user has to know.
 func (t Tables) Judge(o Option) (Fate, string) {
-	r, special := rowOf[sided{o.Side, o.Name}]
+	r, special := rowOf()[sided{o.Side, o.Name}]
 	switch {
 	case t.Dialect(o.Name):
 		return Works, ""

@@ -16,8 +16,8 @@ func tables(honoured ...string) Tables {
 		Honoured: func(_ Side, name string) bool { return slices.Contains(honoured, name) },
 		Needless: in("master", "vacuum", "lazy", "plugin"),
 		Known: func(name string) bool {
-			_, ofEmperor := rowOf[sided{Emperor, name}]
-			_, ofVassal := rowOf[sided{Vassal, name}]
+			_, ofEmperor := rowOf()[sided{Emperor, name}]
+			_, ofVassal := rowOf()[sided{Vassal, name}]
 			return ofEmperor || ofVassal || in("http-socket", "psgi", "lazy", "harakiri")(name)
 		},
 	}

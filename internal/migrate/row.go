@@ -1,5 +1,7 @@
 package migrate
 
+import "sync"
+
 // Side is whose file an option is in: the same name can mean two things.
 type Side int
 
@@ -43,7 +45,7 @@ type sided struct {
 
 // rowOf finds the row of an option on a side; the zero row is of one that has
 // none.
-var rowOf = func() map[sided]row {
+var rowOf = sync.OnceValue(func() map[sided]row {
 	m := map[sided]row{}
 	for _, g := range groups {
 		for _, r := range g.rows {
@@ -55,7 +57,7 @@ var rowOf = func() map[sided]row {
 		}
 	}
 	return m
-}()
+})
 
 func (r row) sides() []Side {
 	if r.side == both {

@@ -37,6 +37,9 @@ func TestPagesAreTrue(t *testing.T) {
 			if filepath.Base(page) != "first-hour.md" {
 				m.mustSh("dpkg -i fiefdom.deb && systemctl enable --quiet --now fiefdom@emperor")
 			}
+			if filepath.Base(page) == "proxy.md" {
+				m.webServers()
+			}
 			text, err := os.ReadFile(page)
 			if err != nil {
 				t.Fatal(err)
@@ -96,7 +99,7 @@ func (m *machine) read(page []string) (lines []string, commands int) {
 }
 
 // asks are commands that only look: what they show may take a moment to be so.
-var asks = regexp.MustCompile(`^(fiefdom (ps|status|logs|check|events|explain|exec|firewall list)|curl|cat|head|tail|ls|grep|iptables) `)
+var asks = regexp.MustCompile(`^(fiefdom (ps|status|security|logs|check|events|explain|exec|firewall list)|curl|cat|head|tail|ls|grep|iptables) `)
 
 // do runs a command and compares what it prints.
 func (m *machine) do(line int, command string, want []string) []string {
@@ -201,4 +204,20 @@ func (m *machine) internet() {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
 	m.t.Cleanup(func() { server.Close(); <-done })
+}
+
+// webServers gives the machine the distribution's web servers as they are after
+// their installation: nginx runs.
+func (m *machine) webServers() {
+	m.t.Helper()
+	const proxies = "../../bin/proxies"
+	from, err := filepath.Abs(proxies)
+	if err == nil {
+		_, err = os.Stat(proxies)
+	}
+	if err != nil {
+		m.t.Fatalf("%v; unpack them first: make deps", err)
+	}
+	m.mustSh("rm -rf /etc/nginx /etc/caddy; cp -a " + from + "/etc/nginx " + from + "/etc/caddy /etc; cp -a " + from + "/usr/. /usr" +
+		"; mkdir -p /var/lib/nginx /var/log/nginx && nginx")
 }

@@ -14,9 +14,7 @@ import (
 // The unit is free of what systemd does not know. (The program need not be
 // where the unit says: another one stands there.)
 func TestUnit(t *testing.T) {
-	if _, err := exec.LookPath("systemd-analyze"); err != nil && os.Getenv(nettest.RootEnv) != "1" {
-		t.Skip(err)
-	}
+	nettest.Program(t, "systemd-analyze")
 	text, err := os.ReadFile("fiefdom@.service")
 	if err != nil {
 		t.Fatal(err)
@@ -107,12 +105,56 @@ func TestPackage(t *testing.T) {
 	m.mustSh("test -e /etc/fiefdom/vassals/hello.ini && test -e /etc/fiefdom/emperor.ini && ! test -e /usr/bin/fiefdom")
 	m.mustSh("dpkg -i fiefdom.deb && fiefdom status hello")
 
+	m.mustSh("fiefdom hosts --install && grep -q hello.fiefdom.internal /etc/hosts")
 	out := m.mustSh("systemctl enable --quiet fiefdom@other; touch \"/etc/fiefdom/vassals/$(printf 'a\\033b')\"; dpkg -P fiefdom; rm -r /run/manager")
 	if !strings.Contains(out, "purged, too: /etc/fiefdom/vassals/hello.ini\n") || !strings.Contains(out, "purged, too: /etc/fiefdom/vassals/a?b\n") || strings.Contains(out, "\033") {
 		t.Errorf("the purge does not say what it takes, in plain text: %q", out)
 	}
 	if diff := nettest.Diff(before, m.files()); diff != "" {
 		t.Errorf("after the purge:\n%s", diff)
+	}
+}
+
+// Nobody starts whom the operator has stopped; who was stopped by a removal alone
+// does with the next installation.
+func TestPackageStartsNobodyWhoWasStopped(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	runs := func(when, want string) {
+		t.Helper()
+		out, _ := m.sh("for unit in a b c; do systemctl is-active --quiet fiefdom@$unit && echo $unit; done")
+		if now := strings.Join(strings.Fields(out), " "); now != want {
+			t.Errorf("%s %q run, want %q", when, now, want)
+		}
+		if out, err := m.sh("cat /var/lib/fiefdom/.stopped"); err == nil && when != "after the removal" {
+			t.Errorf("%s there is still a note:\n%s", when, out)
+		}
+	}
+	m.mustSh("dpkg -i fiefdom.deb; for unit in a b c; do printf '[uwsgi]\nemperor = /srv\n' >/etc/fiefdom/$unit.ini; done")
+	m.mustSh("systemctl enable --quiet --now fiefdom@a fiefdom@b; systemctl start fiefdom@c")
+	runs("once started", "a b c")
+	m.mustSh("systemctl stop fiefdom@b; dpkg -i fiefdom.deb")
+	runs("after an upgrade", "a c")
+	m.mustSh("dpkg -r fiefdom")
+	runs("after the removal", "")
+	out := m.mustSh("dpkg -i fiefdom.deb 2>&1")
+	runs("after the installation that follows", "a")
+	if !strings.Contains(out, "fiefdom@c.service is a disabled or a static unit, not starting it") {
+		t.Errorf("it does not say who ran and is not started:\n%s", out)
+	}
+
+	// A removal that dpkg takes back, one that it begins anew, and one that is followed
+	// by an installation where no systemd runs.
+	const scripts = "/var/lib/dpkg/info/fiefdom."
+	m.mustSh(scripts + "prerm remove; " + scripts + "postinst abort-remove")
+	runs("after a removal that was taken back", "a")
+	m.mustSh(scripts + "prerm remove; dpkg -r fiefdom; dpkg -i fiefdom.deb")
+	runs("after a removal in two goes", "a")
+	m.mustSh("dpkg -r fiefdom; rmdir /run/systemd/system; dpkg -i fiefdom.deb; mkdir /run/systemd/system; dpkg -i fiefdom.deb")
+	runs("after an installation without systemd, and an upgrade with it", "")
+	m.mustSh("systemctl start fiefdom@a; dpkg -r fiefdom; test -e /var/lib/fiefdom/.stopped; dpkg -P fiefdom")
+	if out, err := m.sh("ls -A /var/lib/fiefdom"); err == nil {
+		t.Errorf("after the purge there is %q", out)
 	}
 }
 

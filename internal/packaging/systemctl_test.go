@@ -77,6 +77,11 @@ func manage(args []string) error {
 			os.Exit(3)
 		}
 		return nil
+	case "list-units":
+		return each(words[1:], func(unit string) error {
+			_, err := fmt.Printf("%s.service loaded active running an emperor\n", unit)
+			return err
+		})
 	case "supervise":
 		return superviseUnit(words[1])
 	case "show", "kill": // deb-systemd-invoke asks for LoadState, UnitFileState
@@ -97,7 +102,7 @@ func each(units []string, do func(string) error) error {
 			}
 			names = nil
 			for _, f := range found {
-				if !strings.HasSuffix(f, ".told") {
+				if filepath.Ext(f) == "" {
 					names = append(names, filepath.Base(f))
 				}
 			}

@@ -5,7 +5,6 @@ package pidfd
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -106,22 +105,16 @@ func zombieStatus(pid int) (syscall.WaitStatus, error) {
 // PID is the pid of a pidfd as this pid namespace numbers it (proc(5)); less
 // than 1: it has none here, or has been waited for.
 func PID(fd int) (int, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	var key string
-	var value int
-	for {
-		n, err := fmt.Fscanln(f, &key, &value)
-		if n == 2 && key == "Pid:" {
-			return value, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return 0, errors.New("pidfd without a pid")
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "Pid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
 		}
 	}
+	return 0, errors.New("pidfd without a pid")
 }
 
 // control makes a system call on a file's descriptor.

@@ -41,6 +41,16 @@ func Size(f float64) string {
 	return fmt.Sprintf("%.1f%c", f, units[i])
 }
 
+// Count is a number of things in steps of 1000, in at most five columns.
+func Count(n uint64) string {
+	units := " kMGTPE"
+	f, i := float64(n), 0
+	for f >= 10000 && i < len(units)-1 {
+		f, i = f/1000, i+1
+	}
+	return strings.TrimSpace(fmt.Sprintf("%.0f%c", f, units[i]))
+}
+
 // Age is how long something took or has been so, in at most four columns.
 func Age(d time.Duration) string {
 	switch {

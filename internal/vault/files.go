@@ -2,6 +2,7 @@ package vault
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -58,6 +59,17 @@ func (f *Files) Take(name string) *os.File {
 	file := os.NewFile(uintptr(f.fds[i]), name)
 	f.names, f.fds = slices.Delete(f.names, i, i+1), slices.Delete(f.fds, i, i+1)
 	return file
+}
+
+// TakeFD is Take for a bare descriptor.
+func (f *Files) TakeFD(name string) (int, error) {
+	i := slices.Index(f.names, name)
+	if i < 0 {
+		return -1, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	fd := f.fds[i]
+	f.names, f.fds = slices.Delete(f.names, i, i+1), slices.Delete(f.fds, i, i+1)
+	return fd, nil
 }
 
 // Close closes what nobody has taken.

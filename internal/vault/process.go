@@ -6,10 +6,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fiefdom/internal/confine"
 )
 
 // Process is the word on the command line that makes our binary the vault.
@@ -25,6 +26,10 @@ const (
 // returns when it has nothing to keep any more.
 func Main(args []string) int {
 	closeStrangers()
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return 1
+	}
 	if err := giveUpRights(args); err != nil {
 		return 1
 	}
@@ -40,7 +45,7 @@ func Main(args []string) int {
 	if errors.Join(door.Close(), emperor.Close()) != nil { // there are duplicates of both
 		return 1
 	}
-	b := &box{items: map[string]*item{}, lost: map[string]bool{}}
+	b := &box{self: self, items: map[string]*item{}, lost: map[string]bool{}}
 	for conn := first.(*net.UnixConn); b.serve(conn); {
 		for _, i := range b.items {
 			i.listen()
@@ -71,8 +76,7 @@ func closeStrangers() {
 	}
 }
 
-// giveUpRights leaves the process what it needs: its descriptors. From root to
-// another uid the kernel clears every capability (capabilities(7)).
+// giveUpRights leaves the process what it needs: its descriptors.
 func giveUpRights(args []string) error {
 	if len(args) != 1 {
 		return errors.New("want UID; the emperor starts me")
@@ -81,10 +85,7 @@ func giveUpRights(args []string) error {
 	if err != nil {
 		return err
 	}
-	if uid != 0 {
-		err = errors.Join(syscall.Setgroups(nil), syscall.Setresgid(uid, uid, uid), syscall.Setresuid(uid, uid, uid))
-	}
-	return errors.Join(err, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	return confine.Process(uid, uid, confine.Given)
 }
 
 // acceptRetry is the time between two attempts, where the kernel lacks something.
@@ -113,6 +114,7 @@ func accept(l *net.UnixListener) *net.UnixConn {
 
 // box is what the vault holds.
 type box struct {
+	self  int // the vault's own pidfd
 	items map[string]*item
 	lost  map[string]bool // keys of what did not fit in
 }
@@ -187,12 +189,7 @@ func (b *box) list(conn *net.UnixConn) error {
 			return err
 		}
 	}
-	self, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(self)
-	return send(conn, &message{Op: opDone, Names: []string{selfName}, fds: []int{self}})
+	return send(conn, &message{Op: opDone, Names: []string{selfName}, fds: []int{b.self}})
 }
 
 // selfName is the name of the vault's own pidfd.

@@ -10,13 +10,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"fiefdom/internal/dump"
 	"fiefdom/tuntap"
 )
 
 // RefreshAddresses tells the router which addresses its devices and the host
 // have now, by whatever means they got them.
 func (k *Keeper) RefreshAddresses() error {
-	links, err := netlink.LinkList()
+	links, err := dump.Links()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -24,7 +25,7 @@ func (k *Keeper) RefreshAddresses() error {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := dump.Addrs(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"fiefdom/internal/confine"
 	"fiefdom/tuntap"
 )
 
@@ -32,7 +33,7 @@ type bridgeReport struct {
 
 // BridgeMain is a bridge process. args are its uid and gid.
 func BridgeMain(args []string) int {
-	log := slog.New(slog.NewTextHandler(stderr{}, nil)).With("process", "bridge")
+	log := slog.New(slog.NewTextHandler(confine.Stderr{}, nil)).With("process", "bridge")
 	if err := runBridge(args); err != nil {
 		log.Error("bridge", "err", err)
 		return 1
@@ -50,7 +51,7 @@ func runBridge(args []string) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	if err := confine(uid, gid); err != nil {
+	if err := confine.Process(uid, gid, confine.Given); err != nil {
 		return fmt.Errorf("give rights away: %w", err)
 	}
 	w, err := newWire(os.NewFile(controlFD, "control"))

@@ -216,6 +216,9 @@ func TestBridgeProcessIsStartedAgain(t *testing.T) {
 // checkConfined looks at what a bridge may do.
 func checkConfined(t *testing.T, pid int) {
 	t.Helper()
+	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root/", pid)); err != nil || len(entries) != 0 {
+		t.Errorf("its root has %v, %v", entries, err)
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)

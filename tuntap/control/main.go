@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"fiefdom/internal/confine"
 	"fiefdom/tuntap"
 )
 
@@ -29,7 +30,7 @@ const (
 // many threads move packets, how long they poll, in nanoseconds, and 1 if there
 // is a door.
 func Main(args []string) int {
-	log := slog.New(slog.NewTextHandler(stderr{}, nil)).With("process", "router")
+	log := slog.New(slog.NewTextHandler(confine.Stderr{}, nil)).With("process", "router")
 	if err := run(args, log); err != nil {
 		log.Error("router", "err", err)
 		return 1
@@ -55,7 +56,7 @@ func run(args []string, log *slog.Logger) error {
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), threads+1))
 	// Standard error may be a terminal or a pipe that goes away with the emperor.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	if err := confine(uid, gid); err != nil {
+	if err := confine.Process(uid, gid, confine.Given); err != nil {
 		return fmt.Errorf("give rights away: %w", err)
 	}
 	w, err := newWire(os.NewFile(controlFD, "control"))

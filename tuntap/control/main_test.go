@@ -10,24 +10,18 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"fiefdom/internal/nettest"
 	"fiefdom/tuntap"
 )
 
-const (
-	probeProcess  = "probe"  // says what a router may do
-	dialerProcess = "dialer" // connects, and stays until its input ends
-)
+const dialerProcess = "dialer" // connects, and stays until its input ends
 
 // TestMain plays the router when the package starts itself as one.
 func TestMain(m *testing.M) {
@@ -37,9 +31,6 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:]))
 		case BridgeProcess:
 			os.Exit(BridgeMain(os.Args[2:]))
-		case probeProcess:
-			probe()
-			os.Exit(0)
 		case emperorProcess:
 			if err := playEmperor(); err != nil {
 				fmt.Fprintln(os.Stderr, "emperor:", err)
@@ -55,50 +46,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(m.Run())
-}
-
-// probe gives its rights away as a router does and tries what it must not do.
-func probe() {
-	if err := confine(65519, 65519); err != nil {
-		fmt.Println("confine:", err)
-		return
-	}
-	path := append([]byte("/etc/passwd"), 0)
-	p := uintptr(unsafe.Pointer(&path[0]))
-	cwd := unix.AT_FDCWD
-	for _, c := range []struct {
-		name string
-		nr   uintptr
-		args [3]uintptr
-	}{
-		{"openat", unix.SYS_OPENAT, [3]uintptr{uintptr(cwd), p, unix.O_RDONLY}},
-		{"socket", unix.SYS_SOCKET, [3]uintptr{unix.AF_INET, unix.SOCK_STREAM, 0}},
-		{"connect", unix.SYS_CONNECT, [3]uintptr{0, p, 8}},
-		{"execve", unix.SYS_EXECVE, [3]uintptr{p, 0, 0}},
-		{"execveat", unix.SYS_EXECVEAT, [3]uintptr{uintptr(cwd), p, 0}},
-		{"ptrace", unix.SYS_PTRACE, [3]uintptr{unix.PTRACE_TRACEME, 0, 0}},
-		{"kill", unix.SYS_KILL, [3]uintptr{uintptr(os.Getpid()), 0, 0}},
-		{"setuid", unix.SYS_SETUID, [3]uintptr{0, 0, 0}},
-		{"unshare", unix.SYS_UNSHARE, [3]uintptr{unix.CLONE_NEWUSER, 0, 0}},
-		{"setns", unix.SYS_SETNS, [3]uintptr{0, 0, 0}},
-		{"mount", unix.SYS_MOUNT, [3]uintptr{p, p, p}},
-		{"bpf", unix.SYS_BPF, [3]uintptr{0, 0, 0}},
-		{"io_uring_setup", unix.SYS_IO_URING_SETUP, [3]uintptr{1, p, 0}},
-		{"clone a process", unix.SYS_CLONE, [3]uintptr{uintptr(unix.SIGCHLD), 0, 0}},
-		{"clone a namespace", unix.SYS_CLONE, [3]uintptr{unix.CLONE_NEWUSER | uintptr(unix.SIGCHLD), 0, 0}},
-		{"clone3", unix.SYS_CLONE3, [3]uintptr{p, 64, 0}},
-	} {
-		_, _, errno := unix.Syscall(c.nr, c.args[0], c.args[1], c.args[2])
-		fmt.Printf("%s: %s\n", c.name, unix.ErrnoName(errno))
-	}
-	// The runtime still works: threads, memory, timers.
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() { runtime.LockOSThread(); _ = make([]byte, 8<<20); time.Sleep(time.Millisecond) })
-	}
-	wg.Wait()
-	runtime.GC()
-	fmt.Println("alive")
 }
 
 var pool = netip.MustParsePrefix("10.9.0.1/24")

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"time"
 
+	"fiefdom/internal/bounded"
 	"fiefdom/tuntap"
 )
 
@@ -42,9 +43,9 @@ func newStatsServer(f *os.File, log *slog.Logger, read func() (tuntap.NetworkSta
 func (s *statsServer) close() error { return errors.Join(s.listener.Close(), s.file.Close()) }
 
 func (s *statsServer) serve(log *slog.Logger, read func() (tuntap.NetworkStats, bool)) {
-	slots := make(chan struct{}, statsClients)
+	bound, slots := bounded.Listen(s.listener, statsClients), make(chan struct{}, statsClients)
 	for {
-		c, err := s.listener.Accept()
+		c, err := bound.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -53,7 +54,7 @@ func (s *statsServer) serve(log *slog.Logger, read func() (tuntap.NetworkStats, 
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		slots <- struct{}{}
+		slots <- struct{}{} // not for long: whoever does not read makes room
 		go func() {
 			defer func() { <-slots }()
 			defer c.Close()

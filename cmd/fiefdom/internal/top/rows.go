@@ -42,24 +42,20 @@ func (r *rates) rows(all []emperor.Status, at time.Time) []row {
 			w.drops += n
 		}
 		next := sample{s.RxBytes, s.TxBytes, s.CPUSeconds}
-		if last, ok := r.before[s.Name]; ok && took > 0 {
+		last, ok := r.before[s.Name]
+		if next.rx+next.tx == 0 { // the router did not answer, or began anew
+			next.rx, next.tx = last.rx, last.tx
+		}
+		if ok && took > 0 {
 			w.measured = true
-			w.in, w.out = float64(grown(last.rx, next.rx))/took, float64(grown(last.tx, next.tx))/took
-			w.cpu = grown(last.cpu, next.cpu) / took
+			w.in, w.out = float64(emperor.Grown(last.rx, next.rx))/took, float64(emperor.Grown(last.tx, next.tx))/took
+			w.cpu = emperor.Grown(last.cpu, next.cpu) / took
 		}
 		now[s.Name] = next
 		rows = append(rows, w)
 	}
 	r.at, r.before = at, now
 	return rows
-}
-
-// grown is how much a counter grew. One that fell began anew.
-func grown[T uint64 | float64](before, now T) T {
-	if now < before {
-		return now
-	}
-	return now - before
 }
 
 // column is one of the table's, and an order of its rows.
@@ -78,7 +74,7 @@ var columns = []column{
 	{"MEM", 6, (*row).memoryText, func(a, b *row) int { return cmp.Compare(b.MemoryBytes, a.MemoryBytes) }},
 	{"IN/s", 6, func(r *row) string { return r.rateText(r.in) }, func(a, b *row) int { return cmp.Compare(b.in, a.in) }},
 	{"OUT/s", 6, func(r *row) string { return r.rateText(r.out) }, func(a, b *row) int { return cmp.Compare(b.out, a.out) }},
-	{"DROPS", 7, func(r *row) string { return count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
+	{"DROPS", 7, func(r *row) string { return plaintext.Count(r.drops) }, func(a, b *row) int { return cmp.Compare(b.drops, a.drops) }},
 	{"RESTARTS", 9, func(r *row) string { return fmt.Sprint(r.Restarts) }, func(a, b *row) int { return cmp.Compare(b.Restarts, a.Restarts) }},
 	{"SINCE", 5, func(r *row) string { return plaintext.Age(time.Since(r.Since)) }, func(a, b *row) int { return b.Since.Compare(a.Since) }},
 	{"ADDRESS", 16, (*row).addressText, func(a, b *row) int { return cmp.Compare(a.addressText(), b.addressText()) }},

@@ -221,7 +221,7 @@ func (p *overviewPage) addRows(rows []row) {
 		r := &rows[i]
 		v := rowView{
 			Name: r.Name, Shown: plaintext.Line(r.Name), Key: url.QueryEscape(r.Name), State: r.State, Since: when(r.Since), CPU: "–", Memory: "–", In: "–", Out: "–",
-			Drops: count(drops(r.Status)), Reasons: reasons(r.Drops), Restarts: r.Restarts, Says: plaintext.Line(cut(r.Says, 200)),
+			Drops: plaintext.Count(drops(r.Status)), Reasons: reasons(r.Drops), Restarts: r.Restarts, Says: plaintext.Line(cut(r.Says, 200)),
 			Trouble: plaintext.Line(cut(trouble(r.Status), 200)), Plot: smallPlot(r.points),
 		}
 		if r.PIDs > 0 {

@@ -67,7 +67,7 @@ type eventView struct {
 func viewEvent(ev emperor.Event) eventView {
 	return eventView{
 		Time: clock(ev.Time), Full: ev.Time.Local().Format(time.RFC3339), Kind: ev.Kind, Vassal: ev.Vassal, Shown: plaintext.Line(ev.Vassal),
-		Text: plaintext.Line(cut(ev.Message+fieldsText(ev.Fields), 600)),
+		Text: plaintext.Line(cut(ev.Text(), 600)),
 	}
 }
 
@@ -125,7 +125,7 @@ func reasons(drops map[string]uint64) string {
 		return cmp.Or(cmp.Compare(drops[b], drops[a]), cmp.Compare(a, b))
 	}) {
 		if drops[reason] > 0 {
-			all = append(all, count(drops[reason])+" "+reason)
+			all = append(all, plaintext.Count(drops[reason])+" "+reason)
 		}
 	}
 	return strings.Join(all, ", ")

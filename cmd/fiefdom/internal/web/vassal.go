@@ -122,6 +122,7 @@ func (p *vassalPage) addFacts(r *row) {
 		addresses = append(addresses, a.String())
 	}
 	add("address", strings.Join(addresses, ", "))
+	add("published", strings.Join(emperor.PublishedTexts(r.Published), ", "))
 	add("socket", plaintext.Line(r.Socket))
 	if r.PID > 0 {
 		add("process", fmt.Sprintf("pid %d, uid %d, %d processes and threads", r.PID, r.UID, r.PIDs))
@@ -186,7 +187,7 @@ func (p *vassalPage) addPlots(r *row) {
 
 func perSecond(f float64) string {
 	if f >= 10 {
-		return count(uint64(f))
+		return plaintext.Count(uint64(f))
 	}
 	return strconv.FormatFloat(f, 'g', 2, 64)
 }
@@ -207,7 +208,7 @@ func (p *vassalPage) addDrops(ctx context.Context, s *site) {
 	for _, peer := range peers {
 		for i := range peer.Drops {
 			d := &peer.Drops[i]
-			v := dropView{Reason: d.Reason.String(), Count: count(d.Count), Last: when(d.Last), Explain: p.explain(d)}
+			v := dropView{Reason: d.Reason.String(), Count: plaintext.Count(d.Count), Last: when(d.Last), Explain: p.explain(d)}
 			if d.Rule != nil {
 				v.Rule = plaintext.Line(d.Rule.Text)
 				if d.Rule.File != "" {
@@ -220,7 +221,7 @@ func (p *vassalPage) addDrops(ctx context.Context, s *site) {
 			p.Drops = append(p.Drops, v)
 		}
 		for reason, n := range peer.Others {
-			p.Drops = append(p.Drops, dropView{Reason: reason.String(), Count: count(n), Last: when(time.Time{})})
+			p.Drops = append(p.Drops, dropView{Reason: reason.String(), Count: plaintext.Count(n), Last: when(time.Time{})})
 		}
 	}
 }

@@ -37,8 +37,8 @@ func (s sample) since(before sample, took time.Duration) point {
 		return point{}
 	}
 	return point{
-		in: float32(float64(grown(before.rx, s.rx)) / seconds), out: float32(float64(grown(before.tx, s.tx)) / seconds),
-		drops: float32(float64(grown(before.drops, s.drops)) / seconds), cpu: float32(grown(before.cpu, s.cpu) / seconds),
+		in: float32(float64(emperor.Grown(before.rx, s.rx)) / seconds), out: float32(float64(emperor.Grown(before.tx, s.tx)) / seconds),
+		drops: float32(float64(emperor.Grown(before.drops, s.drops)) / seconds), cpu: float32(emperor.Grown(before.cpu, s.cpu) / seconds),
 	}
 }
 

@@ -55,6 +55,41 @@ func TestPoints(t *testing.T) {
 	}
 }
 
+// A router that did not answer once is no flood when it does again, neither in the
+// plots nor in the rates of the moment; one that began anew counts from zero.
+func TestCountersOfTheRouter(t *testing.T) {
+	for name, c := range map[string]struct {
+		counted []uint64
+		want    []float32 // bytes a second
+	}{
+		"no answer":           {[]uint64{1 << 40, 0, 1<<40 + 1000}, []float32{0, 100}},
+		"no answer for long":  {[]uint64{1 << 40, 0, 0, 1<<40 + 1000, 1<<40 + 3000}, []float32{0, 0, 100, 200}},
+		"began anew":          {[]uint64{1 << 40, 500, 700}, []float32{50, 20}},
+		"began anew, silent":  {[]uint64{1 << 40, 0, 0, 700, 900}, []float32{0, 0, 70, 20}},
+		"nothing, then a bit": {[]uint64{0, 0, 300}, []float32{0, 30}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newCounting(emperor.Status{Name: "a"})
+			at := time.Now().Add(-time.Duration(len(c.counted)) * interval)
+			for i, n := range c.counted {
+				at = at.Add(interval)
+				w.vassals = []emperor.Status{{Name: "a", RxBytes: n, TxBytes: n, Drops: map[string]uint64{"rule": n}, CPUSeconds: float64(i)}}
+				tick(&w.watch, at)
+				if i == 0 {
+					continue
+				}
+				want := point{in: c.want[i-1], out: c.want[i-1], drops: c.want[i-1], cpu: 0.1}
+				if got := w.series["a"].list(); len(got) != i || got[i-1] != want {
+					t.Errorf("look %d: the plots have %+v, want %+v", i, got, want)
+				}
+				if got := w.now.samples["a"].since(w.before.samples["a"], interval); got != want {
+					t.Errorf("look %d: the rates are %+v, want %+v", i, got, want)
+				}
+			}
+		})
+	}
+}
+
 // An hour is kept and no more, in its order.
 func TestSeriesIsBounded(t *testing.T) {
 	var s series
@@ -130,18 +165,5 @@ func TestSqueezed(t *testing.T) {
 	got := squeezed(points, pickIn)
 	if len(got) != 3 || got[0] != 2 || got[1] != 8 || got[2] != 14 {
 		t.Errorf("%v", got)
-	}
-}
-
-func TestTexts(t *testing.T) {
-	for _, tc := range []struct{ got, want string }{
-		{count(9999), "9999"},
-		{count(10000), "10k"},
-		{count(18446744073709551615), "18E"},
-		{fieldsText(map[string]any{"next": "1.5s", "err": "two words", "events": 12.0, "addrs": []any{"a", "b"}, "none": ""}), ` addrs=a,b err="two words" events=12 next=1.5s none=""`},
-	} {
-		if tc.got != tc.want {
-			t.Errorf("%q, want %q", tc.got, tc.want)
-		}
 	}
 }

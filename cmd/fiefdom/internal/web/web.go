@@ -10,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"fiefdom/emperor"
+	"fiefdom/internal/bounded"
 	"fiefdom/tuntap"
 )
 
@@ -55,9 +54,11 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 		ReadTimeout: silence, WriteTimeout: patience, IdleTimeout: patience,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
+	bound := bounded.Listen(l, connections)
+	server.ConnState = bound.State
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(netutil.LimitListener(l, connections)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bound); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

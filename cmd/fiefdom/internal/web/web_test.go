@@ -81,7 +81,7 @@ func get(t testing.TB, h http.Handler, target string, change ...func(*http.Reque
 	return w
 }
 
-// Only a browser, or a tool, of this machine or behind a tunnel gets an answer,
+// T53: only a browser, or a tool, of this machine or behind a tunnel gets an answer,
 // and only to what reads.
 func TestGuard(t *testing.T) {
 	h, _ := newSite(t, Options{Source: fake(1)})
