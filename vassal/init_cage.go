@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cage is how a confined app comes to see its files: everything as it was, but
-// read-only; small folders of its own where programs expect to write; the places
-// that its ini names; new /proc, /sys and /dev; nothing where secrets are.
+// cage is how a confined app comes to see its files: the system's trees as they were,
+// but read-only; small folders of its own where programs expect to write; the places
+// that its ini names; new /proc, /sys and /dev; nothing where secrets are, and nothing
+// else of the host's.
 //
 // Every mount is made apart and put in its place by descriptors, without following
 // a link there; at the end each place is compared with what was put there.
@@ -37,6 +38,8 @@ type item struct {
 	file bool     // no folder
 	name string   // of the folder in scratch
 	veil bool     // it lies on what a bind shows, which is not there yet
+
+	target string // of a link
 }
 
 type itemKind int
@@ -46,6 +49,8 @@ const (
 	hidden                  // nothing is seen there
 	given                   // the ini names it, or it is of the cage
 	kept                    // what the app needs to begin; seen where it would be gone else
+	shut                    // at the top of the host's tree: only what is named is seen there
+	symlink                 // on the way to something that is seen
 )
 
 // cage builds the cage. Hooks as root have run, and what they mounted is seen.
@@ -124,7 +129,7 @@ func (c *cage) openAll() error {
 		}
 	}
 	c.plan.lookAtGuards()
-	for _, open := range []func() error{c.openPlaces, c.openHooked, c.openNodes, c.openKept} {
+	for _, open := range []func() error{c.closeTop, c.openPlaces, c.openHooked, c.openNodes, c.openKept} {
 		if err := open(); err != nil {
 			return err
 		}
@@ -143,7 +148,7 @@ func (c *cage) add(it *item) {
 	for i, other := range c.items {
 		switch {
 		case other.path != it.path:
-		case it.kind == given && other.kind != given, it.kind == kept && other.kind == hidden:
+		case it.kind == given && other.kind != given, it.kind == kept && (other.kind == hidden || other.kind == shut):
 			c.items[i] = it
 			return
 		default:
@@ -163,12 +168,22 @@ func (c *cage) above(path string) (nearest *item) {
 	return nearest
 }
 
+// over is the nearest item that a path is at or below.
+func (c *cage) over(path string) *item {
+	for _, it := range c.items {
+		if it.path == path {
+			return it
+		}
+	}
+	return c.above(path)
+}
+
 // needless says of what is seen anyway, or is not there to be hidden.
 func (c *cage) needless(it *item) bool {
 	above := c.above(it.path)
-	covered := above != nil && (above.kind == private || above.kind == hidden)
+	covered := above != nil && (above.kind == private || above.kind == hidden || above.kind == shut)
 	switch it.kind {
-	case kept:
+	case kept, symlink:
 		return !covered
 	case hidden:
 		return covered
@@ -263,7 +278,9 @@ func (c *cage) trim() error {
 	}
 	needed := slices.Concat(systemTrees, c.Reads, c.Named, c.Writable, []string{"/proc", "/sys", devices})
 	for _, it := range c.items {
-		needed = append(needed, it.path)
+		if it.kind != shut {
+			needed = append(needed, it.path)
+		}
 	}
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -272,8 +289,9 @@ func (c *cage) trim() error {
 	for _, m := range slices.Backward(mounts) { // those below others are later
 		apart := func(path string) bool { return !Under(m.Mountpoint, path) && !Under(path, m.Mountpoint) }
 		if !slices.ContainsFunc(needed, func(path string) bool { return !apart(path) }) {
-			// One that is locked to its parent (mount_namespaces(7)) stays.
-			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			// One that is locked to its parent (mount_namespaces(7)) stays; one is gone if the host has removed its folder.
+			err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("let go of %s: %w", m.Mountpoint, err)
 			}
 		}

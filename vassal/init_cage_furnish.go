@@ -108,7 +108,10 @@ func (c *cage) furnish() error {
 
 func (c *cage) furnishOne(it *item) error {
 	above := c.above(it.path)
-	if above != nil && above.name != "" { // it lies in a folder of ours
+	switch {
+	case it.kind == symlink:
+		return c.makeLink(above, it)
+	case above != nil && above.name != "": // it lies in a folder of ours
 		if err := c.skeleton(above, it); err != nil {
 			return err
 		}
@@ -143,7 +146,7 @@ func (c *cage) furnishOne(it *item) error {
 		case c.strict():
 			attributes |= unix.MOUNT_ATTR_NOEXEC
 		}
-	case hidden:
+	case hidden, shut:
 		attributes |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOEXEC
 		if !it.veil {
 			if err := unix.Stat(it.path, &st); err != nil {

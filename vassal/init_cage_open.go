@@ -93,7 +93,7 @@ func (c *cage) openPlaces() (err error) {
 
 // openKept opens what the app begins with, and plain files that the ini names, such
 // as a script below /run: with the app's rights, as it would find them. Of a folder
-// that is only named nobody knows whether it is to be shared.
+// that is only named nobody knows whether it is to be shared, where others leave theirs.
 func (c *cage) openKept() (err error) {
 	if uid, gid := c.plan.OnDisk(); uid > 0 {
 		if err := seeFilesAs(uid, max(gid, 0)); err != nil {
@@ -110,6 +110,11 @@ func (c *cage) openKept() (err error) {
 	if c.plan.Resolv != "" || c.Shared {
 		keep = append(keep, resolvConf) // a link into /run on many hosts
 	}
+	for _, tree := range systemTrees {
+		if real, err := filepath.EvalSymlinks(tree); err == nil && c.over(real) != nil {
+			keep = append(keep, tree)
+		}
+	}
 	for _, path := range append(keep, c.Named...) {
 		real, err := filepath.EvalSymlinks(path)
 		if errors.Is(err, fs.ErrPermission) && slices.Contains(c.Reads, path) {
@@ -122,13 +127,15 @@ func (c *cage) openKept() (err error) {
 		if err != nil || real == "/" || slices.ContainsFunc(c.Guarded, func(dir string) bool { return Under(real, dir) }) {
 			continue // the start says so, if it minds
 		}
-		needed := slices.Contains(keep, path)
-		if !needed && c.plan.UID > 0 && !c.Owner && unix.Faccessat(unix.AT_FDCWD, real, unix.W_OK, unix.AT_EACCESS) == nil {
+		over, needed := c.over(real), slices.Contains(keep, path)
+		closed := over != nil && over.kind == shut
+		if !needed && !closed && c.plan.UID > 0 && !c.Owner && unix.Faccessat(unix.AT_FDCWD, real, unix.W_OK, unix.AT_EACCESS) == nil {
 			continue // what it wrote itself once, such as its pidfile, it makes anew. (An owner may have put it there)
 		}
-		if err := errors.Join(c.keep(c.whole(real, needed)), c.keep(c.linkFolder(path, real))); err != nil {
+		if err := errors.Join(c.keep(c.whole(real, needed || closed && filepath.Dir(real) != "/")), c.keep(c.linkFolder(path, real))); err != nil {
 			return err
 		}
+		c.way(path)
 	}
 	return nil
 }
@@ -176,7 +183,7 @@ func (c *cage) whole(path string, folders bool) string {
 	switch folder := filepath.Dir(path); {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR && folders:
 		return path
-	case st.Mode&unix.S_IFMT != unix.S_IFREG || c.has(path):
+	case st.Mode&unix.S_IFMT != unix.S_IFREG || c.has(path) && filepath.Dir(path) != "/":
 		return ""
 	case c.has(folder) || filepath.Dir(folder) == "/":
 		return path

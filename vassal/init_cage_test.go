@@ -3,6 +3,7 @@ package vassal
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,7 +74,7 @@ func TestConfinedAppGetsNowhere(t *testing.T) {
 	}
 	tries{
 		{"echo x > " + write, "annot create"},
-		{"cat " + write, "ermission denied"},
+		{"cat " + write, "No such file"},
 		{"ls /root", "ermission denied"},
 		{"cat /etc/shadow", "ermission denied"},
 		{"echo x > /proc/sys/kernel/hostname", "annot create"},
@@ -136,13 +137,58 @@ func TestPlacesOfTheApp(t *testing.T) {
 		{"cat " + dir + "/code/file /tmp/code/file", "code\ncode"},
 		{"echo x > /tmp/code/file", "annot create"},
 		{"cat /run/shared/other/file && touch /run/shared/other/new && echo made", "other\nmade"},
-		{"cat " + dir + "/unnamed/file", "ermission denied"},
+		{"cat " + dir + "/unnamed/file", "No such file"},
 		{"ls " + dir + "/hidden/secret", "No such file"},
 		{"touch " + dir + "/x", "ead-only"},
 	}.try(t, newJail(t, Link{Device: "eth0"}), p)
 	if b, err := os.ReadFile(dir + "/data/newer"); err != nil || string(b) != "new\n" {
 		t.Errorf("the host sees %q, %v", b, err)
 	}
+}
+
+// Of what lies at the top of the host's tree beside the system the app finds what its
+// ini names, by the links that lead there, and no socket, name or size beside it.
+func TestNothingElseOfTheHostIsSeen(t *testing.T) {
+	dir := sharedFolder(t)
+	for _, name := range []string{"blog/releases/5", "blog/static", "shop"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "file"), []byte(name+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := dir + "/blog/current/file"
+	err := errors.Join(os.Symlink("releases/5", dir+"/blog/current"), os.Symlink(dir+"/blog", dir+"/link"),
+		os.Chown(dir+"/blog/releases/5/file", 61200, 61200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", dir+"/shop/socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(dir+"/shop/socket", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	connect := "python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print(\"let in\")' " + dir + "/shop/socket"
+	p := confinedPlan(LevelDefault, "")
+	p.Confined.Named = []string{script, dir + "/link/static", "/var"}
+	tries{
+		{"cat " + script, "blog/releases/5"},
+		{"cat " + dir + "/blog/releases/5/file", "blog/releases/5"},
+		{"cat " + dir + "/link/static/file", "blog/static"},
+		{"readlink " + dir + "/link /var/run", dir + "/blog\n/run"},
+		{connect, "No such file"},
+		{"stat " + dir + "/shop/file", "o such file"},
+		{"ls /home /srv /var", "ermission denied"},
+		{"ls -d /home/* /srv/* /mnt/* /media/* 2>/dev/null | grep -v '[*]'", ""},
+		{"touch /var/x /srv/x", "ead-only"},
+		{"touch /var/tmp/x && echo made", "made"},
+	}.try(t, newJail(t, Link{Device: "eth0"}), p)
+	p.Confined.Binds = []Bind{{Source: dir + "/shop", Target: dir + "/shop"}}
+	tries{{connect, "let in"}}.try(t, newJail(t, Link{Device: "eth0"}), p)
 }
 
 // A file of the host's /tmp that the ini names is seen, unless the app may write it:
@@ -204,7 +250,7 @@ func TestCageRefuses(t *testing.T) {
 	}{
 		"a place that is not there": {func(p *Plan) { p.Confined.Writable = []string{dir + "/no"} }, "writable " + dir + "/no: there is no such"},
 		"a link":                    {func(p *Plan) { p.Confined.Writable = []string{dir + "/link/ssl"} }, "name /etc/ssl"},
-		"nowhere to lie on":         {func(p *Plan) { p.Confined.Binds = []Bind{{Source: "/usr", Target: dir + "/no"}} }, "make it on the host"},
+		"nowhere to lie on":         {func(p *Plan) { p.Confined.Binds = []Bind{{Source: "/usr", Target: "/usr/no"}} }, "make it on the host"},
 		"an owner's, of another": {func(p *Plan) {
 			p.Confined.Owner, p.Confined.Writable = true, []string{dir + "/private/x"}
 		}, "ermission denied"},
@@ -213,8 +259,13 @@ func TestCageRefuses(t *testing.T) {
 			p.Users, p.UID, p.GID = u.Users, u.UID, u.GID
 			p.Confined.Binds = []Bind{{Source: "/dev/pts", Target: "/run/terminals"}}
 		}, "put it on ext4, xfs, btrfs or tmpfs, or leave out userns = auto"},
-		"a program that it may not execute": {func(p *Plan) {
+		"a program that it does not see": {func(p *Plan) {
 			p.Args = []string{dir + "/program"}
+		}, "name its folder by chdir"},
+		"a program that it may not execute": {func(p *Plan) {
+			p.Confined.Named, p.Args = []string{dir + "/program"}, []string{dir + "/program"}
+			p.Confined.Level = LevelStrict
+			p.Confined.Writable = []string{dir}
 		}, "name its folder by chdir"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"fiefdom/emperor"
@@ -24,7 +25,7 @@ func TestConfinement(t *testing.T) {
 	for command, want := range map[string]string{
 		"cat page; echo new > data/new && cat data/new": "page\nnew\n",
 		"hostname; id -un 2>/dev/null || id -u":         "blog\n" + strconv.Itoa(blog.UID) + "\n",
-		"cat /var/lib/apps/other/page || true":          "cat: /var/lib/apps/other/page: Permission denied\n",
+		"cat /var/lib/apps/other/page || true":          "cat: /var/lib/apps/other/page: No such file or directory\n",
 		"touch page || true":                            "touch: cannot touch 'page': Permission denied\n",
 		"ls /etc/fiefdom || true":                       "ls: cannot open directory '/etc/fiefdom': Permission denied\n",
 		"ls /run /tmp":                                  "/run:\nsystemd\n\n/tmp:\n",
@@ -62,6 +63,27 @@ func TestConfinement(t *testing.T) {
 	if out := r.mustRun("status", "strict"); !strings.Contains(out, "listens on 8000\n") {
 		t.Errorf("status: %s", out)
 	}
+}
+
+// The host replaces a file that only root may read, as passwd(1) does, beneath the mask
+// of an app of uid 0. It stays closed to the app and to commands beside it.
+func TestReplacedSecretStaysClosedToRoot(t *testing.T) {
+	t.Parallel()
+	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni + "uid = 0\n"})
+	blog := r.reach("blog")
+	r.Run(t, "sh", "-ec", "umask 077; cp -p /etc/shadow /run/t/shadow; echo root:secret >/etc/new; mv /etc/new /etc/shadow; echo secret >/etc/later")
+	for file, want := range map[string]string{
+		"/etc/shadow": "Permission denied", "/etc/later": "Permission denied", "/etc/passwd": "root:", "/etc/ssl/openssl.cnf": "[", "/etc/resolv.conf": "nameserver",
+	} {
+		if out, _ := r.sh(blog, "cat "+file); !strings.Contains(out, want) {
+			t.Errorf("it reads %s: %.200q, want %q", file, out, want)
+		}
+		if out, _ := r.run("exec", "blog", "--", "cat", file); !strings.Contains(out, want) {
+			t.Errorf("a command reads %s: %.200q, want %q", file, out, want)
+		}
+	}
+	r.Run(t, "sh", "-ec", "mv /run/t/shadow /etc/shadow; rm /etc/later")
+	r.stop(syscall.SIGTERM)
 }
 
 // Whoever waits for an app's orphans, as the first process of its pid namespace,

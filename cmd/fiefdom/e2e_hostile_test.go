@@ -128,13 +128,14 @@ func (r *realm) plantListeners(site *hostile.Site) {
 		}
 		r.t.Cleanup(func() { l.Close() })
 	}
-	r.Run(r.t, "mkdir", "-p", "-m", "755", "/run/systemd/journal", "/var/lib/mysql")
-	for path, kind := range map[string]string{"/run/docker.sock": "unix", "/var/lib/mysql/mysql.sock": "unix", "/run/dbus.sock": "unix", "/run/systemd/journal/dev-log": "unixgram"} {
+	r.Run(r.t, "mkdir", "-p", "-m", "755", "/run/systemd/journal", "/var/lib/mysql", "/var/lib/otherapp")
+	for path, kind := range map[string]string{"/run/docker.sock": "unix", "/var/lib/mysql/mysql.sock": "unix", "/run/dbus.sock": "unix", "/var/lib/otherapp/app.sock": "unix", "/run/systemd/journal/dev-log": "unixgram"} {
 		listen(kind, r.Path(path))
 		if err := os.Chmod(r.Path(path), 0o666); err != nil {
 			r.t.Fatal(err)
 		}
 	}
+	site.Apps = []string{"/var/lib/otherapp/app.sock"}
 	r.Inet.Run(r.t, "ip", "addr", "add", "192.168.77.1/32", "dev", "lo")
 	r.Inet.Run(r.t, "ip", "addr", "add", "169.254.169.254/32", "dev", "lo")
 	r.Host.Do(r.t, func() {

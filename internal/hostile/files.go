@@ -34,6 +34,10 @@ var fileRows = []Row{
 		"private ones in their place", func(s *Site) Finding { return anyOf(s.Planted, hasContent) },
 	},
 	{
+		"names", "files", "learns names, sizes and times of other apps' files",
+		ownTop, func(s *Site) Finding { return anyOf(s.Apps, isThere) },
+	},
+	{
 		"write-system", "files", "makes files in /etc, /usr, /opt, /srv, /var, /boot, /home, /",
 		"mounts that are read-only; Landlock", func(*Site) Finding {
 			return anyOf([]string{
@@ -105,6 +109,18 @@ func overwrites(path string) Finding {
 		return absent("%v", err)
 	}
 	return judge(err, unix.ETXTBSY)
+}
+
+// isThere looks at what a name tells of a file.
+func isThere(path string) Finding {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return absent("%v", err)
+	case err != nil:
+		return contained("%v", err)
+	}
+	return escaped("%s is of %s, %s", path, info.ModTime(), info.Mode())
 }
 
 // hasContent reads a byte of a file: a mask has none.

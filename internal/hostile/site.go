@@ -9,6 +9,7 @@ type Site struct {
 	Program string   `json:"program,omitempty"` // the emperor's binary
 	Folders []string `json:"folders,omitempty"` // with the state, the inis, with secrets
 	Planted []string `json:"planted,omitempty"` // files that everybody on the host can read, in places that should be private
+	Apps    []string `json:"apps,omitempty"`    // files and sockets of other apps, of which modes alone keep nobody away
 	Keys    []string `json:"keys,omitempty"`    // descriptions of the emperor's keys
 	Memory  *int     `json:"memory,omitempty"`  // the id of a shared memory of the host's that everybody may attach
 

@@ -14,6 +14,7 @@ import (
 
 const (
 	ownRun      = "a /run of its own; masks"
+	ownTop      = "no folder beside the system's is seen, but what is named"
 	connectTime = time.Second
 )
 
@@ -21,6 +22,12 @@ var socketRows = []Row{
 	{
 		"host-sockets", "sockets", "connects to every unix socket that it finds: Docker's, containerd's, D-Bus, systemd's, databases'",
 		ownRun, func(s *Site) Finding { return anyOf(append(findSockets(), s.Sockets...), s.connects) },
+	},
+	{
+		"other-apps", "sockets", "connects to other apps' own sockets in /srv, /home, /var and the like, of mode 0777",
+		ownTop, func(s *Site) Finding {
+			return anyOf(append(socketsBelow("/srv", "/home", "/mnt", "/data"), s.Apps...), s.connects)
+		},
 	},
 	{
 		"abstract-sockets", "sockets", "connects to abstract sockets of the host's",
@@ -99,9 +106,13 @@ func (s *Site) connects(path string) Finding {
 // folder knows the names.
 func findSockets() (paths []string) {
 	paths = []string{"/run/docker.sock", "/var/lib/mysql/mysql.sock", "/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket", "/var/lib/incus/unix.socket"}
+	return append(paths, socketsBelow("/run", "/var/run/", "/tmp", "/var/tmp", "/var/lib", "/dev")...)
+}
+
+func socketsBelow(tops ...string) (paths []string) {
 	const most = 20000 // of files: a tree may be deep
 	seen := 0
-	for _, top := range []string{"/run", "/var/run/", "/tmp", "/var/tmp", "/var/lib", "/dev"} {
+	for _, top := range tops {
 		_ = filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
 			if seen++; seen > most {
 				return fs.SkipAll
