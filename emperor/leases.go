@@ -227,7 +227,8 @@ func (l *Leases) renewAddress(pool netip.Prefix, vassal string, a netip.Addr) {
 	l.file.Addresses[pool][vassal], l.dirty = a, true
 }
 
-// UID leases a uid to a vassal.
+// UID leases a uid to a vassal: the one that it has, else one that nobody has, nor a
+// vassal of an emperor beside this one.
 func (l *Leases) UID(vassal string) (int, error) {
 	if uid, ok := l.file.UIDs[vassal]; ok && uid >= firstUID && uid <= lastUID {
 		return uid, nil
@@ -237,11 +238,13 @@ func (l *Leases) UID(vassal string) (int, error) {
 		used[uid] = true
 	}
 	const size = lastUID - firstUID + 1
-	for i := range uint32(size) {
-		uid := firstUID + int((hashName(vassal)%size+i)%size)
-		if !used[uid] {
-			l.file.UIDs[vassal], l.dirty = uid, true
-			return uid, nil
+	for _, theirs := range []map[int]bool{l.uidsBeside(), nil} { // better one of theirs than none
+		for i := range uint32(size) {
+			uid := firstUID + int((hashName(vassal)%size+i)%size)
+			if !used[uid] && !theirs[uid] {
+				l.file.UIDs[vassal], l.dirty = uid, true
+				return uid, nil
+			}
 		}
 	}
 	return 0, fmt.Errorf("all %d uids are leased; remove old names from %s", size, l.path)

@@ -123,6 +123,48 @@ func TestRangesOfEmperorsBesideEachOther(t *testing.T) {
 	}
 }
 
+// An emperor leases no uid that another beside it has saved, as long as there are
+// others; what is leased stays.
+func TestUIDsOfEmperorsBesideEachOther(t *testing.T) {
+	around := t.TempDir()
+	var all []*Leases
+	for i := range 3 {
+		dir := filepath.Join(around, fmt.Sprint("emperor", i))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, noLeases(t, filepath.Join(dir, "leases.json")))
+	}
+	write(t, filepath.Join(around, "emperor2", "leases.json"), "{") // what nobody can read keeps nobody
+	first, second := all[0], all[1]
+	lease := func(l *Leases, name string) int {
+		uid, err := l.UID(name)
+		if err := errors.Join(err, l.save()); err != nil {
+			t.Fatal(err)
+		}
+		return uid
+	}
+	blog := lease(first, "blog")
+	if theirs := lease(second, "blog"); theirs == blog {
+		t.Errorf("both have %d", blog)
+	}
+	second.file.UIDs["blog"] = blog
+	if theirs := lease(second, "blog"); theirs != blog {
+		t.Errorf("what has %d, with its files, is %d now", blog, theirs)
+	}
+	for i := len(first.file.UIDs); i <= lastUID-firstUID; i++ {
+		if _, err := first.UID(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.save(); err != nil {
+		t.Fatal(err)
+	}
+	if uid := lease(second, "late"); uid < firstUID || uid > lastUID {
+		t.Errorf("none is left for it: %d", uid)
+	}
+}
+
 func TestRangesThatOverlap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "leases.json")
 	write(t, path, fmt.Sprintf(`{"ranges": {"blog": %d, "shop": %d}}`, defaultPool.First, defaultPool.First+5))

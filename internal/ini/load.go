@@ -185,7 +185,8 @@ type loader struct {
 	stopped   bool
 	at        Pos // the option that is being worked on
 	problems  Errors
-	headers   []Header // where every section counts
+	told      map[Error]bool // they
+	headers   []Header       // where every section counts
 }
 
 func newLoader(o Options) *loader {
@@ -210,6 +211,7 @@ func newLoader(o Options) *loader {
 		used:     map[string]bool{},
 		declared: map[string]string{},
 		plugins:  map[string]bool{},
+		told:     map[Error]bool{},
 		magic:    newMagic(o),
 	}
 }
@@ -368,10 +370,10 @@ const maxProblems = 1000
 
 func (l *loader) report(e Error) {
 	e.Message = printable(e.Message)
-	switch n := len(l.problems); {
-	case n > 0 && l.problems[n-1] == e: // a condition is asked for each line of its body
-	case n < maxProblems:
-		l.problems = append(l.problems, e)
+	switch {
+	case l.told[e]: // a condition is asked for each line of its body, a file may be read again
+	case len(l.problems) < maxProblems:
+		l.problems, l.told[e] = append(l.problems, e), true
 	case !e.Warning && !l.stopped:
 		l.problems = append(l.problems, e)
 		l.stopped = true

@@ -327,3 +327,18 @@ func problemsOf(err error) Errors {
 	problems, _ := errors.AsType[Errors](err)
 	return problems
 }
+
+// What is wrong with a file that is read several times is told once.
+func TestProblemsAreToldOnce(t *testing.T) {
+	dir := t.TempDir()
+	part, main := filepath.Join(dir, "part.ini"), filepath.Join(dir, "main.ini")
+	for path, text := range map[string]string{part: "[uwsgi]\nk = 50%\n", main: "[uwsgi]\ninclude = " + part + "\nx = 1\nk = 50%\ninclude = " + part + "\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := Load(main, Options{})
+	if err != nil || len(f.Warnings) != 2 || f.Warnings[0].Pos.File == f.Warnings[1].Pos.File {
+		t.Errorf("%v, %v", err, f.Warnings)
+	}
+}
