@@ -50,7 +50,7 @@ ZSH     ?= $(PREFIX)/share/zsh/site-functions
 
 FUZZTIME ?= 10s
 # Most e2e tests wait more than they work.
-GOTEST    = $(GO) test -race -shuffle=on -timeout 20m -parallel 3
+GOTEST    = $(GO) test -tags man -race -shuffle=on -timeout 20m -parallel 3
 
 .PHONY: help
 help: ## List the targets
@@ -71,7 +71,7 @@ install: build ## Install below PREFIX (/usr/local), in the tree DESTDIR: binary
 	bin/fiefdom completion bash >"$$d/share/bash-completion/completions/fiefdom"; \
 	bin/fiefdom completion fish >"$$d/share/fish/vendor_completions.d/fiefdom.fish"; \
 	bin/fiefdom completion zsh >'$(DESTDIR)$(ZSH)/_fiefdom'; \
-	rm -rf bin/man; mkdir bin/man; bin/fiefdom man bin/man; gzip -9n bin/man/*; \
+	rm -rf bin/man; mkdir bin/man; CGO_ENABLED=0 $(GO) run -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -tags man ./cmd/fiefdom man bin/man; gzip -9n bin/man/*; \
 	install -m 644 bin/man/*.1.gz "$$d/share/man/man1"; install -m 644 bin/man/*.5.gz "$$d/share/man/man5"; \
 	install -m 644 README.md CHANGELOG.md "$$d/share/doc/fiefdom"; cp -r docs examples "$$d/share/doc/fiefdom"; \
 	rm "$$d/share/doc/fiefdom/examples/embed.go"; \
@@ -145,7 +145,7 @@ $(BENCHSTAT):
 # The flags are those of build, so that each package is compiled once for both.
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint, which checks gofumpt's format too
-	CGO_ENABLED=0 $(GO) vet -trimpath ./...
+	CGO_ENABLED=0 $(GO) vet -trimpath -tags man ./...
 	CGO_ENABLED=0 GOFLAGS="$$($(GO) env GOFLAGS) -trimpath" $(GOLANGCI) run ./...
 
 $(GOLANGCI):

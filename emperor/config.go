@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"fiefdom/internal/ini"
@@ -97,7 +98,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 			errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: err.Error()})
 		}
 	}
-	if !instanceName.MatchString(c.Instance) {
+	if !instanceName().MatchString(c.Instance) {
 		errs = append(errs, ini.Error{Pos: ini.Pos{File: f.Name}, Message: fmt.Sprintf(
 			"%q cannot name an instance: want up to 64 letters, digits, dots, dashes and underscores; write instance = NAME", c.Instance)})
 	}
@@ -110,7 +111,7 @@ func Parse(f *ini.File) (*Config, ini.Errors) {
 	return c, errs
 }
 
-var instanceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var instanceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`) })
 
 // Options are the emperor's own options.
 var Options = slices.Concat(lookingOptions, commonOptions, wrapperOptions, attributeOptions, logOptions, limitOptions, confineOptions, bridgeOptions, []ini.Option[Config]{

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"fiefdom/internal/exposure"
 	"fiefdom/vassal"
@@ -89,15 +90,17 @@ func bindLine(b vassal.Bind) string {
 }
 
 // secret are names of variables and options that hold what nobody is to know.
-var secret = regexp.MustCompile(`(?i)(^|[_-])(passw(or)?d|passwd|passphrase|secret|token|api_?key|private_?key|credentials?)([_-]|$)`)
+var secret = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)(^|[_-])(passw(or)?d|passwd|passphrase|secret|token|api_?key|private_?key|credentials?)([_-]|$)`)
+})
 
 // withPassword is a URL with a password in it.
-var withPassword = regexp.MustCompile(`[a-z]://[^/\s:@]*:[^@/\s]+@`)
+var withPassword = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[a-z]://[^/\s:@]*:[^@/\s]+@`) })
 
 // secretNames are what in an ini looks like a secret, by name alone.
 func secretNames(c *vassal.Config) (all []string) {
 	add := func(kind, name, value string) {
-		if value != "" && !strings.HasPrefix(value, "/") && (secret.MatchString(name) || withPassword.MatchString(value)) {
+		if value != "" && !strings.HasPrefix(value, "/") && (secret().MatchString(name) || withPassword().MatchString(value)) {
 			all = append(all, kind+" "+name)
 		}
 	}
@@ -108,7 +111,7 @@ func secretNames(c *vassal.Config) (all []string) {
 	for _, p := range slices.Concat(c.App, c.Pushed) {
 		add("option", p.Key, p.Value)
 	}
-	if slices.ContainsFunc(c.Command, withPassword.MatchString) {
+	if slices.ContainsFunc(c.Command, withPassword().MatchString) {
 		all = append(all, "a URL in its command")
 	}
 	return all
@@ -120,13 +123,15 @@ var (
 	// whole are folders that are too much as a whole, below are so with all in them.
 	whole = []string{"/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/run", "/run/dbus", "/run/systemd", "/srv", "/var", "/var/lib", "/var/log", "/var/run"}
 	below = []string{"/bin", "/boot", "/etc/cron.d", "/etc/ssh", "/etc/sudoers.d", "/etc/systemd", "/lib64", "/root", "/sbin", "/usr/bin", "/usr/lib", "/usr/sbin", "/var/lib/docker", "/var/spool/cron"}
-	disks = regexp.MustCompile(`^/dev/(mem|kmem|port|kmsg|mapper|disk|sd|vd|xvd|nvme|dm-|md|loop)`)
+	disks = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^/dev/(mem|kmem|port|kmsg|mapper|disk|sd|vd|xvd|nvme|dm-|md|loop)`)
+	})
 )
 
 // delicate says whether a place is the host's own and gives too much away, to
 // write or to read.
 func delicate(path string, written bool) bool {
-	if slices.Contains(doors, filepath.Base(path)) || disks.MatchString(path) || slices.Contains([]string{"/dev", "/run", "/var/run", "/root", "/home", "/run/dbus", "/run/systemd"}, path) {
+	if slices.Contains(doors, filepath.Base(path)) || disks().MatchString(path) || slices.Contains([]string{"/dev", "/run", "/var/run", "/root", "/home", "/run/dbus", "/run/systemd"}, path) {
 		return true
 	}
 	return written && (slices.Contains(whole, path) || slices.ContainsFunc(below, func(dir string) bool { return vassal.Under(path, dir) }))

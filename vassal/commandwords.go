@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"fiefdom/internal/ini"
 )
@@ -19,7 +20,7 @@ var (
 	shells     = []string{"sh", "bash", "dash", "zsh", "ash", "busybox"}
 	shellWords = []string{"&&", "||", "|", ">", ">>", "<", "2>&1", "&"}
 	builtins   = []string{"cd", "exec", "export", "source", ".", "ulimit", "umask", "set", "if", "while", "for"}
-	variable   = regexp.MustCompile(`^\$(\w+|\{\w+\})$`)
+	variable   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\$(\w+|\{\w+\})$`) })
 )
 
 // warnOfShell warns of words that only a shell would take for more than text.
@@ -28,7 +29,7 @@ func (c *Config) warnOfShell(pairs []ini.Pair) ini.Errors {
 		return nil
 	}
 	at := slices.IndexFunc(c.Command, func(word string) bool {
-		return slices.Contains(shellWords, word) || variable.MatchString(word)
+		return slices.Contains(shellWords, word) || variable().MatchString(word)
 	})
 	if at < 0 {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
@@ -138,7 +139,7 @@ func runFiles() ([]string, error) {
 	return lines, err
 }
 
-var counts = regexp.MustCompile(`\[\d+:\d+\]`)
+var counts = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\[\d+:\d+\]`) })
 
 // savedRules are the rules and chains that somebody made: the empty tables
 // that iptables makes by itself do not count.
@@ -149,7 +150,7 @@ func savedRules(command string) ([]string, error) {
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
-		line = strings.TrimSpace(counts.ReplaceAllString(line, ""))
+		line = strings.TrimSpace(counts().ReplaceAllString(line, ""))
 		if strings.HasPrefix(line, "-A") || strings.HasPrefix(line, ":") && !strings.HasSuffix(line, " ACCEPT") {
 			lines = append(lines, line)
 		}

@@ -1,3 +1,5 @@
+//go:build man
+
 package main
 
 import (
@@ -13,8 +15,11 @@ import (
 	"fiefdom/internal/ini"
 )
 
-// manCommand is for those who package the program: pages are made from what
-// the program itself knows.
+// forPackagers are commands for those who package the program, in builds with the tag
+// man alone: what writes the pages would cost every process of ours memory and time.
+func forPackagers() []*cobra.Command { return []*cobra.Command{manCommand()} }
+
+// manCommand makes pages from what the program itself knows.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "man DIRECTORY", Short: "Write the manual pages", Args: cobra.ExactArgs(1), Hidden: true,

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,12 +95,12 @@ func (t *target) folder(ctx context.Context, client *emperor.Client) (string, er
 
 // vassalName is stricter than what an emperor takes: a name that never has to
 // be quoted.
-var vassalName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+var vassalName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`) })
 
 // scaffold writes an ini that is not there yet, whole at once, and only if it
 // gives back the very command.
 func scaffold(dir, name string, argv, publish []string) (path string, err error) {
-	if !vassalName.MatchString(name) || strings.HasSuffix(name, ".ini") {
+	if !vassalName().MatchString(name) || strings.HasSuffix(name, ".ini") {
 		return "", fmt.Errorf("%w: %.100q is no name for a new vassal; want up to 64 letters, digits, dots, dashes and underscores, without .ini", errUsage, name)
 	}
 	argv = slices.Clone(argv)
@@ -246,13 +247,13 @@ CHDIR
 ;reload-mercy = 10
 `
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,+-]+$`)
+var plainWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_./:=,+-]+$`) })
 
 // quoteWord quotes an argument for the option command. What the dialect would
 // replace is doubled, %x, or broken up by quotes that end and begin again, $(x), @(x);
 // so is what check would take for a comment that is none.
 func quoteWord(arg string) string {
-	if plainWord.MatchString(arg) {
+	if plainWord().MatchString(arg) {
 		return arg
 	}
 	return "'" + strings.NewReplacer("'", `'\''`, "%", "%%", "$(", "$''(", "@(", "@''(", " #", " ''#").Replace(arg) + "'"

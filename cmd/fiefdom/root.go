@@ -65,13 +65,11 @@ described by an ini file each, behind a userspace router that decides what may p
 		upgradeCommand(&t),
 		endCommand(),
 		doctorCommand(&t),
-		manCommand(),
 		versionCommand(),
 		demoCommand(),
 	)
-	for _, c := range wordCommands(&t) {
-		root.AddCommand(c)
-	}
+	root.AddCommand(wordCommands(&t)...)
+	root.AddCommand(forPackagers()...)
 	completeNames(root, &t)
 	usageErrors(root)
 	return root

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	iniv1 "gopkg.in/ini.v1"
 )
@@ -71,13 +72,15 @@ func literal(text string) bool {
 }
 
 // shellLike are the options whose values may well hold a semicolon.
-var shellLike = regexp.MustCompile(`command|exec|hook|daemon|cron|env|patch|route|call|print`)
+var shellLike = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`command|exec|hook|daemon|cron|env|patch|route|call|print`)
+})
 
 // warnComment finds what was probably meant as a comment after the value. A
 // semicolon may be part of a command.
 func (l *loader) warnComment(p Pair) {
 	i := strings.Index(p.Value, " #")
-	if i < 0 && !shellLike.MatchString(p.Key) {
+	if i < 0 && !shellLike().MatchString(p.Key) {
 		i = strings.Index(p.Value, " ; ")
 	}
 	if i >= 0 {
