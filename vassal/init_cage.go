@@ -28,6 +28,7 @@ type cage struct {
 	scratch *os.File   // the file system of what is the vassal's own, mounted at base
 	base    string     // while the cage is built
 	files   []*os.File // to close
+	links   int        // that were added
 }
 
 // item is a mount that the cage puts somewhere.
@@ -129,7 +130,7 @@ func (c *cage) openAll() error {
 		}
 	}
 	c.plan.lookAtGuards()
-	for _, open := range []func() error{c.closeTop, c.openPlaces, c.openHooked, c.openNodes, c.openKept} {
+	for _, open := range []func() error{c.shutTop, c.openPlaces, c.openHooked, c.openNodes, c.openKept} {
 		if err := open(); err != nil {
 			return err
 		}
@@ -234,7 +235,10 @@ func openPlain(path string) (*os.File, error) {
 // narrow takes rights from a tree of mounts; programs with rights of their own
 // never have them here.
 func narrow(tree *os.File, attributes uint64) error {
-	err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attributes | unix.MOUNT_ATTR_NOSUID})
+	err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{
+		Attr_set:    attributes | unix.MOUNT_ATTR_NOSUID,
+		Propagation: unix.MS_PRIVATE, // what the host mounts below it later is not seen
+	})
 	return explainSetattr(err)
 }
 
@@ -323,7 +327,10 @@ func (c *cage) putAll() error {
 		if it.tree == nil {
 			continue // there is no such folder to lie on
 		}
-		if err := put(it.tree, it.path); err != nil {
+		err := put(it.tree, it.path)
+		if it.kind == hidden && errors.Is(err, fs.ErrNotExist) {
+			it.tree = nil // the host has just removed it
+		} else if err != nil {
 			return fmt.Errorf("mount %s: %w", it.path, err)
 		}
 	}

@@ -149,7 +149,9 @@ func (c *cage) furnishOne(it *item) error {
 	case hidden, shut:
 		attributes |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOEXEC
 		if !it.veil {
-			if err := unix.Stat(it.path, &st); err != nil {
+			if err := unix.Stat(it.path, &st); it.kind == hidden && errors.Is(err, unix.ENOENT) {
+				return nil // the host has just removed it
+			} else if err != nil {
 				return err
 			}
 			it.file = st.Mode&unix.S_IFMT != unix.S_IFDIR

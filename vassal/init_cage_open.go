@@ -111,8 +111,10 @@ func (c *cage) openKept() (err error) {
 		keep = append(keep, resolvConf) // a link into /run on many hosts
 	}
 	for _, tree := range systemTrees {
-		if real, err := filepath.EvalSymlinks(tree); err == nil && c.over(real) != nil {
-			keep = append(keep, tree)
+		if real, err := filepath.EvalSymlinks(tree); err == nil {
+			if over := c.over(real); over != nil && over.kind == shut {
+				keep = append(keep, tree)
+			}
 		}
 	}
 	for _, path := range append(keep, c.Named...) {
@@ -127,15 +129,19 @@ func (c *cage) openKept() (err error) {
 		if err != nil || real == "/" || slices.ContainsFunc(c.Guarded, func(dir string) bool { return Under(real, dir) }) {
 			continue // the start says so, if it minds
 		}
-		over, needed := c.over(real), slices.Contains(keep, path)
-		closed := over != nil && over.kind == shut
-		if !needed && !closed && c.plan.UID > 0 && !c.Owner && unix.Faccessat(unix.AT_FDCWD, real, unix.W_OK, unix.AT_EACCESS) == nil {
+		needed := slices.Contains(keep, path)
+		if c.led(path, needed) {
+			continue
+		}
+		over := c.over(real)
+		inShut := over != nil && over.kind == shut
+		if !needed && !inShut && c.plan.UID > 0 && !c.Owner && unix.Faccessat(unix.AT_FDCWD, real, unix.W_OK, unix.AT_EACCESS) == nil {
 			continue // what it wrote itself once, such as its pidfile, it makes anew. (An owner may have put it there)
 		}
-		if err := errors.Join(c.keep(c.whole(real, needed || closed && filepath.Dir(real) != "/")), c.keep(c.linkFolder(path, real))); err != nil {
+		if err := errors.Join(c.keep(c.whole(real, needed, inShut)), c.keep(c.linkFolder(path, real))); err != nil {
 			return err
 		}
-		c.way(path)
+		c.addLinks(path)
 	}
 	return nil
 }
@@ -150,7 +156,9 @@ func (c *cage) keep(path string) error {
 		return nil // as the app would find it
 	}
 	if c.plan.mapped != nil && !c.plan.ownRoot() {
-		_ = c.showPlace(tree) // as showAll
+		if c.showPlace(tree) != nil { // a mount below it cannot: it stays a stranger's, as for showAll
+			_ = c.plan.mapped.show(tree, c.plan.mapped.places, 0)
+		}
 	}
 	if err := narrow(tree, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV); err != nil {
 		return err
@@ -163,7 +171,7 @@ func (c *cage) keep(path string) error {
 // is replaced by another, too.
 func (c *cage) linkFolder(path, real string) string {
 	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if err != nil || filepath.Join(folder, filepath.Base(path)) == real || c.has(folder) || filepath.Dir(folder) == "/" {
+	if err != nil || filepath.Join(folder, filepath.Base(path)) == real || c.has(folder) || shared(folder) {
 		return ""
 	}
 	if st, err := os.Stat(real); err != nil || !st.Mode().IsRegular() {
@@ -173,19 +181,21 @@ func (c *cage) linkFolder(path, real string) string {
 }
 
 // whole is what is kept of a path. A plain file stands for its folder: it is replaced
-// by another of its name when the app gets a new version, and others lie beside it.
-// But the folders that the cage covers are not to be seen for one file.
-func (c *cage) whole(path string, folders bool) string {
+// by another of its name when the app gets a new version, and others lie beside it; so
+// does a socket in a shut folder. But folders that are of many are not to be seen for one
+// file.
+func (c *cage) whole(path string, needed, inShut bool) string {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil {
 		return ""
 	}
+	kind := st.Mode & unix.S_IFMT
 	switch folder := filepath.Dir(path); {
-	case st.Mode&unix.S_IFMT == unix.S_IFDIR && folders:
+	case kind == unix.S_IFDIR && (needed || inShut && !shared(path)):
 		return path
-	case st.Mode&unix.S_IFMT != unix.S_IFREG || c.has(path) && filepath.Dir(path) != "/":
+	case kind != unix.S_IFREG && (kind != unix.S_IFSOCK || !inShut) || c.has(path) && folder != "/":
 		return ""
-	case c.has(folder) || filepath.Dir(folder) == "/":
+	case c.has(folder) || shared(folder):
 		return path
 	default:
 		return folder

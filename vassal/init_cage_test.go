@@ -3,7 +3,6 @@ package vassal
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,51 +143,6 @@ func TestPlacesOfTheApp(t *testing.T) {
 	if b, err := os.ReadFile(dir + "/data/newer"); err != nil || string(b) != "new\n" {
 		t.Errorf("the host sees %q, %v", b, err)
 	}
-}
-
-// Of what lies at the top of the host's tree beside the system the app finds what its
-// ini names, by the links that lead there, and no socket, name or size beside it.
-func TestNothingElseOfTheHostIsSeen(t *testing.T) {
-	dir := sharedFolder(t)
-	for _, name := range []string{"blog/releases/5", "blog/static", "shop"} {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name, "file"), []byte(name+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	script := dir + "/blog/current/file"
-	err := errors.Join(os.Symlink("releases/5", dir+"/blog/current"), os.Symlink(dir+"/blog", dir+"/link"),
-		os.Chown(dir+"/blog/releases/5/file", 61200, 61200))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", dir+"/shop/socket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := os.Chmod(dir+"/shop/socket", 0o777); err != nil {
-		t.Fatal(err)
-	}
-	connect := "python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print(\"let in\")' " + dir + "/shop/socket"
-	p := confinedPlan(LevelDefault, "")
-	p.Confined.Named = []string{script, dir + "/link/static", "/var"}
-	tries{
-		{"cat " + script, "blog/releases/5"},
-		{"cat " + dir + "/blog/releases/5/file", "blog/releases/5"},
-		{"cat " + dir + "/link/static/file", "blog/static"},
-		{"readlink " + dir + "/link /var/run", dir + "/blog\n/run"},
-		{connect, "No such file"},
-		{"stat " + dir + "/shop/file", "o such file"},
-		{"ls /home /srv /var", "ermission denied"},
-		{"ls -d /home/* /srv/* /mnt/* /media/* 2>/dev/null | grep -v '[*]'", ""},
-		{"touch /var/x /srv/x", "ead-only"},
-		{"touch /var/tmp/x && echo made", "made"},
-	}.try(t, newJail(t, Link{Device: "eth0"}), p)
-	p.Confined.Binds = []Bind{{Source: dir + "/shop", Target: dir + "/shop"}}
-	tries{{connect, "let in"}}.try(t, newJail(t, Link{Device: "eth0"}), p)
 }
 
 // A file of the host's /tmp that the ini names is seen, unless the app may write it:

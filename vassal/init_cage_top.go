@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// closeTop closes what lies at the top of the host's tree, but for the system's trees:
+// shutTop shuts what lies at the top of the host's tree, but for the system's trees:
 // /srv, /home, /var, an admin's own. Landlock keeps files there from being read, and
 // has no word in connecting to a socket by its path, nor in looking at names.
-func (c *cage) closeTop() error {
+func (c *cage) shutTop() error {
 	if c.plan.ownRoot() {
 		return nil // whose root it is knows what is in it
 	}
@@ -25,14 +25,14 @@ func (c *cage) closeTop() error {
 	}
 	for _, e := range entries {
 		if path := "/" + e.Name(); e.Type()&fs.ModeSymlink == 0 && path != "/proc" && !slices.Contains(systemTrees, path) {
-			c.add(&item{path: path, kind: shut, name: fmt.Sprint("closed", len(c.items))})
+			c.add(&item{path: path, kind: shut, name: fmt.Sprint("shut", len(c.items))})
 		}
 	}
 	for _, path := range oldNames {
-		c.way(path)
+		c.addLinks(path)
 	}
 	for _, p := range privatePlaces {
-		c.way(p.path)
+		c.addLinks(p.path)
 	}
 	return nil
 }
@@ -40,9 +40,17 @@ func (c *cage) closeTop() error {
 // oldNames are links to /run by which programs still know it.
 var oldNames = []string{"/var/run", "/var/lock"}
 
-// way adds the links that a path leads over: where the folders are the cage's they
-// have to be made.
-func (c *cage) way(path string) {
+// sharedFolders hold what is of many programs: who names a file there means that file.
+var sharedFolders = []string{"/var/lib", "/var/log", "/var/cache", "/var/spool", "/var/opt", "/var/local"}
+
+// shared says whether a folder is too much to stand for one thing in it.
+func shared(folder string) bool {
+	return filepath.Dir(folder) == "/" || slices.Contains(sharedFolders, folder)
+}
+
+// eachLink tells of the links that a path leads over, where they lie and where they
+// lead, until fn says that it is enough.
+func eachLink(path string, fn func(at, target string) bool) {
 	const most = 40 // as the kernel (path_resolution(7))
 	at, rest := "/", strings.Split(path, "/")
 	for links := 0; len(rest) > 0 && links < most; {
@@ -54,12 +62,51 @@ func (c *cage) way(path string) {
 			continue
 		}
 		links++
-		c.add(&item{path: next, kind: symlink, target: target})
+		if !fn(next, target) {
+			return
+		}
 		if filepath.IsAbs(target) {
 			at = "/"
 		}
 		rest = slices.Concat(strings.Split(target, "/"), rest)
 	}
+}
+
+// linksAtMost bounds the links that are made for one app.
+const linksAtMost = 200
+
+// addLinks adds the links that a path leads over: where the folders are the cage's
+// they have to be made.
+func (c *cage) addLinks(path string) {
+	eachLink(path, func(at, target string) bool {
+		if c.links == linksAtMost {
+			return false
+		}
+		c.links++
+		if strings.Contains(target, "..") { // perhaps by way of a folder that nobody needs
+			if real, err := filepath.EvalSymlinks(at); err == nil {
+				target = real
+			}
+		}
+		c.add(&item{path: at, kind: symlink, target: target})
+		return true
+	})
+}
+
+// led says whether a path leads over a link of somebody's who has no say in what the
+// app is shown: of the app's own, which has made it in a place that it writes, or,
+// where the app does not begin, of anybody's in a folder such as /tmp.
+func (c *cage) led(path string, needed bool) (led bool) {
+	written := func(at string) bool {
+		below := func(folder string) bool { return at != folder && Under(at, folder) }
+		return slices.ContainsFunc(c.Writable, below) || slices.ContainsFunc(c.Binds, func(b Bind) bool { return !b.ReadOnly && below(b.Source) })
+	}
+	eachLink(path, func(at, _ string) bool {
+		over := c.over(at)
+		led = led || written(at) || !needed && over != nil && over.kind == private
+		return !led
+	})
+	return led && !c.plan.ownRoot()
 }
 
 // makeLink makes a link in a folder of ours.

@@ -203,13 +203,32 @@ func (r *ruleset) allowBut(folder string) {
 			r.err = err
 		}
 		for _, e := range entries {
-			if e.IsDir() || e.Type().IsRegular() {
-				allow(filepath.Join(path, e.Name()))
+			at := filepath.Join(path, e.Name())
+			switch {
+			case e.IsDir():
+				allow(at)
+			case e.Type().IsRegular():
+				r.allowPublic(at)
 			}
 		}
 		r.allow(syscall.AccessFSReadDir, path, true)
 	}
 	allow(folder)
+}
+
+// allowPublic allows a file that everybody may read, as it is when it is opened: the
+// host may just put a secret in its place.
+func (r *ruleset) allowPublic(path string) {
+	const read = 0o004
+	f, err := openPlain(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&read != 0 {
+		r.allowFile(mayRead, f, true)
+	}
 }
 
 // writtenMounts are the places of mounts that can be written, but for those whose
@@ -225,7 +244,7 @@ func writtenMounts() (paths []string, err error) {
 }
 
 // reach opens what the app can reach at a path, and says whether it is a file.
-// A file that is only named stands for its folder, and a folder at the top, or the
+// A file that is only named stands for its folder, and a folder of many, or the
 // root, for nothing: that is too much to have been meant.
 func reach(path string, whole bool) (f *os.File, file, ok bool) {
 	var st unix.Stat_t
@@ -247,12 +266,12 @@ func reach(path string, whole bool) (f *os.File, file, ok bool) {
 	switch {
 	case whole:
 		return f, file, true
-	case file && filepath.Dir(folder) != "/":
+	case file && !shared(folder):
 		if dir, _, ok := reach(folder, true); ok {
 			_ = f.Close()
 			return dir, false, true
 		}
-	case !file && folder == "/":
+	case !file && shared(real):
 		_ = f.Close()
 		return nil, false, false
 	}

@@ -88,16 +88,16 @@ func (plan *Plan) ceilings() error {
 
 // refused adds to an error of an exec what the confinement may have to do with it.
 func (plan *Plan) refused(err error) error {
-	const way = "name its folder by chdir, or by bind = FOLDER:ro"
+	const advice = "name its folder by chdir, or by bind = FOLDER:ro"
 	unseen := func(program string) bool {
-		return filepath.IsAbs(program) && !plan.ownRoot() && !slices.ContainsFunc(systemTrees, func(tree string) bool { return Under(program, tree) })
+		return filepath.IsAbs(program) && !plan.ownRoot() && !plan.Confined.Sees(program)
 	}
 	switch {
 	case plan.Confined == nil:
 	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w (it may not be executed under confine = %s: %s)", err, plan.Confined.Level, way)
+		return fmt.Errorf("%w (it may not be executed under confine = %s: %s)", err, plan.Confined.Level, advice)
 	case errors.Is(err, unix.ENOENT) && slices.ContainsFunc(append(plan.Programs, plan.Args[0]), unseen):
-		return fmt.Errorf("%w (if the host has it: under confine = %s the app sees the system, and what its ini names; %s)", err, plan.Confined.Level, way)
+		return fmt.Errorf("%w (if the host has it: under confine = %s the app sees the system, and what its ini names; %s)", err, plan.Confined.Level, advice)
 	}
 	return err
 }
