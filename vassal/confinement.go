@@ -203,6 +203,12 @@ func (c *Config) Named() (paths []string) {
 	for _, d := range c.Attached {
 		texts = append(texts, d.Command, d.Chdir)
 	}
+	for _, h := range c.Hooks {
+		if h.Phase == AsUser {
+			texts = append(texts, h.Args)
+		}
+	}
+	texts = slices.Concat(texts, c.Health.Command, c.Ready.Command)
 	for _, text := range texts {
 		for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("=:,;&|<>() \t\n'\"", r) }) {
 			if path := filepath.Clean(word); filepath.IsAbs(word) && !slices.Contains(paths, path) && len(paths) < maxPlaces {

@@ -41,6 +41,8 @@ type item struct {
 	veil bool     // it lies on what a bind shows, which is not there yet
 
 	target string // of a link
+	above  *item  // the nearest that it lies below; nil: none
+	holds  bool   // something is to be seen below it
 }
 
 type itemKind int
@@ -140,6 +142,11 @@ func (c *cage) openAll() error {
 	}
 	slices.SortStableFunc(c.items, func(a, b *item) int { return cmp.Compare(a.path, b.path) })
 	c.items = slices.DeleteFunc(c.items, c.needless)
+	for _, it := range c.items {
+		if it.above = c.above(it.path); it.above != nil {
+			it.above.holds = true
+		}
+	}
 	return nil
 }
 

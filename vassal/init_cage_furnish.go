@@ -107,12 +107,11 @@ func (c *cage) furnish() error {
 }
 
 func (c *cage) furnishOne(it *item) error {
-	above := c.above(it.path)
 	switch {
 	case it.kind == symlink:
-		return c.makeLink(above, it)
-	case above != nil && above.name != "": // it lies in a folder of ours
-		if err := c.skeleton(above, it); err != nil {
+		return c.makeLink(it)
+	case it.above != nil && it.above.name != "": // it lies in a folder of ours
+		if err := c.skeleton(it.above, it); err != nil {
 			return err
 		}
 	}
@@ -148,7 +147,7 @@ func (c *cage) furnishOne(it *item) error {
 		}
 	case hidden, shut:
 		attributes |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOEXEC
-		if !it.veil {
+		if !it.veil && it.kind != shut { // one that is shut may not be root's to look at (FUSE)
 			if err := unix.Stat(it.path, &st); it.kind == hidden && errors.Is(err, unix.ENOENT) {
 				return nil // the host has just removed it
 			} else if err != nil {
@@ -158,7 +157,7 @@ func (c *cage) furnishOne(it *item) error {
 		}
 		if it.file {
 			name = nothingFile
-		} else if !c.holds(it) {
+		} else if !it.holds {
 			name, it.name = nothingFolder, ""
 		} else if err := unix.Mkdirat(int(c.scratch.Fd()), name, 0o711); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -170,16 +169,6 @@ func (c *cage) furnishOne(it *item) error {
 	}
 	it.tree = tree
 	return narrow(tree, attributes)
-}
-
-// holds says whether something is to be seen below an item.
-func (c *cage) holds(it *item) bool {
-	for _, o := range c.items {
-		if c.above(o.path) == it {
-			return true
-		}
-	}
-	return false
 }
 
 // copyOf copies the mount of something in scratch.

@@ -119,6 +119,11 @@ func (c *cage) openKept() (err error) {
 	}
 	for _, path := range append(keep, c.Named...) {
 		real, err := filepath.EvalSymlinks(path)
+		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(keep, path) { // it may come later, as what a uwsgi looks for to reload
+			if path = filepath.Dir(path); !shared(path) {
+				real, err = filepath.EvalSymlinks(path)
+			}
+		}
 		if errors.Is(err, fs.ErrPermission) && slices.Contains(c.Reads, path) {
 			what := ""
 			if path == c.plan.Chdir {
@@ -140,6 +145,16 @@ func (c *cage) openKept() (err error) {
 		}
 		if err := errors.Join(c.keep(c.whole(real, needed, inShut)), c.keep(c.linkFolder(path, real))); err != nil {
 			return err
+		}
+		if slices.Contains(c.Reads, path) {
+			for _, folder := range append(turnFolders(path), venvOf(path)) {
+				if c.over(folder) == nil {
+					continue // it is seen
+				}
+				if err := c.keep(folder); err != nil {
+					return err
+				}
+			}
 		}
 		c.addLinks(path)
 	}

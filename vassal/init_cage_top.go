@@ -25,7 +25,7 @@ func (c *cage) shutTop() error {
 	}
 	for _, e := range entries {
 		if path := "/" + e.Name(); e.Type()&fs.ModeSymlink == 0 && path != "/proc" && !slices.Contains(systemTrees, path) {
-			c.add(&item{path: path, kind: shut, name: fmt.Sprint("shut", len(c.items))})
+			c.add(&item{path: path, kind: shut, file: !e.IsDir(), name: fmt.Sprint("shut", len(c.items))})
 		}
 	}
 	for _, path := range oldNames {
@@ -46,6 +46,31 @@ var sharedFolders = []string{"/var/lib", "/var/log", "/var/cache", "/var/spool",
 // shared says whether a folder is too much to stand for one thing in it.
 func shared(folder string) bool {
 	return filepath.Dir(folder) == "/" || slices.Contains(sharedFolders, folder)
+}
+
+// venvOf is the virtual environment that a program is the Python of (PEP 405), which
+// takes another's modules where it does not find its own; empty: none.
+func venvOf(program string) string {
+	if bin := filepath.Dir(program); filepath.Base(bin) == "bin" {
+		venv := filepath.Dir(bin)
+		if _, err := os.Stat(venv + "/pyvenv.cfg"); err == nil && !shared(venv) {
+			return venv
+		}
+	}
+	return ""
+}
+
+// turnFolders are the folders in which the links lie that a path leads over: what an app
+// begins with is often turned to another version by one, which is then found, too.
+// Somebody's whole home is not meant by it.
+func turnFolders(path string) (all []string) {
+	eachLink(path, func(at, target string) bool {
+		if folder := filepath.Dir(at); !detour(target) && !shared(folder) && filepath.Dir(folder) != "/home" {
+			all = append(all, folder)
+		}
+		return true
+	})
+	return all
 }
 
 // eachLink tells of the links that a path leads over, where they lie and where they
@@ -72,6 +97,9 @@ func eachLink(path string, fn func(at, target string) bool) {
 	}
 }
 
+// detour says whether a link leads by way of a folder that nobody needs, and back by "..".
+func detour(target string) bool { return filepath.Clean(target) != strings.TrimRight(target, "/") }
+
 // linksAtMost bounds the links that are made for one app.
 const linksAtMost = 200
 
@@ -83,7 +111,7 @@ func (c *cage) addLinks(path string) {
 			return false
 		}
 		c.links++
-		if strings.Contains(target, "..") { // perhaps by way of a folder that nobody needs
+		if detour(target) {
 			if real, err := filepath.EvalSymlinks(at); err == nil {
 				target = real
 			}
@@ -97,28 +125,43 @@ func (c *cage) addLinks(path string) {
 // app is shown: of the app's own, which has made it in a place that it writes, or,
 // where the app does not begin, of anybody's in a folder such as /tmp.
 func (c *cage) led(path string, needed bool) (led bool) {
-	written := func(at string) bool {
-		below := func(folder string) bool { return at != folder && Under(at, folder) }
-		return slices.ContainsFunc(c.Writable, below) || slices.ContainsFunc(c.Binds, func(b Bind) bool { return !b.ReadOnly && below(b.Source) })
+	if c.plan.ownRoot() {
+		return false
 	}
 	eachLink(path, func(at, _ string) bool {
 		over := c.over(at)
-		led = led || written(at) || !needed && over != nil && over.kind == private
+		led = c.mayTurn(at) || !needed && over != nil && over.kind == private
 		return !led
 	})
-	return led && !c.plan.ownRoot()
+	return led
+}
+
+// mayTurn says whether the app may change a link.
+func (k *Confined) mayTurn(link string) bool {
+	below := func(folder string) bool { return link != folder && Under(link, folder) }
+	return slices.ContainsFunc(k.Writable, below) ||
+		slices.ContainsFunc(k.Binds, func(b Bind) bool { return !b.ReadOnly && (below(b.Source) || below(b.Target)) })
+}
+
+// turns says whether the app may change a link that a path leads over.
+func (k *Confined) turns(path string) (may bool) {
+	eachLink(path, func(at, _ string) bool {
+		may = k.mayTurn(at)
+		return !may
+	})
+	return may
 }
 
 // makeLink makes a link in a folder of ours.
-func (c *cage) makeLink(above, it *item) error {
-	if err := c.skeleton(above, &item{path: filepath.Dir(it.path)}); err != nil {
+func (c *cage) makeLink(it *item) error {
+	if err := c.skeleton(it.above, &item{path: filepath.Dir(it.path)}); err != nil {
 		return err
 	}
-	rel, err := filepath.Rel(above.path, it.path)
+	rel, err := filepath.Rel(it.above.path, it.path)
 	if err != nil {
 		return err
 	}
-	err = unix.Symlinkat(it.target, int(c.scratch.Fd()), filepath.Join(above.name, rel))
+	err = unix.Symlinkat(it.target, int(c.scratch.Fd()), filepath.Join(it.above.name, rel))
 	if errors.Is(err, unix.EEXIST) {
 		return nil // as those in /dev
 	}

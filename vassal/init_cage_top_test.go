@@ -96,17 +96,16 @@ func TestNamedFileOfAFolderOfMany(t *testing.T) {
 	}.try(t, newJail(t, Link{Device: "eth0"}), p)
 }
 
-// Where a link leads over a folder that nobody names, and where there is nothing.
+// A link leads where it did, also by way of a folder that nobody names.
 func TestLinksWithDots(t *testing.T) {
 	nettest.Root(t)
 	dir := foldersOf(t, "app/releases/5", "app/releases/6", "deploy")
 	linkTo(t, "releases/5/../6", dir+"/app/one")
 	linkTo(t, dir+"/deploy/../app/releases/6", dir+"/app/two")
-	linkTo(t, "nothing", dir+"/app/three")
 	for _, name := range []string{"one", "two"} {
 		p := confinedPlan(LevelDefault, "")
 		p.Chdir = dir + "/app/" + name
-		p.Confined.Reads, p.Confined.Named = []string{p.Chdir}, []string{dir + "/app/three"}
+		p.Confined.Reads = []string{p.Chdir}
 		tries{{"cat file " + p.Chdir + "/file", "app/releases/6\napp/releases/6"}}.try(t, newJail(t, Link{Device: "eth0"}), p)
 	}
 }
@@ -217,4 +216,43 @@ func TestManyLinks(t *testing.T) {
 	if want := fmt.Sprintln((linksAtMost + 37) / 38); out != want {
 		t.Errorf("of %d ways there are %q, want %q", maxPlaces, out, want)
 	}
+}
+
+// What an app begins with by a link is found, too, when the link is turned to another
+// version; and a file that is not there yet when it comes.
+func TestLinkThatIsTurned(t *testing.T) {
+	nettest.Root(t)
+	dir := foldersOf(t, "app/releases/1", "app/releases/2", "touched")
+	link := dir + "/app/current"
+	linkTo(t, "releases/1", link)
+	p := confinedPlan(LevelDefault, "")
+	p.Chdir, p.Confined.Reads, p.Confined.Named = link, []string{link}, []string{dir + "/touched/reload"}
+	p.Args = []string{"/bin/sh", "-c", "cat " + link + "/file; until test -e " + dir + "/touched/reload; do sleep 0.05; done; cat " + link + "/file; cd " + link + " && cat file"}
+	a := startApp(t, newJail(t, Link{Device: "eth0"}), Launch{Plan: p, Namespaces: fullNamespaces})
+	if got := a.line(t); got != "app/releases/1" {
+		t.Errorf("it begins with %q", got)
+	}
+	linkTo(t, dir+"/app/releases/2", link+".new")
+	if err := errors.Join(os.Rename(link+".new", link), os.WriteFile(dir+"/touched/reload", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := a.end(t); !strings.Contains(out, "app/releases/2\napp/releases/2\n") {
+		t.Errorf("then it finds %q", out)
+	}
+}
+
+// A Python's virtual environment is seen as a whole, wherever the app begins.
+func TestVirtualEnvironment(t *testing.T) {
+	nettest.Root(t)
+	dir := foldersOf(t, "app", "venv/bin", "venv/lib")
+	if err := os.WriteFile(dir+"/venv/pyvenv.cfg", []byte("home = /usr/bin\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	linkTo(t, "/usr/bin/python3", dir+"/venv/bin/python")
+	p := confinedPlan(LevelDefault, "")
+	p.Chdir, p.Confined.Reads = dir+"/app", []string{dir + "/app", dir + "/venv/bin/python"}
+	tries{
+		{"cat file ../venv/lib/file", "app\nvenv/lib"},
+		{dir + "/venv/bin/python -c 'import sys; print(sys.prefix)'", dir + "/venv"},
+	}.try(t, newJail(t, Link{Device: "eth0"}), p)
 }

@@ -170,8 +170,14 @@ func (r *ruleset) allowPlaces(k *Confined, ownRoot bool) {
 		r.allow(mayAll, path, true)
 	}
 	for _, path := range k.Reads {
+		if !ownRoot && k.turns(path) {
+			continue
+		}
 		r.allow(mayRead, path, true)
 		r.allow(mayRead, path, false) // a program stands for its folder
+		for _, folder := range append(turnFolders(path), venvOf(path)) {
+			r.allow(mayRead, folder, true)
+		}
 	}
 	for _, path := range k.Named {
 		r.allow(mayRead, path, false)
@@ -189,13 +195,15 @@ func (r *ruleset) allowBut(folder string) {
 	if err != nil && r.err == nil {
 		r.err = err
 	}
+	// Masks over folders stay.
+	alone = slices.DeleteFunc(alone, func(path string) bool {
+		var st unix.Stat_t
+		return unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR
+	})
 	var allow func(path string)
 	allow = func(path string) {
 		if !slices.ContainsFunc(alone, func(secret string) bool { return Under(secret, path) }) {
 			r.allow(mayRead, path, true)
-			return
-		}
-		if slices.Contains(alone, path) {
 			return
 		}
 		entries, err := os.ReadDir(path)
