@@ -262,6 +262,7 @@ func (e *Emperor) bridgeAgain(v *member) {
 	if !slices.ContainsFunc(jail.Links(), func(l vassal.Link) bool { return l.Foreign || l.Bridge != "" }) {
 		return
 	}
+	jail.KeptBy(e.plugger())
 	e.jobs.Go(func() {
 		err := jail.Plug(e.plugger())
 		if err == nil {

@@ -202,6 +202,18 @@ func removeEnd(name string) error {
 	return fmt.Errorf("remove device %s: %w", name, err)
 }
 
+// KeptBy says who keeps the rules of the host's ends that an earlier emperor has let
+// in: whoever leaves before he is plugged in again has rules to be released, too.
+func (j *Jail) KeptBy(p *Plugger) {
+	j.joining.Lock()
+	defer j.joining.Unlock()
+	for _, l := range j.links {
+		if l.Bridge != "" {
+			l.plugger = p
+		}
+	}
+}
+
 // Plug puts the host's ends into their bridges, where they may not be yet. It is
 // called for a new jail, and again by an emperor who has adopted it.
 func (j *Jail) Plug(p *Plugger) error {

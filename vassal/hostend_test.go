@@ -86,6 +86,24 @@ func TestOpenedAgainAfterAFailure(t *testing.T) {
 	})
 }
 
+// Who goes before the next emperor has plugged him in again leaves no rules.
+func TestAdoptedJailThatGoesAtOnceIsReleased(t *testing.T) {
+	nettest.Root(t)
+	nettest.NewNS(t).Do(t, func() {
+		l := Link{Device: "eth0", MTU: 1400}
+		l.Plugged("emperor", "blog", "br0", 1450, true)
+		j, err := NewJail("blog", true, []Link{l})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var released []string
+		j.KeptBy(&Plugger{Release: func(device string) error { released = append(released, device); return nil }})
+		if err := j.Close(); err != nil || len(released) != 1 || released[0] != l.HostEnd {
+			t.Errorf("released are %q, %v", released, err)
+		}
+	})
+}
+
 // A jail that has left is closed at leisure, beside the vassal's next one, whose host
 // end has the same name.
 func TestAJailThatIsClosedLateLeavesTheNextAlone(t *testing.T) {

@@ -74,7 +74,7 @@ type link struct {
 	unsure     bool                  // the router has not said yet which rules it has
 	registered []netip.Addr
 	more       chan struct{} // closed when the router has registered one more, and then nil; made by who waits
-	plugger    *Plugger      // of a bridge's device, once it is plugged in
+	plugger    *Plugger      // of a bridge's device, once it was let in
 }
 
 // NewJail makes the namespace and everything in it that needs no router: the

@@ -97,7 +97,7 @@ func (w *World) start(t testing.TB) {
 		Unshareflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP,
 		PidFD:        &w.pidfd,
 	}
-	w.enterCgroup(t, cmd)
+	defer w.enterCgroup(t, cmd)()
 	// Its input ends with this test process, however that ends.
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -158,22 +158,22 @@ func (w *World) makeCgroup(t testing.TB) string {
 	return tree
 }
 
-// enterCgroup lets cmd be born in the world's cgroup.
-func (w *World) enterCgroup(t testing.TB, cmd *exec.Cmd) {
+// enterCgroup lets cmd be born in the world's cgroup; it has been when entered is called.
+func (w *World) enterCgroup(t testing.TB, cmd *exec.Cmd) (entered func()) {
 	t.Helper()
 	if w.cgroup == "" {
-		return
+		return func() {}
 	}
 	dir, err := os.Open(w.cgroup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { dir.Close() })
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
+	return func() { dir.Close() }
 }
 
 // Path is where a path of the world is found from outside.
@@ -226,7 +226,7 @@ func (w *World) launch(t testing.TB, cmd *exec.Cmd) {
 	if w.cgroup != "" {
 		set |= unix.CLONE_NEWCGROUP
 	}
-	w.enterCgroup(t, cmd)
+	defer w.enterCgroup(t, cmd)()
 	if err := netns.StartIn(w.pidfd, set, cmd); err != nil {
 		t.Fatalf("start %v: %v", cmd, err)
 	}
