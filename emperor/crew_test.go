@@ -193,7 +193,7 @@ smart-attach-daemon2 = `+pidfile+`2 exec sleep 1001
 		b, err := os.ReadFile(pidfile)
 		return err == nil && s.State == Running && running(s.process("setsid")) && fmt.Sprintln(s.process("setsid").PID) == string(b)
 	}
-	s := r.await(t, "blog", "its daemon is followed", named)
+	s := r.await(t, "blog", "its daemons are followed", func(s Status) bool { return named(s) && running(s.process("sleep")) })
 	if b, err := os.ReadFile(pidfile + "2"); err != nil || string(b) != fmt.Sprintln(s.process("sleep").PID) {
 		t.Errorf("the pidfile that is written for it: %q, %v; %+v", b, err, s)
 	}

@@ -117,6 +117,9 @@ func (c *cage) openKept() (err error) {
 			}
 		}
 	}
+	guarded := func(path string) bool {
+		return slices.ContainsFunc(c.Guarded, func(dir string) bool { return Under(path, dir) })
+	}
 	for _, path := range append(keep, c.Named...) {
 		real, err := filepath.EvalSymlinks(path)
 		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(keep, path) { // it may come later, as what a uwsgi looks for to reload
@@ -131,7 +134,7 @@ func (c *cage) openKept() (err error) {
 			}
 			return mayNotEnter(fmt.Errorf("%s%s: %w", what, path, fs.ErrPermission), c.plan.UID)
 		}
-		if err != nil || real == "/" || slices.ContainsFunc(c.Guarded, func(dir string) bool { return Under(real, dir) }) {
+		if err != nil || real == "/" || guarded(real) {
 			continue // the start says so, if it minds
 		}
 		needed := slices.Contains(keep, path)
@@ -148,8 +151,8 @@ func (c *cage) openKept() (err error) {
 		}
 		if slices.Contains(c.Reads, path) {
 			for _, folder := range append(turnFolders(path), venvOf(path)) {
-				if c.over(folder) == nil {
-					continue // it is seen
+				if c.over(folder) == nil || guarded(folder) {
+					continue // it is seen, or not to be
 				}
 				if err := c.keep(folder); err != nil {
 					return err

@@ -228,7 +228,7 @@ func TestSoakFloodOfOutput(t *testing.T) {
 	r.drop("flood", "[uwsgi]\nlogto = /run/t/flood.log\nlog-maxsize = 256K\nlog-backups = 3\ncommand = /bin/sh -c \"exec yes 0123456789abcdefghijklmnopqrstuvwxyz\"\n")
 	r.drop("spill", "[uwsgi]\ncommand = /bin/sh -c \"exec yes spilt\"\n") // into the emperor's log
 	for _, name := range []string{"flood", "spill"} {
-		nettest.Eventually(t, time.Duration(scaled(1, 10))*patience, name+" floods", func() bool {
+		nettest.Eventually(t, time.Duration(scaled(3, 10))*patience, name+" floods", func() bool {
 			s := r.ps(name)
 			return s.State == emperor.Running && s.Output.Bytes > uint64(scaled(10, 300))<<20
 		})

@@ -67,7 +67,8 @@ func Diff(before, after string) string {
 }
 
 // processes lists what runs in the world's pid namespace, itself aside. A
-// process on its way out has no command line and does not count.
+// process on its way out has no command line and does not count; nor does one by
+// which an emperor looks at the firewall now and then.
 func (w *World) processes(t testing.TB) []string {
 	t.Helper()
 	dirs, err := filepath.Glob(w.Path("/proc/[0-9]*"))
@@ -81,6 +82,10 @@ func (w *World) processes(t testing.TB) []string {
 			continue // gone meanwhile
 		}
 		command := strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
+		program, _, _ := strings.Cut(command, " ")
+		if base := filepath.Base(program); base == "iptables" || base == "ip6tables" {
+			continue
+		}
 		if pid := filepath.Base(dir); pid != "1" && command != "" && command != "sh -c "+holder {
 			names = append(names, pid+" "+command)
 		}
