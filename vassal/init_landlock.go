@@ -1,6 +1,7 @@
 package vassal
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -195,15 +196,19 @@ func (r *ruleset) allowBut(folder string) {
 	if err != nil && r.err == nil {
 		r.err = err
 	}
-	// Masks over folders stay.
+	// Masks over folders stay. A folder that was made after the app began has none.
 	alone = slices.DeleteFunc(alone, func(path string) bool {
-		var st unix.Stat_t
-		return unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR
+		var st, above unix.Stat_t
+		err := errors.Join(unix.Lstat(path, &st), unix.Lstat(filepath.Dir(path), &above))
+		return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Dev != above.Dev
 	})
 	var allow func(path string)
 	allow = func(path string) {
 		if !slices.ContainsFunc(alone, func(secret string) bool { return Under(secret, path) }) {
 			r.allow(mayRead, path, true)
+			return
+		}
+		if slices.Contains(alone, path) {
 			return
 		}
 		entries, err := os.ReadDir(path)

@@ -71,7 +71,7 @@ func TestReplacedSecretStaysClosedToRoot(t *testing.T) {
 	t.Parallel()
 	r := newRealm(t, nativeNetwork, map[string]string{"blog": agentIni + "uid = 0\n"})
 	blog := r.reach("blog")
-	r.Run(t, "sh", "-ec", "umask 077; cp -p /etc/shadow /run/t/shadow; echo root:secret >/etc/new; mv /etc/new /etc/shadow; echo secret >/etc/later")
+	r.Run(t, "sh", "-ec", "umask 077; cp -p /etc/shadow /run/t/shadow; echo root:secret >/etc/new; mv /etc/new /etc/shadow; echo secret >/etc/later; mkdir /etc/folder /etc/ssl/folder; echo secret >/etc/folder/file; echo secret >/etc/ssl/folder/file")
 	for file, want := range map[string]string{
 		"/etc/shadow": "Permission denied", "/etc/later": "Permission denied", "/etc/passwd": "root:", "/etc/ssl/openssl.cnf": "[", "/etc/resolv.conf": "nameserver",
 	} {
@@ -82,7 +82,13 @@ func TestReplacedSecretStaysClosedToRoot(t *testing.T) {
 			t.Errorf("a command reads %s: %.200q, want %q", file, out, want)
 		}
 	}
-	r.Run(t, "sh", "-ec", "mv /run/t/shadow /etc/shadow; rm /etc/later")
+	// What joins later meets folders that are not masked there.
+	for _, file := range []string{"/etc/folder/file", "/etc/ssl/folder/file"} {
+		if out, code := r.run("exec", "blog", "--", "cat", file); code == exitOK || !strings.Contains(out, "Permission denied") {
+			t.Errorf("a command reads %s: %.200q", file, out)
+		}
+	}
+	r.Run(t, "sh", "-ec", "mv /run/t/shadow /etc/shadow; rm -r /etc/later /etc/folder /etc/ssl/folder")
 	r.stop(syscall.SIGTERM)
 }
 
